@@ -1,0 +1,1 @@
+//! Circuit breaker and backoff as pure state machines: time and randomness are arguments

@@ -1,0 +1,1 @@
+//! Edge-triggered reactor for very many quiet sockets

@@ -1,0 +1,1 @@
+//! Reader for BPF ring buffers: every record delivered or counted as lost

@@ -1,0 +1,1 @@
+//! A device gateway: long-lived connections, presence, and commands that run once

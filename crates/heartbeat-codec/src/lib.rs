@@ -1,0 +1,1 @@
+//! Frames, beats and failure detectors for long-lived connections, sans-IO

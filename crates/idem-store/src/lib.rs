@@ -1,0 +1,1 @@
+//! Idempotent effects: a durable, fenced, at-most-once key store

@@ -1,0 +1,1 @@
+//! eBPF tools as a library: who iterates which BPF map, and more

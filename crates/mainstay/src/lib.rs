@@ -1,0 +1,1 @@
+//! One dependency for the Mainstay crates: a feature per crate
