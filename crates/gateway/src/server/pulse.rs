@@ -1,7 +1,7 @@
 //! What a device's beats say about it.
 
 use heartbeat_codec::beat::Beat;
-use heartbeat_codec::detector::PhiAccrual;
+use heartbeat_codec::detector::{PhiAccrual, PhiConfig};
 use parking_lot::Mutex;
 
 /// The newest word of one device. Its shard writes, HTTP reads; the lock is all but never shared.
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 pub(crate) struct Pulse(Mutex<Option<Beats>>);
 
 struct Beats {
+    interval_ms: u32,
     detector: PhiAccrual,
-    last_ms: u64,
-    beat: Option<Beat>,
+    last: Beat,
 }
 
-/// A reading of a [`Pulse`].
+/// A reading of a [`Pulse`]; all `None` for a device that was not heard since the gateway started.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Reading {
     pub(crate) last_beat_ms_ago: Option<u64>,
@@ -26,15 +26,14 @@ pub(crate) struct Reading {
 impl Pulse {
     /// A session with beats every `interval_ms` starts.
     pub(crate) fn start(&self, now_ms: u64, interval_ms: u32) {
-        let detector = PhiAccrual::new(now_ms, interval_ms);
-        *self.0.lock() = Some(Beats { detector, last_ms: now_ms, beat: None });
+        let detector = PhiAccrual::new(&PhiConfig::new(interval_ms), now_ms);
+        *self.0.lock() = Some(Beats { interval_ms, detector, last: Beat::default() });
     }
 
     pub(crate) fn beat(&self, now_ms: u64, beat: Beat) {
         if let Some(beats) = &mut *self.0.lock() {
-            beats.detector.heartbeat(now_ms);
-            beats.last_ms = now_ms;
-            beats.beat = Some(beat);
+            beats.detector.heartbeat(&PhiConfig::new(beats.interval_ms), now_ms);
+            beats.last = beat;
         }
     }
 
@@ -42,10 +41,10 @@ impl Pulse {
         let guard = self.0.lock();
         let Some(beats) = &*guard else { return Reading::default() };
         Reading {
-            last_beat_ms_ago: Some(now_ms.saturating_sub(beats.last_ms)),
-            rtt_ms: beats.beat.and_then(|beat| beat.rtt_ms),
-            load_percent: beats.beat.and_then(|beat| beat.load_percent()),
-            phi: Some(beats.detector.phi(now_ms)),
+            last_beat_ms_ago: Some(now_ms.saturating_sub(beats.detector.last_ms())),
+            rtt_ms: beats.last.rtt_ms,
+            load_percent: beats.last.load_percent,
+            phi: Some(beats.detector.phi(&PhiConfig::new(beats.interval_ms), now_ms)),
         }
     }
 }
