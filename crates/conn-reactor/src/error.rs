@@ -42,8 +42,14 @@ impl fmt::Display for CloseReason {
             Self::PeerClosed => f.write_str("the peer closed the connection"),
             Self::Reset => f.write_str("the peer reset the connection"),
             Self::TimedOut => f.write_str("the peer stopped answering and TCP gave up"),
-            Self::Io(code) => write!(f, "the socket failed: {}", io::Error::from_raw_os_error(*code)),
-            Self::InputTooLong => f.write_str("the peer sent a longer frame than carry_bytes_max allows"),
+            Self::Io(code) => write!(
+                f,
+                "the socket failed: {}",
+                io::Error::from_raw_os_error(*code)
+            ),
+            Self::InputTooLong => {
+                f.write_str("the peer sent a longer frame than carry_bytes_max allows")
+            }
             Self::FlushTimeout => f.write_str("the peer did not take the queued bytes in time"),
             Self::Shutdown => f.write_str("the shard stopped"),
             Self::Local(code) => write!(f, "closed by this side with code {code}"),
@@ -89,7 +95,9 @@ impl WriteError {
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            WriteRefused::Full => "the write queue is full; wait for drained() or close the connection",
+            WriteRefused::Full => {
+                "the write queue is full; wait for drained() or close the connection"
+            }
             WriteRefused::Stale => "the connection has been closed; drop its token",
             WriteRefused::Closing => "the connection is closing; write nothing more to it",
         })

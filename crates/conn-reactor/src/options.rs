@@ -68,7 +68,11 @@ pub struct Keepalive {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Self { idle_s: 60, interval_s: 10, count: 3 }
+        Self {
+            idle_s: 60,
+            interval_s: 10,
+            count: 3,
+        }
     }
 }
 
