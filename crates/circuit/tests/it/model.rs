@@ -141,8 +141,6 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     #[test]
     fn behaves_as_the_naive_model(config in config(), ops in prop::collection::vec(op(), 0..400)) {
         let mut breaker = Breaker::new(config.clone());
