@@ -138,6 +138,19 @@ fn leaked_probes_are_given_up_after_a_time() {
 }
 
 #[test]
+fn a_report_extends_the_wait_for_the_other_probes() {
+    let mut config = Config::essay();
+    (config.probes_max, config.successes_to_close) = (2, 2);
+    let mut breaker = open(config);
+    let mut out = probes(&mut breaker, 60_000);
+    let first = out.pop().expect("two");
+    breaker.record(first, Outcome::Success, 110_000);
+    assert!(breaker.try_call(169_999).is_err());
+    let second = out.pop().expect("two");
+    assert!(breaker.record(second, Outcome::Success, 169_999).is_some());
+}
+
+#[test]
 fn a_probe_of_an_earlier_period_counts_nowhere() {
     let mut config = Config::essay();
     config.probes_max = 2;
