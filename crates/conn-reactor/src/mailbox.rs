@@ -12,7 +12,7 @@ use crate::SendError;
 ///
 /// A message that was accepted is delivered to [`Handler::message`](crate::Handler::message) exactly once, in the
 /// order of its sender, unless the shard stops first. The shard is woken (one `write` to its eventfd) only when it
-/// may be asleep.
+/// may be asleep. A sender keeps that descriptor open, even when its shard has stopped.
 pub struct Sender<M> {
     shared: Arc<Shared<M>>,
 }

@@ -1,0 +1,78 @@
+//! Timers of a shard.
+
+use std::collections::HashMap;
+
+use crate::rig::{Behaviour, Numbers, Rig, Seen, one_shard};
+
+#[test]
+fn timers_fire_once_and_never_early_and_cancelled_ones_not_at_all() {
+    let rig = Rig::start(Behaviour::Sink, one_shard());
+    let mut expected: HashMap<u64, u64> = rig.on_shard(|_, io| {
+        let mut numbers = Numbers(5);
+        let mut expected = HashMap::new();
+        for index in 0..2_000 {
+            let deadline_ms = io.deadline_after(numbers.below(300) as u64);
+            let key = io.set_timer(deadline_ms, index);
+            match index % 4 {
+                0 => assert_eq!(io.cancel_timer(key), Some(index)),
+                1 => {
+                    let later_ms = deadline_ms + numbers.below(100) as u64;
+                    assert!(io.reschedule_timer(key, later_ms));
+                    expected.insert(index, later_ms);
+                }
+                _ => {
+                    expected.insert(index, deadline_ms);
+                }
+            }
+            if index % 4 == 0 {
+                assert_eq!(io.cancel_timer(key), None);
+                assert!(!io.reschedule_timer(key, 1));
+            }
+        }
+        expected
+    });
+    let mut last_ms = 0;
+    while !expected.is_empty() {
+        let Seen::Timer(_, index, now_ms) = rig.next() else {
+            panic!("only timers here")
+        };
+        let deadline_ms = expected
+            .remove(&index)
+            .expect("fires once, and only if not cancelled");
+        assert!(now_ms >= deadline_ms, "{} ms early", deadline_ms - now_ms);
+        assert!(
+            deadline_ms >= last_ms,
+            "timers of earlier deadlines come first"
+        );
+        last_ms = deadline_ms;
+    }
+    let (fired, lateness) =
+        rig.on_shard(|_, io| (io.stats().timers_fired, io.stats().timer_lateness.clone()));
+    assert_eq!(fired, 1_500);
+    assert_eq!(lateness.buckets().iter().sum::<u64>(), 1_500);
+    assert!(lateness.max_us() >= lateness.last_us());
+    assert_eq!(rig.seen_so_far(), []);
+}
+
+#[test]
+fn a_sleeping_shard_sleeps_until_the_deadline_and_not_in_steps() {
+    let rig = Rig::start(Behaviour::Sink, one_shard());
+    let before = rig.on_shard(|_, io| {
+        io.set_timer(io.now_ms() + 400, 1);
+        io.stats().waits
+    });
+    assert!(matches!(rig.next(), Seen::Timer(_, 1, _)));
+    let waits = rig.on_shard(|_, io| io.stats().waits) - before;
+    // The wheel names at most ten places to stop on the way to a deadline.
+    assert!(waits <= 14, "{waits} waits for one timer");
+}
+
+#[test]
+fn a_deadline_in_the_past_is_due_at_once_and_a_chain_of_them_starves_nobody() {
+    let rig = Rig::start(Behaviour::Sink, one_shard());
+    let key = rig.on_shard(|_, io| io.set_timer(0, 9));
+    let Seen::Timer(fired, 9, _) = rig.next() else {
+        panic!("the timer fires")
+    };
+    assert_eq!(fired, key);
+}
