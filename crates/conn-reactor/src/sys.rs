@@ -248,7 +248,8 @@ pub(crate) fn finish_sending(socket: BorrowedFd<'_>) {
     let _ = net::shutdown(socket, Shutdown::Write);
 }
 
-#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+#[cfg(test)]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod tests {
     use super::*;
     use crate::Keepalive;

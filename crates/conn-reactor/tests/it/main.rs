@@ -1,5 +1,7 @@
 //! Real sockets against real shards.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod closing;
 mod connecting;
 mod flow;
