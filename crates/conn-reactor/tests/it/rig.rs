@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conn_reactor::{
     CloseReason, Handler, Io, Opened, Options, Reactor, Running, Sender, TimerKey, Token,
@@ -35,7 +35,7 @@ pub(crate) enum Seen {
     PeerFinished(Token),
     Closed(Token, u64, CloseReason),
     ConnectFailed(u64, io::ErrorKind),
-    Timer(TimerKey, u64, u64),
+    Timer(TimerKey, u64, Instant),
     Drained(Token),
 }
 
@@ -140,7 +140,7 @@ impl Handler for Probe {
             None,
             "the key of a fired timer is stale"
         );
-        self.see(Seen::Timer(key, timer, io.now_ms()));
+        self.see(Seen::Timer(key, timer, Instant::now()));
     }
 
     fn message(&mut self, io: &mut Io<Self>, job: Job) {
