@@ -12,13 +12,41 @@ const JS: &str = "text/javascript; charset=utf-8";
 /// Path, type and text of each part.
 const PARTS: [(&str, &str, &str); 8] = [
     ("/", HTML, include_str!("../dashboard/index.html")),
-    ("/dashboard/style.css", CSS, include_str!("../dashboard/style.css")),
-    ("/dashboard/main.js", JS, include_str!("../dashboard/main.js")),
-    ("/dashboard/format.js", JS, include_str!("../dashboard/format.js")),
-    ("/dashboard/charts.js", JS, include_str!("../dashboard/charts.js")),
-    ("/dashboard/stream.js", JS, include_str!("../dashboard/stream.js")),
-    ("/dashboard/devices.js", JS, include_str!("../dashboard/devices.js")),
-    ("/dashboard/command.js", JS, include_str!("../dashboard/command.js")),
+    (
+        "/dashboard/style.css",
+        CSS,
+        include_str!("../dashboard/style.css"),
+    ),
+    (
+        "/dashboard/main.js",
+        JS,
+        include_str!("../dashboard/main.js"),
+    ),
+    (
+        "/dashboard/format.js",
+        JS,
+        include_str!("../dashboard/format.js"),
+    ),
+    (
+        "/dashboard/charts.js",
+        JS,
+        include_str!("../dashboard/charts.js"),
+    ),
+    (
+        "/dashboard/stream.js",
+        JS,
+        include_str!("../dashboard/stream.js"),
+    ),
+    (
+        "/dashboard/devices.js",
+        JS,
+        include_str!("../dashboard/devices.js"),
+    ),
+    (
+        "/dashboard/command.js",
+        JS,
+        include_str!("../dashboard/command.js"),
+    ),
 ];
 
 /// The last two lines refuse the browser's ways of making markup out of text: device ids and
@@ -29,9 +57,11 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 
 /// A route for each part.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    PARTS.into_iter().fold(Router::new(), |router, (path, kind, text)| {
-        router.route(path, get(async move || part(kind, text)))
-    })
+    PARTS
+        .into_iter()
+        .fold(Router::new(), |router, (path, kind, text)| {
+            router.route(path, get(async move || part(kind, text)))
+        })
 }
 
 fn part(kind: &'static str, text: &'static str) -> impl IntoResponse {
