@@ -1,0 +1,111 @@
+//! `cargo xtask soak`: the same tests as `test`, for hours instead of seconds.
+
+use crate::Command;
+use crate::cmd::Cmd;
+use crate::flags::Flags;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "soak",
+    about: "Runs a seeded or kill test with far larger counts",
+    help: HELP,
+    run,
+};
+
+const HELP: &str = "\
+usage: cargo xtask soak [NAME] [--COUNT N] [-- ARGS...]
+
+Without NAME: lists what there is and its counts. A soak is a row of a table in xtask/src/soak.rs: the tests that
+`cargo xtask test` also runs, in release, with a larger count from an environment variable. ARGS go to the tests.
+
+example: cargo xtask soak gateway --kills 200";
+
+/// One soak: add a row for a new one.
+struct Soak {
+    name: &'static str,
+    about: &'static str,
+    package: &'static str,
+    /// Substring of the test names to run.
+    filter: &'static str,
+    counts: &'static [Count],
+}
+
+/// A count that a test reads from its environment.
+struct Count {
+    flag: &'static str,
+    variable: &'static str,
+    /// What the soak uses when the flag is absent.
+    default: u64,
+}
+
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "idem",
+        about: "crashes of the embedded store at every operation, one schedule per seed",
+        package: "idem-store",
+        filter: "seeds",
+        counts: &[Count {
+            flag: "--seeds",
+            variable: "MAINSTAY_SEEDS",
+            default: 1_000_000,
+        }],
+    },
+    Soak {
+        name: "gateway",
+        about: "kill -9 of a gateway under load, then every key is accounted for",
+        package: "mainstay-cli",
+        filter: "kill",
+        counts: &[Count {
+            flag: "--kills",
+            variable: "MAINSTAY_KILLS",
+            default: 200,
+        }],
+    },
+];
+
+fn run(args: Vec<String>) -> Result<(), String> {
+    let mut flags = Flags::new(args);
+    let Some(name) = flags.positional() else {
+        flags.finish()?;
+        list();
+        return Ok(());
+    };
+    let soak = SOAKS.iter().find(|soak| soak.name == name);
+    let soak =
+        soak.ok_or_else(|| format!("there is no soak `{name}`; `cargo xtask soak` lists them"))?;
+    let mut cmd = Cmd::cargo().args([
+        "test",
+        "--release",
+        "--all-features",
+        "--package",
+        soak.package,
+    ]);
+    for count in soak.counts {
+        let value = flags.number(count.flag)?.unwrap_or(count.default);
+        cmd = cmd.env(count.variable, value.to_string());
+    }
+    // One at a time: a soak wants the machine for itself.
+    let rest = flags.finish()?;
+    cmd.args([
+        "--test",
+        "it",
+        "--",
+        soak.filter,
+        "--nocapture",
+        "--test-threads=1",
+    ])
+    .args(rest)
+    .run()
+}
+
+fn list() {
+    println!("soaks, run one with `cargo xtask soak NAME`:");
+    for soak in SOAKS {
+        println!("  {:<10} {}", soak.name, soak.about);
+        for count in soak.counts {
+            println!(
+                "  {:<10}   {} N (default {})",
+                "", count.flag, count.default
+            );
+        }
+    }
+}
