@@ -14,7 +14,9 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 const HELP: &str = "\
-usage: cargo xtask ci [--keep-going] [--no-install] [--only STAGE[,STAGE...]]
+usage: cargo xtask ci [--advisories] [flags of `cargo xtask test`]
+
+  --advisories   ask the advisory database too, which comes from the network
 
 The stages of `cargo xtask test`, then:
   lock       Cargo.lock is what the manifests ask for
@@ -25,19 +27,24 @@ example: cargo xtask ci --only lock,deny,package";
 
 fn run(args: Vec<String>) -> Result<(), String> {
     let mut flags = Flags::new(args);
-    let mut stages = test::stages_from(&mut flags)?;
-    let install = !flags.switch("--no-install");
+    let options = test::Options::take(&mut flags)?;
+    let advisories = flags.switch("--advisories");
     flags.finish()?;
-    let result = run_stages(&mut stages, install);
+    let mut stages = options.stages();
+    let result = run_stages(&mut stages, &options, advisories);
     let summary = stages.finish();
     result.and(summary)
 }
 
-fn run_stages(stages: &mut Stages, install: bool) -> Result<(), String> {
+fn run_stages(
+    stages: &mut Stages,
+    options: &test::Options,
+    advisories: bool,
+) -> Result<(), String> {
     // Before anything builds: a build would mend the lock file silently.
     stages.run("lock", lock)?;
-    test::run_stages(stages, install)?;
-    stages.run("deny", deny)?;
+    test::run_stages(stages, options)?;
+    stages.run("deny", || deny(advisories))?;
     stages.run("package", package)
 }
 
@@ -55,13 +62,17 @@ fn lock() -> Result<Outcome, String> {
     Outcome::passed()
 }
 
-fn deny() -> Result<Outcome, String> {
+fn deny(advisories: bool) -> Result<Outcome, String> {
     if !tools::on_path("cargo-deny") {
         return Ok(Outcome::Skipped(
             "cargo-deny is missing: cargo install cargo-deny --locked".into(),
         ));
     }
-    // Advisories need a database from the network: the nightly workflow asks for them.
+    if advisories {
+        Cmd::cargo()
+            .args(["deny", "--all-features", "check", "advisories"])
+            .run()?;
+    }
     Cmd::cargo()
         .args([
             "deny",

@@ -18,10 +18,11 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 const HELP: &str = "\
-usage: cargo xtask test [--keep-going] [--no-install] [--only STAGE[,STAGE...]]
+usage: cargo xtask test [--keep-going] [--no-install] [--without-c] [--only STAGE[,STAGE...]]
 
   --keep-going   run the remaining stages after a failure
   --no-install   install nothing, even as root on Debian
+  --without-c    leave out what needs a C compiler and libraries, as on a machine that has none
   --only         only these stages
 
 stages: tools fmt layers tidy links layouts bpf clippy tests doctests features docs
@@ -33,31 +34,51 @@ example: cargo xtask test --only fmt,clippy,tests";
 
 fn run(args: Vec<String>) -> Result<(), String> {
     let mut flags = Flags::new(args);
-    let mut stages = stages_from(&mut flags)?;
-    let install = !flags.switch("--no-install");
+    let options = Options::take(&mut flags)?;
     flags.finish()?;
-    let result = run_stages(&mut stages, install);
+    let mut stages = options.stages();
+    let result = run_stages(&mut stages, &options);
     let summary = stages.finish();
     result.and(summary)
 }
 
-/// Reads the flags that `test` and `ci` share.
-pub(crate) fn stages_from(flags: &mut Flags) -> Result<Stages, String> {
-    let only = flags.value("--only")?.unwrap_or_default();
-    let only = only
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect();
-    Ok(Stages::new(flags.switch("--keep-going"), only))
+/// What `test` and `ci` can be told.
+pub(crate) struct Options {
+    keep_going: bool,
+    only: Vec<String>,
+    install: bool,
+    without_c: bool,
+}
+
+impl Options {
+    pub(crate) fn take(flags: &mut Flags) -> Result<Self, String> {
+        let only = flags.value("--only")?.unwrap_or_default();
+        Ok(Self {
+            keep_going: flags.switch("--keep-going"),
+            only: only
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            install: !flags.switch("--no-install"),
+            without_c: flags.switch("--without-c"),
+        })
+    }
+
+    pub(crate) fn stages(&self) -> Stages {
+        Stages::new(self.keep_going, self.only.clone())
+    }
 }
 
 /// Runs every stage, what fails fastest first.
-pub(crate) fn run_stages(stages: &mut Stages, install: bool) -> Result<(), String> {
+pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), String> {
     let workspace = Workspace::load()?;
     let mut found = tools::look();
-    stages.run("tools", || tools::provide(&workspace, install, &mut found))?;
-    let features = native::selection(&workspace, found.has_c_libraries());
+    stages.run("tools", || {
+        tools::provide(&workspace, options.install, &mut found)
+    })?;
+    let with_c = found.has_c_libraries() && !options.without_c;
+    let features = native::selection(&workspace, with_c);
     stages.run("fmt", || {
         passed(Cmd::cargo().args(["fmt", "--all", "--check"]))
     })?;
@@ -85,9 +106,7 @@ pub(crate) fn run_stages(stages: &mut Stages, install: bool) -> Result<(), Strin
             &features.left_out,
         )
     })?;
-    stages.run("features", || {
-        features::check(&workspace, found.has_c_libraries())
-    })?;
+    stages.run("features", || features::check(&workspace, with_c))?;
     stages.run("docs", || {
         let doc = Cmd::cargo().args(["doc", "--no-deps"]).args(&features.args);
         with_note(

@@ -191,9 +191,10 @@ fn crate_files(package: &Package, readme: &str) -> Vec<String> {
         package.is_published(),
         "is in crates/ but not published: move it",
     );
+    let names = [format!("`{dir}`"), format!("`{name}`")];
     let row = readme
         .lines()
-        .any(|line| line.starts_with('|') && line.contains(&format!("`{dir}`")));
+        .any(|line| line.starts_with('|') && names.iter().any(|name| line.contains(name.as_str())));
     must(row, "is in no table row of README.md");
     must(has_tests(&package.dir), "has no tests/it/main.rs");
     wrong
