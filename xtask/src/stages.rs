@@ -33,6 +33,8 @@ struct Line {
 pub(crate) struct Stages {
     keep_going: bool,
     only: Vec<String>,
+    /// Every name that came by, run or not.
+    offered: Vec<&'static str>,
     lines: Vec<Line>,
     started: Instant,
 }
@@ -43,6 +45,7 @@ impl Stages {
         Self {
             keep_going,
             only,
+            offered: Vec::new(),
             lines: Vec::new(),
             started: Instant::now(),
         }
@@ -54,6 +57,7 @@ impl Stages {
         name: &'static str,
         stage: impl FnOnce() -> Result<Outcome, String>,
     ) -> Result<(), String> {
+        self.offered.push(name);
         if !self.only.is_empty() && !self.only.iter().any(|wanted| wanted == name) {
             return Ok(());
         }
@@ -107,16 +111,25 @@ impl Stages {
             "{passed} passed, {skipped} skipped, {failed} failed in {}",
             seconds(self.started.elapsed())
         );
-        if self.lines.is_empty() {
-            return Err(format!(
-                "no stage is called `{}`; --help lists them",
-                self.only.join(",")
-            ));
-        }
         if failed > 0 {
             Err(format!("{failed} stage(s) failed"))
         } else {
-            Ok(())
+            self.every_name_exists()
+        }
+    }
+
+    /// A misspelt stage must not pass for one that ran.
+    fn every_name_exists(&self) -> Result<(), String> {
+        match self
+            .only
+            .iter()
+            .find(|name| !self.offered.contains(&name.as_str()))
+        {
+            Some(name) => Err(format!(
+                "no stage is called `{name}`; there are {}",
+                self.offered.join(" ")
+            )),
+            None => Ok(()),
         }
     }
 }

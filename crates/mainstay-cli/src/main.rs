@@ -1,3 +1,20 @@
 //! The `mainstay` command.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod doctor;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "mainstay", version, about)]
+enum Cli {
+    Doctor(doctor::DoctorArgs),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse() {
+        Cli::Doctor(args) => doctor::run(&args),
+    }
+}

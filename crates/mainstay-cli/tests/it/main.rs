@@ -1,0 +1,4 @@
+//! The command as a user starts it.
+
+#[cfg(test)]
+mod doctor;
