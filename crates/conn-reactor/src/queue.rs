@@ -1,0 +1,42 @@
+//! Bytes waiting for a socket: a bounded queue that owns memory only while something waits.
+
+/// A first-in first-out byte queue.
+#[derive(Default)]
+pub(crate) struct WriteQueue {
+    bytes: Vec<u8>,
+    /// Bytes at the front that were sent already.
+    sent: usize,
+}
+
+impl WriteQueue {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What waits, oldest first.
+    pub(crate) fn front(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Appends. The sent front is dropped when it is the larger half, so each byte is moved at most once on average.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        if self.sent > self.len() {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Drops `count` sent bytes from the front, and the memory with the last one.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.sent += count;
+        debug_assert!(self.sent <= self.bytes.len());
+        if self.sent >= self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+}
