@@ -25,8 +25,8 @@ const PACKAGE: &str = "mainstay-benches";
 /// Benches that drive the real command: it is built first, and its path is in MAINSTAY_BIN.
 const DRIVE_THE_COMMAND: &[&str] = &["gateway"];
 
-fn run(args: Vec<String>) -> Result<(), String> {
-    let mut flags = Flags::new(args);
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
     let name = flags.positional();
     let rest = flags.finish()?;
     let workspace = Workspace::load()?;

@@ -25,8 +25,8 @@ The stages of `cargo xtask test`, then:
 
 example: cargo xtask ci --only lock,deny,package";
 
-fn run(args: Vec<String>) -> Result<(), String> {
-    let mut flags = Flags::new(args);
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
     let options = test::Options::take(&mut flags)?;
     let advisories = flags.switch("--advisories");
     flags.finish()?;

@@ -17,7 +17,7 @@ The same as `mainstay doctor`, from the sources.
 
 example: cargo xtask doctor";
 
-fn run(args: Vec<String>) -> Result<(), String> {
+fn run(args: &[String]) -> Result<(), String> {
     Cmd::cargo()
         .args([
             "run",

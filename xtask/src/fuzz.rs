@@ -21,8 +21,8 @@ A crash leaves its input in fuzz/artifacts/TARGET/ and prints the command that r
 
 example: cargo xtask fuzz --seconds 30";
 
-fn run(args: Vec<String>) -> Result<(), String> {
-    let mut flags = Flags::new(args);
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
     let seconds = flags.number("--seconds")?.unwrap_or(60);
     let list_only = flags.switch("--list");
     let wanted = flags.positional();

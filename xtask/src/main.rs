@@ -31,7 +31,7 @@ pub(crate) struct Command {
     pub(crate) about: &'static str,
     /// What `cargo xtask <name> --help` prints.
     pub(crate) help: &'static str,
-    pub(crate) run: fn(Vec<String>) -> Result<(), String>,
+    pub(crate) run: fn(&[String]) -> Result<(), String>,
 }
 
 /// Every command, in the order of the help text.
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         println!("{}\n\n{}", command.about, command.help.trim_end());
         return ExitCode::SUCCESS;
     }
-    match (command.run)(args) {
+    match (command.run)(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask {name}: {error}");

@@ -62,8 +62,8 @@ const SOAKS: &[Soak] = &[
     },
 ];
 
-fn run(args: Vec<String>) -> Result<(), String> {
-    let mut flags = Flags::new(args);
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
     let Some(name) = flags.positional() else {
         flags.finish()?;
         list();

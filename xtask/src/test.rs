@@ -32,8 +32,8 @@ and what needs them is skipped and counted.
 
 example: cargo xtask test --only fmt,clippy,tests";
 
-fn run(args: Vec<String>) -> Result<(), String> {
-    let mut flags = Flags::new(args);
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
     let options = Options::take(&mut flags)?;
     flags.finish()?;
     let mut stages = options.stages();
@@ -80,7 +80,9 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
     let with_c = found.has_c_libraries() && !options.without_c;
     let features = native::selection(&workspace, with_c);
     stages.run("fmt", || {
-        passed(Cmd::cargo().args(["fmt", "--all", "--check"]))
+        Cmd::cargo().args(["fmt", "--all", "--check"]).run()?;
+        // A workspace of its own.
+        passed(Cmd::cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
     })?;
     stages.run("layers", || layers::check(&workspace))?;
     stages.run("tidy", || tidy::check(&workspace))?;
@@ -124,7 +126,7 @@ fn bpf_objects() -> Result<Outcome, String> {
     else {
         return Ok(Outcome::Skipped("this xtask has no build-bpf".into()));
     };
-    (build_bpf.run)(vec!["--check".into()])?;
+    (build_bpf.run)(&["--check".into()])?;
     Outcome::passed()
 }
 
