@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use idem_store::{Begin, Begun, Failure, Fingerprint, Permit};
+use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Permit};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -64,14 +64,13 @@ pub(crate) async fn replay(
     key: &[u8],
     fingerprint: &Fingerprint,
 ) -> Result<Option<Answer>, idem_store::Error> {
-    let Some(stored) = shared.store.get(key, shared.unix_ms()).await? else { return Ok(None) };
-    Ok(match stored.outcome() {
-        Some(outcome) if stored.fingerprint() == fingerprint => {
-            Outcome::decode(outcome).map(Answer::Replayed)
-        }
-        Some(_) => Some(Answer::OtherPayload),
-        None => None,
-    })
+    let Lookup::Stored(stored) = shared.store.get(key, shared.unix_ms()).await? else {
+        return Ok(None);
+    };
+    if stored.fingerprint() != *fingerprint {
+        return Ok(Some(Answer::OtherPayload));
+    }
+    Ok(Outcome::decode(stored.outcome()).map(Answer::Replayed))
 }
 
 /// The HTTP task that waits for the answer, until it was given one.
@@ -100,14 +99,13 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         id: CommandId(shared.random_id()),
         boot: request.device.session().map(|session| session.boot),
     };
-    let begin = Begin {
-        key: &request.key,
-        fingerprint: request.fingerprint,
-        lease_ms: shared.config.commands.result_wait_ms.saturating_mul(2),
-        memo: &memo.encode(),
-        effect_may_have_happened: memo.boot.is_some(),
-        now_ms: shared.unix_ms(),
-    };
+    let memo_bytes = memo.encode();
+    let lease_ms = shared.config.commands.result_wait_ms.saturating_mul(2);
+    let mut begin =
+        Begin::new(&request.key, request.fingerprint, lease_ms, shared.unix_ms());
+    if memo.boot.is_some() {
+        begin = begin.declare(&memo_bytes);
+    }
     let (permit, memo, inherited) = match shared.store.begin(begin).await {
         Ok(Begun::Fresh(permit)) => (permit, memo, false),
         Ok(Begun::InDoubt(permit)) => match Memo::decode(permit.memo()) {
@@ -115,7 +113,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
             None => return caller.answer(&shared, Answer::InProgress),
         },
         Ok(Begun::Replay(stored)) => {
-            let outcome = Outcome::decode(&stored).unwrap_or(Outcome::Interrupted);
+            let outcome = Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted);
             return caller.answer(&shared, Answer::Replayed(outcome));
         }
         Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
@@ -297,7 +295,7 @@ impl Running<'_> {
 
     /// The command was not executed and will not be: frees its key.
     async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let released = self.shared.store.fail(permit, Failure::DidNotHappen).await;
+        let released = self.shared.store.fail(permit, Failure::NotHappened).await;
         self.shared.table.remove(self.id);
         caller.answer(
             self.shared,
@@ -327,14 +325,9 @@ impl Running<'_> {
 /// Ends a claim that nobody waits for with the result that its device repeated.
 pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
     let unresolved = |claim| shared.table.leave_unresolved(stray.id, stray.device.id(), claim);
-    let begin = Begin {
-        key: &stray.claim.key,
-        fingerprint: stray.claim.fingerprint,
-        lease_ms: shared.config.commands.result_wait_ms,
-        memo: &[],
-        effect_may_have_happened: false,
-        now_ms: shared.unix_ms(),
-    };
+    let claim = &stray.claim;
+    let lease_ms = shared.config.commands.result_wait_ms;
+    let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
     let permit = match shared.store.begin(begin).await {
         Ok(Begun::InDoubt(permit)) => permit,
         // A retry got there first: it sends the command again and hears this result again.
@@ -348,7 +341,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
     };
     let Some(outcome) = outcome_of(stray.status, stray.body) else {
         // Refused: the device will never execute it under this id.
-        let released = shared.store.fail(permit, Failure::DidNotHappen).await;
+        let released = shared.store.fail(permit, Failure::NotHappened).await;
         return released.map_or_else(|_| unresolved(stray.claim), |()| shared.table.remove(stray.id));
     };
     if let Err(error) = store_outcome(&shared, &stray.device, stray.id, permit, &outcome).await {

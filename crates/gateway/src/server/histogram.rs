@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Counts by upper bounds that grow by powers of two: 1, 2, 4, ... in the unit of the caller.
+/// Counts by bit length, in the unit of the caller: bucket `i` holds the values below `2^i` that
+/// no lower bucket holds. `conn-reactor` and `idem-store` count in the same buckets.
 pub(crate) struct Histogram {
     buckets: [AtomicU64; Self::BUCKETS],
     sum: AtomicU64,
@@ -11,7 +12,6 @@ pub(crate) struct Histogram {
 /// A copy of a histogram at one moment.
 #[derive(Clone, Default)]
 pub(crate) struct Counts {
-    /// `buckets[i]` values were at most `2^i`; the last bucket holds the rest.
     buckets: Vec<u64>,
     sum: u64,
 }
@@ -23,11 +23,11 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// The last bound is 2^24: 16 seconds in microseconds, 4 hours in milliseconds.
+    /// The last bound but one is 2^24: 16 seconds in microseconds, 4 hours in milliseconds.
     const BUCKETS: usize = 26;
 
     pub(crate) fn record(&self, value: u64) {
-        let bucket = u64::BITS - value.saturating_sub(1).leading_zeros();
+        let bucket = u64::BITS - value.leading_zeros();
         let bucket = (bucket as usize).min(Self::BUCKETS - 1);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.sum.fetch_add(value, Relaxed);
@@ -55,11 +55,11 @@ impl Counts {
         self.sum
     }
 
-    /// Upper bound and count of each bucket; the last bound is infinite.
+    /// Largest value and count of each bucket; the last bound is infinite.
     pub(crate) fn bounded(&self) -> impl Iterator<Item = (f64, u64)> {
         let last = self.buckets.len().saturating_sub(1);
         self.buckets.iter().enumerate().map(move |(i, count)| {
-            (if i == last { f64::INFINITY } else { 2_f64.powi(i as i32) }, *count)
+            (if i == last { f64::INFINITY } else { 2_f64.powi(i as i32) - 1.0 }, *count)
         })
     }
 
@@ -87,13 +87,20 @@ impl Counts {
         for (i, &count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
             let share = (rank - below) / count as f64;
             if share <= 1.0 {
-                let upper = 2_f64.powi(i as i32);
-                let lower = if i == 0 { 0.0 } else { upper / 2.0 };
+                let upper = 2_f64.powi(i as i32) - 1.0;
+                let lower = upper / 2.0;
                 return Some(lower + (upper - lower) * share);
             }
             below += count as f64;
         }
         None
+    }
+}
+
+impl From<&idem_store::Histogram> for Counts {
+    fn from(histogram: &idem_store::Histogram) -> Self {
+        let buckets = histogram.buckets().map(|(_, count)| count).collect();
+        Self { buckets, sum: histogram.sum() }
     }
 }
 
@@ -108,11 +115,11 @@ mod tests {
             histogram.record(value);
         }
         let counts = histogram.counts();
-        assert_eq!(counts.buckets[..4], [2, 1, 2, 1]);
+        assert_eq!(counts.buckets[..4], [1, 1, 2, 2]);
         assert_eq!(counts.total(), 8);
         assert_eq!(*counts.buckets.last().unwrap(), 1);
         let median = counts.quantile(0.5).unwrap();
-        assert!((2.0..=4.0).contains(&median), "{median}");
+        assert!((1.5..=3.0).contains(&median), "{median}");
         assert_eq!(counts.since(&counts).quantile(0.5), None);
     }
 }
