@@ -55,8 +55,8 @@ impl Flags {
     pub(crate) const READABLE: Self = Self(1 << 0);
     /// An edge said writable and nothing was done about it yet.
     pub(crate) const WRITABLE: Self = Self(1 << 1);
-    /// The peer finished or failed: a short read is not the last one.
-    pub(crate) const ENDED: Self = Self(1 << 2);
+    /// The peer finished or failed or sent urgent data: a short read is not the last one.
+    pub(crate) const TO_THE_END: Self = Self(1 << 2);
     /// The token stands in the ready list.
     pub(crate) const QUEUED: Self = Self(1 << 3);
     /// The caller wants no input now.

@@ -7,14 +7,13 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use crate::conn::{Connection, Flags};
-use crate::io::Entry;
 use crate::registry::SHORT_READ_IS_LAST;
 use crate::shard::Running;
 use crate::{CloseReason, Handler, Opened, Token, sys};
 
 impl<H: Handler> Running<H> {
     fn may_accept(&self) -> bool {
-        !self.io.accept_paused
+        self.io.accept_retry.is_none()
             && !self.io.stopping
             && self.io.conns.len() < self.io.options.connections_max
     }
@@ -64,13 +63,7 @@ impl<H: Handler> Running<H> {
             Err(Errno::AGAIN) => listener.pending = false,
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                 self.io.stats.accept_errors += 1;
-                self.io.stats.accept_pauses += 1;
-                self.io.accept_paused = true;
-                let retry_ms = self
-                    .io
-                    .now_ms
-                    .saturating_add(self.io.options.accept_retry_ms.max(1));
-                self.io.timers.insert(retry_ms, Entry::AcceptRetry);
+                self.io.pause_accepting();
             }
             // The connection died in the backlog, or its network did: the next one is another (accept(2)).
             Err(_) => self.io.stats.accept_errors += 1,
@@ -142,9 +135,11 @@ impl<H: Handler> Running<H> {
             return;
         };
         let flags = &mut connection.flags;
-        if flags.has(Flags::PAUSED) && flags.has(Flags::ENDED) {
+        if flags.has(Flags::PAUSED) {
             // Nobody reads, so an error would wait unseen; a FIN may wait until reading resumes.
-            if let Some(error) = sys::pending_error(connection.fd()) {
+            if flags.has(Flags::TO_THE_END)
+                && let Some(error) = sys::pending_error(connection.fd())
+            {
                 self.io.close(token, CloseReason::of(error));
             }
             return;
@@ -188,7 +183,7 @@ impl<H: Handler> Running<H> {
                 Err(error) => return self.io.close(token, CloseReason::of(error)),
             };
             let flags = &mut connection.flags;
-            if SHORT_READ_IS_LAST && count < self.buffer.len() && !flags.has(Flags::ENDED) {
+            if SHORT_READ_IS_LAST && count < self.buffer.len() && !flags.has(Flags::TO_THE_END) {
                 flags.clear(Flags::READABLE);
             }
             self.io.stats.bytes_in += count as u64;
@@ -310,7 +305,7 @@ impl<H: Handler> Running<H> {
         let connecting = connecting.expect("only a connecting connection comes here");
         self.io.timers.cancel(connecting.deadline);
         self.io.stats.connect_errors += 1;
-        self.io.accept_paused = false;
+        self.io.resume_accepting();
         self.handler
             .connect_failed(&mut self.io, connecting.tag, error);
     }
@@ -325,8 +320,7 @@ impl<H: Handler> Running<H> {
             if let Some(draining) = extra.and_then(|extra| extra.draining) {
                 self.io.timers.cancel(draining.deadline);
             }
-            // A descriptor is free again.
-            self.io.accept_paused = false;
+            self.io.resume_accepting();
             self.io.stats.closes += 1;
             if let Some(conn) = conn {
                 self.io.open -= 1;

@@ -26,7 +26,7 @@ pub struct Io<H: Handler> {
     pub(crate) closing: VecDeque<(Token, CloseReason)>,
     pub(crate) listeners: Vec<Listener>,
     /// Out of descriptors or memory: no accepting before the retry timer fires or a connection closes.
-    pub(crate) accept_paused: bool,
+    pub(crate) accept_retry: Option<timerwheel::Key>,
     pub(crate) options: Options,
     pub(crate) stats: Stats,
     pub(crate) epoch: Instant,
@@ -208,7 +208,9 @@ impl<H: Handler> Io<H> {
     /// Takes no more input from a connection until [`resume_reading`](Self::resume_reading): the peer's sends then
     /// fill the kernel's buffer and TCP slows it down. A FIN is noticed only after resuming; a reset at once.
     pub fn pause_reading(&mut self, token: Token) {
-        if let Some(connection) = self.conns.get_mut(token) {
+        if let Some(connection) = self.conns.get_mut(token)
+            && !connection.flags.has(Flags::DRAINING)
+        {
             connection.flags.set(Flags::PAUSED);
         }
     }
@@ -315,6 +317,22 @@ impl<H: Handler> Io<H> {
     /// Ends this shard's loop after this turn: each connection is closed with [`CloseReason::Shutdown`].
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// Out of descriptors or memory: accepts nothing until the retry timer fires or a connection closes.
+    pub(crate) fn pause_accepting(&mut self) {
+        self.stats.accept_pauses += 1;
+        let retry_ms = self
+            .now_ms
+            .saturating_add(self.options.accept_retry_ms.max(1));
+        self.accept_retry = Some(self.timers.insert(retry_ms, Entry::AcceptRetry));
+    }
+
+    /// A descriptor is free again.
+    pub(crate) fn resume_accepting(&mut self) {
+        if let Some(retry) = self.accept_retry.take() {
+            self.timers.cancel(retry);
+        }
     }
 
     pub(crate) fn update_now(&mut self) {

@@ -12,7 +12,7 @@ use crate::SendError;
 ///
 /// A message that was accepted is delivered to [`Handler::message`](crate::Handler::message) exactly once, in the
 /// order of its sender, unless the shard stops first. The shard is woken (one `write` to its eventfd) only when it
-/// may be asleep.
+/// may be asleep. A sender keeps that descriptor open, even when its shard has stopped.
 pub struct Sender<M> {
     shared: Arc<Shared<M>>,
 }
@@ -216,5 +216,58 @@ impl Waker {
     fn wake(&self) {
         // Fails only when the poller's descriptor is broken; the shard then sees that itself.
         let _ = self.poller.notify();
+    }
+}
+
+#[cfg(test)]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod tests {
+    use super::*;
+
+    fn mailbox(mailbox_max: usize) -> Mailbox<u32> {
+        let poller = Arc::new(polling::Poller::new().unwrap());
+        Mailbox::new(Waker::new(&poller).unwrap(), mailbox_max)
+    }
+
+    fn woken<M>(mailbox: &Mailbox<M>) -> u64 {
+        let mut count = [0; 8];
+        match rustix::io::read(&mailbox.waker().eventfd, &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(_) => 0,
+        }
+    }
+
+    #[test]
+    fn a_sleeping_shard_is_woken_once_and_a_waking_one_not_at_all() {
+        let mailbox = mailbox(10);
+        let sender = mailbox.sender();
+        sender.try_send(1).unwrap();
+        assert_eq!(woken(&mailbox), 0, "an awake shard needs no wake-up");
+        assert!(!mailbox.fall_asleep(), "a message waits");
+        let mut taken = VecDeque::new();
+        assert!(!mailbox.take(&mut taken, 10));
+        assert_eq!(taken, [1]);
+        assert!(mailbox.fall_asleep());
+        sender.try_send(2).unwrap();
+        sender.try_send(3).unwrap();
+        assert_eq!(woken(&mailbox), 1, "the first of two messages wakes");
+    }
+
+    #[test]
+    fn a_full_mailbox_and_a_stopped_one_give_the_message_back() {
+        let mailbox = mailbox(2);
+        let sender = mailbox.sender();
+        sender.try_send(1).unwrap();
+        sender.try_send(2).unwrap();
+        assert_eq!(sender.try_send(3), Err(SendError::Full(3)));
+        let mut taken = VecDeque::new();
+        mailbox.take(&mut taken, 1);
+        assert_eq!(taken, [1]);
+        sender.try_send(3).unwrap();
+        sender.stop();
+        assert!(mailbox.take(&mut taken, 9));
+        assert_eq!(taken, [1, 2, 3]);
+        drop(mailbox);
+        assert!(sender.try_send(4).unwrap_err().is_stopped());
     }
 }

@@ -40,3 +40,37 @@ impl WriteQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a VecDeque, with every mix of pushes and partial sends.
+        #[test]
+        fn keeps_order_and_frees_when_empty(steps in prop::collection::vec((any::<bool>(), 0usize..600), 0..200)) {
+            let mut queue = WriteQueue::default();
+            let mut model = VecDeque::new();
+            let mut next = 0u8;
+            for (push, count) in steps {
+                if push {
+                    let bytes: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();
+                    queue.push(&bytes);
+                    model.extend(bytes);
+                } else {
+                    let count = count.min(queue.len());
+                    queue.consume(count);
+                    model.drain(..count);
+                }
+                prop_assert_eq!(queue.front(), model.make_contiguous());
+                prop_assert_eq!(queue.is_empty(), model.is_empty());
+                prop_assert!(!model.is_empty() || queue.bytes.capacity() == 0 || push);
+                prop_assert!(!push || queue.bytes.len() <= 2 * model.len(), "sent bytes pile up");
+            }
+        }
+    }
+}

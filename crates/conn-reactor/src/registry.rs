@@ -4,7 +4,7 @@
 //! directly, for two reasons that `polling` 3.11 leaves no other way for:
 //!
 //! - its `wait` makes five system calls (timerfd_settime, epoll_ctl, epoll_pwait, read, epoll_ctl), this one makes one;
-//! - its read interest is IN | PRI | HUP | ERR, without RDHUP. With edge triggering, data and FIN that arrive before
+//! - its read interest is IN | PRI | HUP | ERR (read in its source), without RDHUP. With edge triggering, data and FIN that arrive before
 //!   one wait are one event; without RDHUP in it nothing tells that a read of less than the buffer was not the last,
 //!   and the FIN would never be seen (or each read would need a second call that says EAGAIN).
 //!
@@ -28,8 +28,9 @@ pub(crate) struct Event {
     pub(crate) readable: bool,
     /// There is room to send, or a connect has ended.
     pub(crate) writable: bool,
-    /// The peer finished or the socket failed: reading must go on to the very end.
-    pub(crate) ended: bool,
+    /// The peer finished, sent urgent data, or the socket failed: a read that is short may not be the last, so
+    /// reading must go on until the end of the stream, an error or EAGAIN.
+    pub(crate) to_the_end: bool,
 }
 
 pub(crate) use imp::{Registry, SHORT_READ_IS_LAST};
@@ -45,7 +46,7 @@ mod imp {
 
     use super::*;
 
-    /// Whether a read of less than the buffer means that nothing is left, unless the event said `ended`.
+    /// Whether a read of less than the buffer means that nothing is left, unless the event said `to_the_end`.
     pub(crate) const SHORT_READ_IS_LAST: bool = true;
 
     pub(crate) struct Registry {
@@ -63,7 +64,12 @@ mod imp {
 
         /// Watches a descriptor both ways until it is closed. One `epoll_ctl`.
         pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-            let interest = EventFlags::ET | EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
+            // A read also stops short in front of an urgent byte (tcp_recvmsg_locked in net/ipv4/tcp.c): PRI tells.
+            let interest = EventFlags::ET
+                | EventFlags::IN
+                | EventFlags::OUT
+                | EventFlags::RDHUP
+                | EventFlags::PRI;
             Ok(epoll::add(
                 self.poller.as_fd(),
                 fd,
@@ -103,12 +109,14 @@ mod imp {
             }
             for event in &self.events {
                 let (flags, data) = (event.flags, event.data);
-                let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+                let to_the_end = flags.intersects(
+                    EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR | EventFlags::PRI,
+                );
                 each(Event {
                     token: Token::from_u64(data.u64()),
-                    readable: ended || flags.contains(EventFlags::IN),
+                    readable: to_the_end || flags.contains(EventFlags::IN),
                     writable: flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR),
-                    ended,
+                    to_the_end,
                 });
             }
             Ok(())
@@ -180,7 +188,7 @@ mod imp {
                     token: Token::from_u64(event.key as u64),
                     readable: event.readable,
                     writable: event.writable,
-                    ended: false,
+                    to_the_end: false,
                 });
             }
             Ok(())

@@ -72,7 +72,7 @@ impl<H: Handler> Shard<H> {
             ready: Vec::new(),
             closing: VecDeque::new(),
             listeners,
-            accept_paused: false,
+            accept_retry: None,
             stats: Stats::default(),
             epoch: self.epoch,
             now_ms: 0,
@@ -160,8 +160,8 @@ impl<H: Handler> Running<H> {
                     if event.writable {
                         flags.set(Flags::WRITABLE);
                     }
-                    if event.ended {
-                        flags.set(Flags::ENDED);
+                    if event.to_the_end {
+                        flags.set(Flags::TO_THE_END);
                     }
                     if !flags.take(Flags::QUEUED) {
                         ready.push(token);
@@ -238,7 +238,7 @@ impl<H: Handler> Running<H> {
                 }
                 Entry::Drain(token) => self.drain_timed_out(token),
                 Entry::Connect(token) => self.connect_failed(token, io::ErrorKind::TimedOut.into()),
-                Entry::AcceptRetry => self.io.accept_paused = false,
+                Entry::AcceptRetry => self.io.accept_retry = None,
             }
             self.finish_closes();
         }

@@ -212,3 +212,98 @@ impl<T> Slab<T> {
         tokens
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_removed_slot_rests_until_release_and_comes_back_with_another_generation() {
+        let mut slab = Slab::new();
+        let first = slab.insert('a').unwrap();
+        assert_eq!(slab.remove(first), Some('a'));
+        let other = slab.insert('b').unwrap();
+        assert_ne!(
+            other.slot(),
+            first.slot(),
+            "the slot was used again within the turn"
+        );
+        slab.release();
+        let again = slab.insert('c').unwrap();
+        assert_eq!(again.slot(), first.slot());
+        assert_eq!(slab.get(first), None);
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.get(again), Some(&'c'));
+    }
+
+    #[test]
+    fn values_do_not_move_and_empty_chunks_give_their_memory_back() {
+        let mut slab = Slab::new();
+        let first = slab.insert(0).unwrap();
+        let place: *const i32 = slab.get(first).unwrap();
+        let tokens: Vec<_> = (1..5 * CHUNK as i32)
+            .map(|value| slab.insert(value).unwrap())
+            .collect();
+        assert_eq!(place, slab.get(first).unwrap() as *const i32);
+        for &token in &tokens {
+            slab.remove(token).unwrap();
+        }
+        slab.release();
+        assert_eq!(
+            slab.chunks
+                .iter()
+                .filter(|chunk| !chunk.slots.is_empty())
+                .count(),
+            1
+        );
+        let again: Vec<_> = tokens.iter().map(|_| slab.insert(7).unwrap()).collect();
+        for token in tokens {
+            assert_eq!(slab.get(token), None, "{token:?} is stale");
+            assert!(!again.contains(&token), "{token:?} was given out twice");
+        }
+    }
+
+    #[test]
+    fn a_slot_costs_at_most_32_bytes_besides_the_callers_state() {
+        assert!(size_of::<Slot<crate::conn::Connection<()>>>() <= 24);
+        assert!(size_of::<Slot<crate::conn::Connection<[u64; 4]>>>() <= 24 + 8 + 32);
+    }
+
+    proptest! {
+        /// Against a map: what was inserted is found under its token, and under no other that ever was.
+        #[test]
+        fn behaves_as_a_map(steps in prop::collection::vec((0u8..10, any::<u16>()), 1..4000)) {
+            let mut slab = Slab::new();
+            let mut model = HashMap::new();
+            let mut known = Vec::new();
+            for (index, (step, choice)) in steps.into_iter().enumerate() {
+                match step {
+                    0..=4 => {
+                        let token = slab.insert(index).unwrap();
+                        prop_assert!(model.insert(token, index).is_none());
+                        known.push(token);
+                    }
+                    5..=8 if !known.is_empty() => {
+                        let token = known[choice as usize % known.len()];
+                        prop_assert_eq!(slab.get(token), model.get(&token));
+                        prop_assert_eq!(slab.remove(token), model.remove(&token));
+                    }
+                    _ => slab.release(),
+                }
+                prop_assert_eq!(slab.len(), model.len());
+            }
+            for token in known {
+                prop_assert_eq!(slab.get_mut(token).copied(), model.get(&token).copied());
+            }
+            let mut tokens = slab.tokens();
+            tokens.sort();
+            let mut expected: Vec<_> = model.into_keys().collect();
+            expected.sort();
+            prop_assert_eq!(tokens, expected);
+        }
+    }
+}

@@ -81,3 +81,22 @@ impl Lateness {
         &self.buckets
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_goes_into_the_bucket_of_its_power_of_two() {
+        let mut lateness = Lateness::default();
+        for late_us in [0, 1, 2, 3, 4, u64::MAX] {
+            lateness.record(late_us);
+        }
+        assert_eq!(lateness.buckets()[..4], [1, 1, 2, 1]);
+        assert_eq!(lateness.buckets()[31], 1);
+        assert_eq!(
+            (lateness.last_us(), lateness.max_us()),
+            (u64::MAX, u64::MAX)
+        );
+    }
+}

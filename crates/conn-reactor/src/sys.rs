@@ -247,3 +247,64 @@ pub(crate) fn finish_sending(socket: BorrowedFd<'_>) {
     // A connection that is gone already says so on the next read.
     let _ = net::shutdown(socket, Shutdown::Write);
 }
+
+#[cfg(test)]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod tests {
+    use super::*;
+    use crate::Keepalive;
+
+    #[test]
+    fn accepted_sockets_inherit_the_listeners_options() {
+        let keepalive = Keepalive {
+            idle_s: 61,
+            interval_s: 11,
+            count: 4,
+        };
+        let options = Options {
+            shards: 1,
+            keepalive: Some(keepalive),
+            user_timeout_ms: Some(4321),
+            ..Options::default()
+        };
+        let listening = listen(([127, 0, 0, 1], 0).into(), &options).unwrap();
+        let client = std::net::TcpStream::connect(listening.local_addr).unwrap();
+        let (socket, peer) = accept(listening.sockets[0].as_fd(), &options).unwrap();
+        assert_eq!(peer, Some(client.local_addr().unwrap()));
+        assert!(sockopt::tcp_nodelay(&socket).unwrap());
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(
+            sockopt::tcp_keepidle(&socket).unwrap(),
+            Duration::from_secs(61)
+        );
+        assert_eq!(
+            sockopt::tcp_keepintvl(&socket).unwrap(),
+            Duration::from_secs(11)
+        );
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 4);
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 4321);
+        assert!(
+            rustix::io::fcntl_getfd(&socket)
+                .unwrap()
+                .contains(rustix::io::FdFlags::CLOEXEC)
+        );
+    }
+
+    #[test]
+    fn a_port_is_taken_once_although_the_shards_share_it() {
+        let options = Options {
+            shards: 3,
+            ..Options::default()
+        };
+        let listening = listen(([127, 0, 0, 1], 0).into(), &options).unwrap();
+        assert_eq!(listening.sockets.len(), 3);
+        assert!(
+            !Arc::ptr_eq(&listening.sockets[0], &listening.sockets[1]),
+            "a socket per shard"
+        );
+        let again = listen(listening.local_addr, &options)
+            .err()
+            .expect("the port is in use");
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -114,8 +114,7 @@ impl PhiAccrual {
 
     /// Learns from a beat that arrived at `now_ms`.
     pub fn heartbeat(&mut self, config: &PhiConfig, now_ms: u64) {
-        // 49 days at most, so that squares stay finite.
-        let mut interval_ms = now_ms.saturating_sub(self.last_ms).min(u32::MAX.into());
+        let mut interval_ms = now_ms.saturating_sub(self.last_ms);
         if self.phi(config, now_ms) >= config.threshold {
             interval_ms = interval_ms.min(self.deadline_ms(config) - self.last_ms);
         }

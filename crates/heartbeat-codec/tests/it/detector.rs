@@ -98,6 +98,19 @@ fn beats_out_of_order_do_no_harm() {
     assert!(peer.phi(&config, 0) < 0.5);
 }
 
+#[test]
+fn an_age_of_silence_leaves_finite_estimates() {
+    let mut config = PhiConfig::new(1_000);
+    (config.window, config.threshold) = (2, f32::MAX);
+    let mut peer = PhiAccrual::new(&config, 0);
+    peer.heartbeat(&config, u64::MAX - 1_000_000);
+    for _ in 0..100 {
+        peer.heartbeat(&config, peer.last_ms() + 1_000);
+    }
+    assert!((peer.mean_ms() - 1_000.0).abs() < 1.0, "{peer:?}");
+    assert_eq!(peer.std_ms(&config), 100.0);
+}
+
 proptest! {
     #[test]
     fn suspicion_never_falls_and_the_deadline_is_where_it_crosses(
