@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod build_bpf;
 mod check;
 mod ci;
 mod cmd;
@@ -38,6 +39,7 @@ pub(crate) struct Command {
 pub(crate) const COMMANDS: &[Command] = &[
     test::COMMAND,
     ci::COMMAND,
+    build_bpf::COMMAND,
     bench::COMMAND,
     soak::COMMAND,
     fuzz::COMMAND,
