@@ -78,13 +78,13 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
         tools::provide(&workspace, options.install, &mut found)
     })?;
     let with_c = found.has_c_libraries() && !options.without_c;
-    let features = native::selection(&workspace, with_c);
     stages.run("fmt", || {
         Cmd::cargo().args(["fmt", "--all", "--check"]).run()?;
         // A workspace of its own.
         passed(Cmd::cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
     })?;
     stages.run("layers", || layers::check(&workspace))?;
+    let features = native::selection(&workspace, with_c);
     stages.run("tidy", || tidy::check(&workspace))?;
     stages.run("links", || links::check(&workspace.root))?;
     stages.run("layouts", || layouts::check(&workspace.root))?;

@@ -42,6 +42,8 @@ pub(crate) struct Dependency {
     /// The name that features use for it.
     pub(crate) alias: String,
     pub(crate) optional: bool,
+    /// What this line turns on in it.
+    pub(crate) features: Vec<String>,
 }
 
 /// A binary, library, bench or the like.
@@ -127,6 +129,7 @@ fn dependency(json: &Value) -> Dependency {
     Dependency {
         alias: json["rename"].as_str().unwrap_or(&name).to_owned(),
         optional: json["optional"].as_bool().unwrap_or(false),
+        features: list(&json["features"]).iter().map(string).collect(),
         name,
     }
 }

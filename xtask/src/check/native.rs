@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::workspace::{Package, Workspace};
+use crate::workspace::{Dependency, Package, Workspace};
 
 /// Packages from the registry whose build scripts compile C against libelf and zlib.
 const NATIVE: &[&str] = &["libbpf-sys", "libbpf-rs", "libbpf-cargo"];
@@ -64,19 +64,12 @@ impl<'a> Native<'a> {
         Self { workspace }
     }
 
-    /// Whether the package cannot be built without C, whatever its features.
+    /// Whether the package cannot be built without C, whatever its features. Its tests count as part of it.
     pub(crate) fn needs(&self, package: &Package) -> bool {
         package
             .dependencies
             .iter()
-            .filter(|dependency| !dependency.optional)
-            .any(|dependency| {
-                NATIVE.contains(&dependency.name.as_str())
-                    || self
-                        .workspace
-                        .package(&dependency.name)
-                        .is_some_and(|ours| self.needs(ours))
-            })
+            .any(|line| !line.optional && self.brings_c(line, None))
     }
 
     /// Whether this feature brings C in.
@@ -108,13 +101,22 @@ impl<'a> Native<'a> {
         else {
             return false;
         };
+        self.brings_c(dependency, feature)
+    }
+
+    /// Whether a dependency with its features, and one more perhaps, reaches C.
+    fn brings_c(&self, dependency: &Dependency, feature: Option<&str>) -> bool {
         if NATIVE.contains(&dependency.name.as_str()) {
             return true;
         }
-        self.workspace
-            .package(&dependency.name)
-            .is_some_and(|ours| {
-                self.needs(ours) || feature.is_some_and(|feature| self.turned_on_by(ours, feature))
-            })
+        let Some(ours) = self.workspace.package(&dependency.name) else {
+            return false;
+        };
+        let mut features = dependency
+            .features
+            .iter()
+            .map(String::as_str)
+            .chain(feature);
+        self.needs(ours) || features.any(|feature| self.turned_on_by(ours, feature))
     }
 }
