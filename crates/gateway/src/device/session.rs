@@ -43,10 +43,6 @@ impl Session {
         Self { device, boot, wanted_interval_ms, resume: None, open: None }
     }
 
-    pub(crate) fn device(&self) -> &str {
-        &self.device
-    }
-
     /// A connection stands: says who is there.
     pub(crate) fn greet(&mut self, out: &mut Vec<u8>) {
         self.open = None;

@@ -111,7 +111,7 @@ fn read_frame<'a>(
 }
 
 fn frame_violation(error: &frame::FrameError) -> Violation {
-    if error.is_too_large() {
+    if error.is_body_too_long() {
         Violation::new(ErrorCode::TooLarge, "the frame is longer than it may be")
     } else {
         Violation::new(ErrorCode::Malformed, "the frame's kind or length cannot be read")
@@ -256,7 +256,8 @@ fn put_goaway(goaway: &GoAway, out: &mut Vec<u8>) {
 fn put(frame_kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
     let body_bytes = parts.iter().map(|part| part.len()).sum();
     let mut header = [0; frame::HEADER_BYTES_MAX];
-    let header_bytes = frame::encode_header(frame_kind, body_bytes, &mut header);
+    let header_bytes = frame::encode_header(frame_kind, body_bytes, &mut header)
+        .expect("every kind is below 0x80 and every body below 2 MiB");
     out.extend_from_slice(&header[..header_bytes]);
     parts.iter().for_each(|part| out.extend_from_slice(part));
 }

@@ -106,7 +106,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
     if memo.boot.is_some() {
         begin = begin.declare(&memo_bytes);
     }
-    let (permit, memo, inherited) = match shared.store.begin(begin).await {
+    let (permit, memo, inherited) = match shared.store.begin(&begin).await {
         Ok(Begun::Fresh(permit)) => (permit, memo, false),
         Ok(Begun::InDoubt(permit)) => match Memo::decode(permit.memo()) {
             Some(memo) => (permit, memo, true),
@@ -120,7 +120,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
         Err(error) => return caller.answer(&shared, Answer::StoreFailed(error)),
     };
-    let running = Running {
+    let mut running = Running {
         shared: &shared,
         request: &request,
         slot,
@@ -131,7 +131,8 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         sends: 0,
         sent_epoch: 0,
     };
-    running.drive(permit, caller, deadline).await;
+    let end = running.drive(&permit, &mut caller, deadline).await;
+    running.finish(permit, end, caller).await;
 }
 
 fn take_places(
@@ -160,6 +161,16 @@ struct Running<'a> {
     sent_epoch: u64,
 }
 
+/// How a claimed command ends.
+enum End {
+    /// The device executed it, or it is certain that nobody will ever know.
+    Outcome(Outcome),
+    /// It was not executed and will not be.
+    Release(Answer),
+    /// Nobody waits any more; what becomes of it depends on whether it may have been sent.
+    Stop(Answer),
+}
+
 /// What one attempt to send came to.
 enum Sending {
     /// Nothing to do until something changes.
@@ -172,52 +183,56 @@ enum Sending {
 }
 
 impl Running<'_> {
-    async fn drive(mut self, permit: Permit, mut caller: Caller, deadline: Instant) {
+    /// Works until it is clear how the command ends. Answers the caller only when its time is up
+    /// before that.
+    async fn drive(&mut self, permit: &Permit, caller: &mut Caller, deadline: Instant) -> End {
         let give_up =
             Instant::now() + Duration::from_millis(self.shared.config.commands.result_wait_ms);
         let mut drain = self.shared.drain.subscribe();
+        let sessions = self.slot.changed();
         let mut reply = self.shared.table.wait(self.id, self.slot.device());
         loop {
-            let changed = self.slot.changed().notified();
+            let changed = sessions.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let mut wake_at = if caller.0.is_some() { deadline } else { give_up };
-            match self.send(&permit).await {
+            match self.send(permit).await {
                 Sending::Wait => {}
                 Sending::Later => wake_at = wake_at.min(Instant::now() + MAILBOX_RETRY),
-                Sending::DeviceForgot => {
-                    return self.end(permit, Outcome::DeviceForgot, caller).await;
-                }
-                Sending::StoreFailed(error) => {
-                    return self.stop(permit, Answer::StoreFailed(error), caller).await;
-                }
+                Sending::DeviceForgot => return End::Outcome(Outcome::DeviceForgot),
+                Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
             }
+            let maybe_sent = self.maybe_sent();
+            let must_stop = |phase| match phase {
+                Phase::Serving => false,
+                Phase::Draining => !maybe_sent,
+                Phase::Stopping => true,
+            };
             tokio::select! {
                 biased;
                 arrived = &mut reply => match arrived {
                     Ok(Reply::Result { status, body }) => {
-                        return self.on_result(permit, status, body, caller).await;
+                        return outcome_of(status, body)
+                            .map_or(End::Release(Answer::QueueFull), End::Outcome);
                     }
                     Ok(Reply::NotSent(why)) => {
                         self.sends -= 1;
                         if why == NotSent::QueueFull && !self.maybe_sent() {
-                            return self.release(permit, Answer::QueueFull, caller).await;
+                            return End::Release(Answer::QueueFull);
                         }
                         reply = self.shared.table.wait(self.id, self.slot.device());
                     }
                     Err(_) => unreachable!("only this task replaces or removes its entry"),
                 },
                 () = changed => {}
-                () = until(&mut drain, |phase| self.must_stop(phase)) => {
-                    return self.stop(permit, Answer::Draining, caller).await;
-                }
+                () = until(&mut drain, must_stop) => return End::Stop(Answer::Draining),
                 () = sleep_until(wake_at) => {
                     let now = Instant::now();
-                    if now >= deadline && !self.maybe_sent() {
-                        return self.release(permit, Answer::TimedOutUnsent, caller).await;
+                    if now >= deadline && !maybe_sent {
+                        return End::Release(Answer::TimedOutUnsent);
                     }
                     if now >= give_up {
-                        return self.stop(permit, Answer::TimedOutSent, caller).await;
+                        return End::Stop(Answer::TimedOutSent);
                     }
                     if now >= deadline {
                         caller.answer(self.shared, Answer::TimedOutSent);
@@ -270,23 +285,16 @@ impl Running<'_> {
         self.inherited || self.sends > 0
     }
 
-    fn must_stop(&self, phase: Phase) -> bool {
-        match phase {
-            Phase::Serving => false,
-            Phase::Draining => !self.maybe_sent(),
-            Phase::Stopping => true,
-        }
-    }
-
-    async fn on_result(self, permit: Permit, status: ResultStatus, body: Vec<u8>, caller: Caller) {
-        match outcome_of(status, body) {
-            Some(outcome) => self.end(permit, outcome, caller).await,
-            None => self.release(permit, Answer::QueueFull, caller).await,
+    async fn finish(self, permit: Permit, end: End, caller: Caller) {
+        match end {
+            End::Outcome(outcome) => self.store(permit, outcome, caller).await,
+            End::Stop(answer) if self.maybe_sent() => self.leave_open(permit, answer, caller),
+            End::Release(answer) | End::Stop(answer) => self.release(permit, answer, caller).await,
         }
     }
 
     /// Stores the outcome, then tells the device and the caller.
-    async fn end(self, permit: Permit, outcome: Outcome, mut caller: Caller) {
+    async fn store(self, permit: Permit, outcome: Outcome, mut caller: Caller) {
         match store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await {
             Ok(()) => caller.answer(self.shared, Answer::Done(outcome)),
             Err(error) => caller.answer(self.shared, Answer::StoreFailed(error)),
@@ -295,7 +303,7 @@ impl Running<'_> {
 
     /// The command was not executed and will not be: frees its key.
     async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let released = self.shared.store.fail(permit, Failure::NotHappened).await;
+        let released = self.shared.store.fail(permit, Failure::NotHappened, self.shared.unix_ms()).await;
         self.shared.table.remove(self.id);
         caller.answer(
             self.shared,
@@ -306,12 +314,9 @@ impl Running<'_> {
         );
     }
 
-    /// Stops waiting. A command that may have been sent stays in doubt, to be settled by the
-    /// device's result or by a retry.
-    async fn stop(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        if !self.maybe_sent() {
-            return self.release(permit, answer, caller).await;
-        }
+    /// Stops waiting for a command that may have been sent. Its key stays in doubt, to be settled by
+    /// the device's result or by a retry.
+    fn leave_open(self, permit: Permit, answer: Answer, mut caller: Caller) {
         drop(permit);
         let claim = OpenClaim {
             key: self.request.key.clone(),
@@ -328,7 +333,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
     let claim = &stray.claim;
     let lease_ms = shared.config.commands.result_wait_ms;
     let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
-    let permit = match shared.store.begin(begin).await {
+    let permit = match shared.store.begin(&begin).await {
         Ok(Begun::InDoubt(permit)) => permit,
         // A retry got there first: it sends the command again and hears this result again.
         Ok(Begun::InFlight { .. }) | Err(_) => return unresolved(stray.claim),
@@ -341,7 +346,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
     };
     let Some(outcome) = outcome_of(stray.status, stray.body) else {
         // Refused: the device will never execute it under this id.
-        let released = shared.store.fail(permit, Failure::NotHappened).await;
+        let released = shared.store.fail(permit, Failure::NotHappened, shared.unix_ms()).await;
         return released.map_or_else(|_| unresolved(stray.claim), |()| shared.table.remove(stray.id));
     };
     if let Err(error) = store_outcome(&shared, &stray.device, stray.id, permit, &outcome).await {
@@ -367,7 +372,8 @@ async fn store_outcome(
     permit: Permit,
     outcome: &Outcome,
 ) -> Result<(), idem_store::Error> {
-    shared.store.complete(permit, &outcome.encode(), shared.config.commands.retain_ms).await?;
+    let retain_ms = shared.config.commands.retain_ms;
+    shared.store.complete(permit, &outcome.encode(), retain_ms, shared.unix_ms()).await?;
     shared.table.remove(id);
     if let Some(session) = device.session() {
         // Lost when the mailbox is full: the device repeats its result and is told then.

@@ -296,7 +296,7 @@ impl Device {
                 session: Session {
                     epoch: 0,
                     shard: 0,
-                    token: Token::default(),
+                    token: Token::from_u64(0),
                     boot: BootId::default(),
                     secret: SessionToken::default(),
                 },
@@ -359,8 +359,8 @@ impl CommandSlot {
     }
 
     /// Notified at each start and end of a session of the device.
-    pub(crate) fn changed(&self) -> &Notify {
-        &self.changed
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct Shared {
     settling: Arc<Semaphore>,
     event_places: Arc<Semaphore>,
     drain: watch::Sender<Phase>,
-    ticks: watch::Receiver<Bytes>,
+    ticks: watch::Sender<Bytes>,
     /// The newest report of each shard.
     reports: Vec<Mutex<conn_reactor::Stats>>,
     shards: OnceLock<Vec<Sender<ShardMessage>>>,
@@ -103,7 +103,6 @@ impl Gateway {
         let http_listener = TcpListener::bind(config.http).await.map_err(|e| named(e, config.http))?;
         let http_addr = http_listener.local_addr()?;
         let options = reactor_options(&config);
-        let (ticks_in, ticks) = watch::channel(Bytes::new());
         let shared = Arc::new(Shared {
             started: Instant::now(),
             store,
@@ -115,7 +114,7 @@ impl Gateway {
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
             event_places: Arc::new(Semaphore::new(config.http_limits.events_max)),
             drain: watch::Sender::new(Phase::Serving),
-            ticks,
+            ticks: watch::Sender::new(Bytes::new()),
             reports: (0..options.shards).map(|_| Mutex::default()).collect(),
             shards: OnceLock::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -130,7 +129,7 @@ impl Gateway {
         let device_addr = reactor.local_addrs()[0];
         assert!(shared.shards.set(reactor.senders()).is_ok(), "set once, here");
         let reactor = reactor.run()?;
-        tokio::spawn(http::publish(Arc::clone(&shared), ticks_in));
+        tokio::spawn(http::publish(Arc::clone(&shared)));
         let router = http::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(Arc::clone(&shared), http_listener, router));
         Ok(Self { shared, reactor, http, device_addr, http_addr })
@@ -162,7 +161,7 @@ impl Gateway {
     ///
     /// A shard or the store failed on the way.
     pub async fn drain(self) -> io::Result<()> {
-        let shared = &self.shared;
+        let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
         shared.broadcast(|| ShardMessage::StopAccepting);
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
@@ -177,7 +176,8 @@ impl Gateway {
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
         self.http.await.map_err(io::Error::other)?;
         joined.map_err(io::Error::other)??;
-        self.shared.store.flush().await.map_err(io::Error::other)
+        shared.registry.close();
+        shared.store.flush().await.map_err(io::Error::other)
     }
 }
 

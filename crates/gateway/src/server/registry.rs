@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "devices.jsonl";
@@ -22,10 +23,12 @@ enum Line {
 }
 
 /// Hands names to the thread that writes them.
-pub(crate) struct Registry {
+pub(crate) struct Registry(Mutex<Option<Writer>>);
+
+struct Writer {
     /// Unbounded, yet small: each device enters it once, and the directory bounds the devices.
     lines: mpsc::Sender<Line>,
-    writer: thread::JoinHandle<()>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Registry {
@@ -35,10 +38,10 @@ impl Registry {
         let ids = read(&path)?;
         let file = rewrite(&path, &ids)?;
         let (lines, inbox) = mpsc::channel();
-        let writer = thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("mainstay-registry".into())
             .spawn(move || write_lines(&path, file, &inbox))?;
-        Ok((Self { lines, writer }, ids))
+        Ok((Self(Mutex::new(Some(Writer { lines, thread }))), ids))
     }
 
     pub(crate) fn remember(&self, id: &str) {
@@ -50,14 +53,17 @@ impl Registry {
     }
 
     fn put(&self, line: Line) {
-        // The writer ends early only after it reported that the disk failed.
-        drop(self.lines.send(line));
+        if let Some(writer) = &*self.0.lock() {
+            // The thread ends early only after it reported that the disk failed.
+            drop(writer.lines.send(line));
+        }
     }
 
-    /// Writes what is left and ends the writer.
-    pub(crate) fn close(self) {
-        drop(self.lines);
-        if self.writer.join().is_err() {
+    /// Writes what is left and ends the writer; later names are dropped.
+    pub(crate) fn close(&self) {
+        let Some(writer) = self.0.lock().take() else { return };
+        drop(writer.lines);
+        if writer.thread.join().is_err() {
             tracing::error!("the writer of the device list panicked");
         }
     }

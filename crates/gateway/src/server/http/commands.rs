@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use canon_ser::json::{Integers, Options};
+use canon_ser::json::Integers;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::{Problem, Shared};
@@ -167,13 +167,11 @@ async fn read_body(shared: &Shared, body: Body) -> Result<Vec<u8>, Problem> {
 
 /// The digest of what the payload means: key order and number spelling do not matter.
 fn fingerprint(payload: &[u8]) -> Result<idem_store::Fingerprint, Problem> {
-    let options = Options { integers: Integers::Exact, ..Options::default() };
-    canon_ser::digest::sha256_text(payload, &options).map(idem_store::Fingerprint::new).map_err(
-        |error| {
-            bad_request("not-json", "The payload is not JSON", error.to_string())
-                .at(error.line(), error.column())
-        },
-    )
+    let digest = canon_ser::digest::sha256_text(payload, Integers::Exact);
+    digest.map(idem_store::Fingerprint).map_err(|error| {
+        bad_request("not-json", "The payload is not JSON", error.to_string())
+            .at(error.line(), error.column())
+    })
 }
 
 fn respond(answer: Answer) -> Response {

@@ -8,11 +8,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::channel::Channel;
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Problem, Shared};
-use crate::server::drain::Phase;
+use crate::server::drain::{Phase, until};
 use crate::server::snapshot::{Snapshot, Tick};
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -32,12 +31,19 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>) -> Response {
     let mut ticks = shared.ticks.subscribe();
     let (mut sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
+        let mut phases = shared.drain.subscribe();
         // A client that reads slowly misses ticks instead of piling them up.
-        while ticks.changed().await.is_ok() {
-            let tick = ticks.borrow_and_update().clone();
-            if sender.send_data(tick).await.is_err() {
-                break;
+        let relay = async {
+            while ticks.changed().await.is_ok() {
+                let tick = ticks.borrow_and_update().clone();
+                if sender.send_data(tick).await.is_err() {
+                    break;
+                }
             }
+        };
+        tokio::select! {
+            () = relay => {}
+            () = until(&mut phases, |phase| phase == Phase::Stopping) => {}
         }
         drop(place);
     });
@@ -49,21 +55,20 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// Publishes a tick a second while somebody listens, until the gateway stops.
-pub(crate) async fn publish(shared: Arc<Shared>, ticks: watch::Sender<Bytes>) {
+pub(crate) async fn publish(shared: Arc<Shared>) {
     let mut clock = interval(PERIOD);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = Snapshot::take(&shared).await;
     let mut taken = Instant::now();
     while shared.phase() != Phase::Stopping {
         clock.tick().await;
-        if ticks.receiver_count() <= 1 {
-            // Only the gateway's own receiver is left.
+        if shared.ticks.receiver_count() == 0 {
             continue;
         }
         let now = Snapshot::take(&shared).await;
         let tick = Tick::between(&shared, &before, &now, taken.elapsed());
         let json = serde_json::to_string(&tick).expect("numbers and strings always serialize");
-        ticks.send_replace(Bytes::from(format!("event: tick\ndata: {json}\n\n")));
+        shared.ticks.send_replace(Bytes::from(format!("event: tick\ndata: {json}\n\n")));
         (before, taken) = (now, Instant::now());
     }
 }

@@ -1,0 +1,3 @@
+//! The tests of `idem-store`, one module per behaviour.
+
+mod contract;
