@@ -73,6 +73,8 @@ fn deny(advisories: bool) -> Result<Outcome, String> {
             .args(["deny", "--all-features", "check", "advisories"])
             .run()?;
     }
+    // It reads the sources of every platform's crates; a build fetched only ours.
+    Cmd::cargo().args(["fetch", "--locked", "--quiet"]).run()?;
     Cmd::cargo()
         .args([
             "deny",

@@ -40,9 +40,9 @@ struct Count {
 const SOAKS: &[Soak] = &[
     Soak {
         name: "idem",
-        about: "crashes of the embedded store at every operation, one schedule per seed",
+        about: "random operations and crashes of the embedded store, one history per seed",
         package: "idem-store",
-        filter: "seeds",
+        filter: "simulation",
         counts: &[Count {
             flag: "--seeds",
             variable: "MAINSTAY_SEEDS",
@@ -72,29 +72,36 @@ fn run(args: &[String]) -> Result<(), String> {
     let soak = SOAKS.iter().find(|soak| soak.name == name);
     let soak =
         soak.ok_or_else(|| format!("there is no soak `{name}`; `cargo xtask soak` lists them"))?;
-    let mut cmd = Cmd::cargo().args([
-        "test",
-        "--release",
-        "--all-features",
-        "--package",
-        soak.package,
-    ]);
+    let mut envs = Vec::new();
     for count in soak.counts {
         let value = flags.number(count.flag)?.unwrap_or(count.default);
-        cmd = cmd.env(count.variable, value.to_string());
+        envs.push((count.variable, value.to_string()));
     }
-    // One at a time: a soak wants the machine for itself.
     let rest = flags.finish()?;
-    cmd.args([
-        "--test",
-        "it",
-        "--",
-        soak.filter,
-        "--nocapture",
-        "--test-threads=1",
-    ])
-    .args(rest)
-    .run()
+    soak.tests().arg("--no-run").run()?;
+    let listed = soak.tests().args(["--", soak.filter, "--list"]).capture()?;
+    if !listed.lines().any(|line| line.ends_with(": test")) {
+        // The harness would call that a success.
+        return Err(format!(
+            "no test of {} has `{}` in its name",
+            soak.package, soak.filter
+        ));
+    }
+    let cmd = envs
+        .into_iter()
+        .fold(soak.tests(), |cmd, (key, value)| cmd.env(key, value));
+    // One at a time: a soak wants the machine for itself.
+    cmd.args(["--", soak.filter, "--nocapture", "--test-threads=1"])
+        .args(rest)
+        .run()
+}
+
+impl Soak {
+    fn tests(&self) -> Cmd {
+        Cmd::cargo()
+            .args(["test", "--release", "--all-features"])
+            .args(["--package", self.package, "--test", "it"])
+    }
 }
 
 fn list() {
