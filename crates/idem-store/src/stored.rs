@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::book::Location;
 use crate::error::Error;
+use crate::permit::Fingerprint;
 use crate::format::{FLAG_FAILED, Kind, RECORD_HEADER, Record, record_len_hint};
 use crate::vfs::VfsFile;
 
@@ -29,6 +30,12 @@ impl Stored {
     #[must_use]
     pub fn into_outcome(self) -> Vec<u8> {
         self.outcome
+    }
+
+    /// The fingerprint that the key was claimed with.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(self.fingerprint)
     }
 
     /// Whether it is a final failure ([`Failure::Final`](crate::Failure::Final)).

@@ -3,8 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// The gateway's settings; [`Config::default`] is right for a first run on one machine.
-#[derive(Debug, Clone)]
+use serde::Deserialize;
+
+use crate::proto::BODY_BYTES_MAX;
+
+/// The gateway's settings; [`Config::default`] is right for a first run on one machine. Its serde
+/// form is the configuration file: every field is a key, every key may be left out.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
     /// Where devices connect. Port 0 takes a free one.
@@ -28,7 +34,8 @@ pub struct Config {
 }
 
 /// Limits and times of device connections.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DeviceLimits {
     /// Most devices that are remembered; beyond it the longest offline one is forgotten.
@@ -52,7 +59,8 @@ pub struct DeviceLimits {
 }
 
 /// Limits and times of commands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct CommandLimits {
     /// Most commands that run or wait for one device.
@@ -73,7 +81,8 @@ pub struct CommandLimits {
 }
 
 /// Limits and times of the HTTP side.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HttpLimits {
     /// Most HTTP connections at one time; more wait in the listener's backlog.
@@ -99,6 +108,46 @@ impl Default for Config {
             http_limits: HttpLimits::default(),
             drain_timeout_ms: 3_000,
         }
+    }
+}
+
+impl Config {
+    /// Checks what no type can.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the key and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        let positive: [(&str, u64); 12] = [
+            ("devices.known_max", self.devices.known_max as u64),
+            ("devices.connections_max", self.devices.connections_max as u64),
+            ("devices.interval_ms", self.devices.interval_ms.into()),
+            ("devices.interval_ms_min", self.devices.interval_ms_min.into()),
+            ("devices.hello_timeout_ms", self.devices.hello_timeout_ms),
+            ("devices.probe_timeout_ms", self.devices.probe_timeout_ms),
+            ("commands.per_device_max", self.commands.per_device_max.into()),
+            ("commands.timeout_ms", self.commands.timeout_ms),
+            ("commands.retain_ms", self.commands.retain_ms),
+            ("commands.mailbox_max", self.commands.mailbox_max as u64),
+            ("http_limits.connections_max", self.http_limits.connections_max as u64),
+            ("http_limits.page_max", self.http_limits.page_max as u64),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key} is 0; give it at least 1"));
+        }
+        if self.devices.interval_ms_min > self.devices.interval_ms_max {
+            return Err("devices.interval_ms_min is above devices.interval_ms_max".into());
+        }
+        if self.devices.write_bytes_max < 2 * BODY_BYTES_MAX {
+            return Err(format!(
+                "devices.write_bytes_max is below {}, room for two commands",
+                2 * BODY_BYTES_MAX
+            ));
+        }
+        if !(1..=1 << 24).contains(&self.commands.total_max) {
+            return Err("commands.total_max is 1 to 16777216".into());
+        }
+        Ok(())
     }
 }
 
