@@ -149,16 +149,23 @@ fn asserted(text: &str, prefix: &str) -> Layout {
         let Some(number) = after.trim_start().strip_prefix("==") else {
             continue;
         };
-        let digits: String = number
-            .trim_start()
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect();
-        if let Ok(number) = digits.parse() {
+        let operand: String = number.trim_start().chars().take_while(is_operand).collect();
+        if let Some(number) = operand.parse().ok().or_else(|| constant(text, &operand)) {
             layout.insert(field, number);
         }
     }
     layout
+}
+
+fn is_operand(letter: &char) -> bool {
+    letter.is_alphanumeric() || "_:".contains(*letter)
+}
+
+/// The value of `const NAME: usize = N`, for `Type::NAME` too.
+fn constant(text: &str, path: &str) -> Option<u64> {
+    let name = path.rsplit("::").next()?;
+    let (_, value) = text.split_once(&format!("const {name}: usize = "))?;
+    value.split(';').next()?.replace('_', "").parse().ok()
 }
 
 #[cfg(test)]
@@ -203,6 +210,9 @@ _Static_assert(offsetof(struct x_event, b) == 8, \"b\");
         assert_eq!(wrong(&HEADER.replace("== 8", "== 16"), TWIN), 1);
         assert_eq!(wrong(HEADER, &TWIN.replace("== 24", "== 32")), 1);
         assert_eq!(wrong(HEADER, "x_event"), 1);
+        let named = TWIN.replace("== 24", "== Event::BYTES") + "const BYTES: usize = 24;";
+        assert_eq!(wrong(HEADER, &named), 0);
+        assert_eq!(wrong(HEADER, &named.replace("= 24", "= 32")), 1);
         // Not asserted in C, and therefore also different from Rust.
         assert_eq!(
             wrong(&HEADER.replace("char b[16];", "char b[16]; __u32 c;"), TWIN),
