@@ -250,7 +250,7 @@ mod plain {
     #[test]
     fn a_length_beyond_the_producer_is_damage_and_is_not_followed() {
         // Each flag in front of each lie: 25 bytes do not fit into the 24 that were reserved.
-        for len in [17, 1000, u32::MAX & !(BUSY | DISCARD)] {
+        for len in [17, 1000, !(BUSY | DISCARD)] {
             for flags in [0, BUSY, DISCARD, BUSY | DISCARD] {
                 let heap = Heap::new(64, 0);
                 let mut consumer = Consumer::new(&heap).expect("fresh ring");

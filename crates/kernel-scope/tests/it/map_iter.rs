@@ -9,6 +9,7 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
 const ATTACHMENTS: [Attach; 2] = [Attach::RawTracepoint, Attach::SyscallTracepoint];
 
 /// Opens the tool, or prints why this machine cannot and gives nothing.
+#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn open(options: &Options) -> Option<MapIter> {
     if options.attach == Some(Attach::SyscallTracepoint) && !tracefs() {
         println!("SKIP: tracefs is not mounted and cannot be");
