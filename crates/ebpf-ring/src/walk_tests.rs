@@ -1,7 +1,7 @@
 //! The walker over a fake producer: its whole life without a kernel, and under loom.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::walk::{BUSY, Consumer, CorruptKind, DISCARD, Memory, Stop, drain, peek, pending};
+use crate::walk::{BUSY, Consumer, Memory, Stop, drain};
 
 /// A ring on the heap, with the data area twice as the kernel maps it.
 ///
@@ -112,6 +112,7 @@ impl Memory for Heap {
 #[cfg(not(loom))]
 mod plain {
     use super::*;
+    use crate::walk::{CorruptKind, DISCARD, peek, pending};
 
     fn drain_all(heap: &Heap, consumer: &mut Consumer) -> (Vec<Vec<u32>>, Stop) {
         let mut found = Vec::new();
