@@ -5,6 +5,8 @@
 //! sits behind the feature `bpf`, because libbpf-cargo brings libbpf-sys and with it a C toolchain; without the
 //! feature the command runs itself again with it.
 
+#![expect(clippy::print_stdout, reason = "a command reports on stdout")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,39 +93,61 @@ fn workspace_root() -> Result<PathBuf, String> {
 /// Fails when a committed object or skeleton is not what the sources on disk would give.
 fn check(root: &Path) -> Result<(), String> {
     let hint = "run `cargo xtask build-bpf` and commit what it writes";
-    let stamp = fs::read_to_string(root.join(STAMP)).map_err(|e| format!("cannot read {STAMP}: {e}; {hint}"))?;
+    let stamp = fs::read_to_string(root.join(STAMP))
+        .map_err(|e| format!("cannot read {STAMP}: {e}; {hint}"))?;
     // The compiler's version is there to be read, not compared: the check must not need the compiler.
-    let committed: Vec<&str> = stamp.lines().filter(|line| !line.starts_with("clang ")).collect();
+    let committed: Vec<&str> = stamp
+        .lines()
+        .filter(|line| !line.starts_with("clang "))
+        .collect();
     let current = stamp_lines(root)?;
     let stale: Vec<&str> = current
         .lines()
         .filter(|line| !committed.contains(line))
-        .chain(committed.iter().copied().filter(|line| !current.lines().any(|l| l == *line)))
+        .chain(
+            committed
+                .iter()
+                .copied()
+                .filter(|line| !current.lines().any(|l| l == *line)),
+        )
         .collect();
     if stale.is_empty() {
         println!("build-bpf: {} programs up to date", PROGRAMS.len());
         return Ok(());
     }
-    let mut names: Vec<&str> = stale.iter().map(|line| line.split(' ').nth(1).unwrap_or(line)).collect();
+    let mut names: Vec<&str> = stale
+        .iter()
+        .map(|line| line.split(' ').nth(1).unwrap_or(line))
+        .collect();
     names.dedup();
     names.sort_unstable();
     names.dedup();
-    Err(format!("the committed BPF objects are stale against: {}; {hint}", names.join(", ")))
+    Err(format!(
+        "the committed BPF objects are stale against: {}; {hint}",
+        names.join(", ")
+    ))
 }
 
 /// One line for the flags, one for each input and each output.
 fn stamp_lines(root: &Path) -> Result<String, String> {
     let mut lines = format!("flags {}\n", FLAGS.join(" "));
     let inputs = inputs(root)?;
-    if let Some(forgotten) =
-        inputs.iter().find(|i| i.ends_with(".bpf.c") && !PROGRAMS.iter().any(|p| p.source == i.as_str()))
+    if let Some(forgotten) = inputs
+        .iter()
+        .find(|i| i.ends_with(".bpf.c") && !PROGRAMS.iter().any(|p| p.source == i.as_str()))
     {
-        return Err(format!("{forgotten} is in no line of PROGRAMS in xtask/src/build_bpf.rs"));
+        return Err(format!(
+            "{forgotten} is in no line of PROGRAMS in xtask/src/build_bpf.rs"
+        ));
     }
     for input in inputs {
         let _ = writeln!(lines, "input {input} {}", hash_file(root, &input)?);
     }
-    for output in PROGRAMS.iter().flat_map(|p| [Some(p.object), p.skeleton]).flatten() {
+    for output in PROGRAMS
+        .iter()
+        .flat_map(|p| [Some(p.object), p.skeleton])
+        .flatten()
+    {
         let _ = writeln!(lines, "output {output} {}", hash_file(root, output)?);
     }
     Ok(lines)
@@ -132,9 +156,12 @@ fn stamp_lines(root: &Path) -> Result<String, String> {
 fn inputs(root: &Path) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     for dir in INPUT_DIRS {
-        let entries = fs::read_dir(root.join(dir)).map_err(|e| format!("cannot list {dir}: {e}"))?;
+        let entries =
+            fs::read_dir(root.join(dir)).map_err(|e| format!("cannot list {dir}: {e}"))?;
         for entry in entries {
-            let name = entry.map_err(|e| format!("cannot list {dir}: {e}"))?.file_name();
+            let name = entry
+                .map_err(|e| format!("cannot list {dir}: {e}"))?
+                .file_name();
             let name = name.to_string_lossy();
             if name.ends_with(".c") || name.ends_with(".h") {
                 found.push(format!("{dir}/{name}"));
@@ -159,7 +186,16 @@ fn hash_file(root: &Path, path: &str) -> Result<String, String> {
 fn build(root: &Path) -> Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = std::process::Command::new(cargo)
-        .args(["run", "--quiet", "--package", "xtask", "--features", "bpf", "--", "build-bpf"])
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "xtask",
+            "--features",
+            "bpf",
+            "--",
+            "build-bpf",
+        ])
         .current_dir(root)
         .status()
         .map_err(|e| format!("cannot run cargo: {e}"))?;
@@ -197,13 +233,22 @@ fn clang_version() -> Result<String, String> {
 
 #[cfg(feature = "bpf")]
 fn compile(program: &Program) -> Result<(), String> {
-    for output in [Some(program.object), program.skeleton].into_iter().flatten() {
-        let dir = Path::new(output).parent().expect("every output is inside a crate");
+    for output in [Some(program.object), program.skeleton]
+        .into_iter()
+        .flatten()
+    {
+        let dir = Path::new(output)
+            .parent()
+            .expect("every output is inside a crate");
         fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     }
     let failed = |e| format!("{}: {e:#}", program.source);
     let mut builder = libbpf_cargo::SkeletonBuilder::new();
-    builder.source(program.source).obj(program.object).clang_args(FLAGS).reference_obj(true);
+    builder
+        .source(program.source)
+        .obj(program.object)
+        .clang_args(FLAGS)
+        .reference_obj(true);
     builder.build().map_err(failed)?;
     refuse_machine_paths(program.object)?;
     let Some(skeleton) = program.skeleton else {
@@ -220,7 +265,10 @@ fn refuse_machine_paths(object: &str) -> Result<(), String> {
     let here = std::env::current_dir().map_err(|e| format!("no current folder: {e}"))?;
     let here = here.as_os_str().as_encoded_bytes();
     if bytes.windows(here.len()).any(|window| window == here) {
-        return Err(format!("{object} holds this machine's path {}", String::from_utf8_lossy(here)));
+        return Err(format!(
+            "{object} holds this machine's path {}",
+            String::from_utf8_lossy(here)
+        ));
     }
     Ok(())
 }
@@ -230,11 +278,14 @@ fn refuse_machine_paths(object: &str) -> Result<(), String> {
 #[cfg(feature = "bpf")]
 fn finish_skeleton(program: &Program, skeleton: &str) -> Result<(), String> {
     let text = fs::read_to_string(skeleton).map_err(|e| format!("cannot read {skeleton}: {e}"))?;
-    let object = fs::canonicalize(program.object).map_err(|e| format!("{}: {e}", program.object))?;
+    let object =
+        fs::canonicalize(program.object).map_err(|e| format!("{}: {e}", program.object))?;
     let name = object.file_name().unwrap_or_default().to_string_lossy();
     let (absolute, relative) = (format!("\"{}\"", object.display()), format!("\"{name}\""));
     if !text.contains(&absolute) {
-        return Err(format!("{skeleton} does not include its object as expected; look at what libbpf-cargo writes"));
+        return Err(format!(
+            "{skeleton} does not include its object as expected; look at what libbpf-cargo writes"
+        ));
     }
     let text = format!(
         "// @generated by `cargo xtask build-bpf` from {}. Do not edit.\n{}",
@@ -246,5 +297,9 @@ fn finish_skeleton(program: &Program, skeleton: &str) -> Result<(), String> {
         .args(["--edition", "2024", skeleton])
         .status()
         .map_err(|e| format!("cannot run rustfmt: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("rustfmt refused {skeleton}")) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("rustfmt refused {skeleton}"))
+    }
 }

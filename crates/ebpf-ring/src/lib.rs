@@ -26,37 +26,48 @@
 //! 64-bit Linux; on other systems the crate compiles to the counters alone.
 
 mod counters;
-#[cfg(all(not(loom), target_os = "linux", target_pointer_width = "64"))]
-mod error;
-#[cfg(all(
-    not(loom),
-    feature = "libbpf",
-    target_os = "linux",
-    target_pointer_width = "64"
-))]
-mod libbpf;
-#[cfg(all(not(loom), target_os = "linux", target_pointer_width = "64"))]
-mod mapping;
-#[cfg(all(not(loom), target_os = "linux", target_pointer_width = "64"))]
-mod reader;
 mod stats;
-mod sync;
-mod walk;
-
-#[cfg(test)]
-mod walk_tests;
 
 pub use counters::{CounterSource, Counters, DropReason};
-#[cfg(all(not(loom), target_os = "linux", target_pointer_width = "64"))]
+pub use stats::RingStats;
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod sync;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg_attr(
+    loom,
+    expect(dead_code, reason = "loom models the walker without the reader")
+)]
+mod walk;
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+mod walk_tests;
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub use walk::{Drained, Stop};
+
+// What follows maps real memory, which loom cannot watch.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod error;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom),
+    feature = "libbpf"
+))]
+mod libbpf;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod mapping;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod reader;
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use error::RingError;
 #[cfg(all(
-    not(loom),
-    feature = "libbpf",
     target_os = "linux",
-    target_pointer_width = "64"
+    target_pointer_width = "64",
+    not(loom),
+    feature = "libbpf"
 ))]
 pub use libbpf::MapCounters;
-#[cfg(all(not(loom), target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use reader::{Record, RingReader, Wait};
-pub use stats::RingStats;
-pub use walk::{Drained, Stop};

@@ -11,6 +11,8 @@ mod gateway;
 mod limits;
 mod log;
 mod swarm;
+#[cfg(feature = "trace")]
+mod trace;
 mod units;
 
 use std::fmt;
@@ -32,6 +34,8 @@ struct Cli {
 enum Command {
     Gateway(gateway::GatewayArgs),
     Swarm(swarm::SwarmArgs),
+    #[cfg(feature = "trace")]
+    Trace(trace::TraceArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Gateway(args) => finish(gateway::run(args)),
         Command::Swarm(args) => finish(swarm::run(&args)),
+        #[cfg(feature = "trace")]
+        Command::Trace(args) => trace::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

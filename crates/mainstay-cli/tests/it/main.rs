@@ -2,3 +2,5 @@
 
 #[cfg(test)]
 mod doctor;
+#[cfg(all(test, feature = "trace", target_os = "linux"))]
+mod trace;
