@@ -208,6 +208,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn or_offset(mut self, offset: usize) -> Error {
+        self.offset.get_or_insert(offset);
+        self
+    }
+
     #[cfg(feature = "std")]
     pub(crate) fn io(error: &std::io::Error) -> Error {
         let mut made = Error::new(Fail::new(Code::Io));

@@ -219,7 +219,8 @@ pub(crate) fn value_end(bytes: &[u8], from: usize) -> usize {
         match bytes[at] {
             b'"' => at = string_end(bytes, at + 1),
             b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'}' | b']' if depth > 0 => depth -= 1,
+            b'}' | b']' => return at,
             b',' if depth == 0 => return at,
             _ => {}
         }
