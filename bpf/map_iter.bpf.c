@@ -61,6 +61,14 @@ struct elem_attr {
 	__u64 next_key;
 };
 
+/* Makes clang forget what it knows about `size` and test it again here: kernels
+ * as old as 6.1 forget the bounds of a value that was spilled to the stack. */
+static __always_inline __u32 at_most_key_max(__u32 size)
+{
+	barrier_var(size);
+	return size > KEY_MAX ? KEY_MAX : size;
+}
+
 /* Zero-padded, and long enough for the last round of jhash. */
 struct key_buf {
 	__u64 word[KEY_WORDS + 1];
@@ -69,9 +77,7 @@ struct key_buf {
 static __always_inline bool read_key(struct key_buf *buf, __u64 addr, __u32 size)
 {
 	__builtin_memset(buf, 0, sizeof(*buf));
-	if (size > KEY_MAX)
-		size = KEY_MAX;
-	return bpf_probe_read_user(buf, size, (const void *)addr) == 0;
+	return bpf_probe_read_user(buf, at_most_key_max(size), (const void *)addr) == 0;
 }
 
 /* Not the kernel's hash: its own, so that equal keys of different maps agree. */
@@ -132,9 +138,7 @@ static __always_inline bool elem_has_key(struct htab_elem *elem, const struct ke
 	struct key_buf other = {};
 	__u64 differs = 0;
 
-	if (key_size > KEY_MAX)
-		return false;
-	if (bpf_probe_read_kernel(&other, key_size,
+	if (bpf_probe_read_kernel(&other, at_most_key_max(key_size),
 				  (void *)elem + bpf_core_field_offset(struct htab_elem, key)))
 		return false;
 #pragma unroll

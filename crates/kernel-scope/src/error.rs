@@ -10,10 +10,11 @@ pub struct ScopeError {
 
 #[derive(Debug)]
 enum Kind {
-    /// Which capabilities the process lacks.
-    Permission {
+    /// Capabilities that the process lacks.
+    Missing(Vec<&'static str>),
+    /// EPERM although it has them.
+    Refused {
         doing: &'static str,
-        missing: Vec<&'static str>,
         source: libbpf_rs::Error,
     },
     Bpf {
@@ -26,13 +27,22 @@ enum Kind {
 }
 
 impl ScopeError {
+    /// Fails when the process lacks what every tool needs, before libbpf tries and complains.
+    pub(crate) fn check_capabilities() -> Result<(), Self> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let missing = missing_of(&status);
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Self {
+                kind: Kind::Missing(missing),
+            })
+        }
+    }
+
     pub(crate) fn bpf(doing: &'static str, source: libbpf_rs::Error) -> Self {
-        let kind = if source.kind() == libbpf_rs::ErrorKind::PermissionDenied {
-            Kind::Permission {
-                doing,
-                missing: missing_capabilities(),
-                source,
-            }
+        let kind = if is_eperm(&source) {
+            Kind::Refused { doing, source }
         } else {
             Kind::Bpf { doing, source }
         };
@@ -49,7 +59,7 @@ impl ScopeError {
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         match &self.kind {
-            Kind::Permission { .. } => true,
+            Kind::Missing(_) | Kind::Refused { .. } => true,
             Kind::Ring(ring) => ring.is_permission_denied(),
             _ => false,
         }
@@ -77,14 +87,14 @@ impl From<RingError> for ScopeError {
 impl fmt::Display for ScopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Permission { doing, missing, .. } if !missing.is_empty() => {
+            Kind::Missing(missing) => {
                 let missing = missing.join(" and ");
                 write!(
                     f,
-                    "{doing} needs {missing}, which this process lacks; run it as root"
+                    "loading BPF programs needs {missing}, which this process lacks; run it as root"
                 )
             }
-            Kind::Permission { doing, source, .. } => write!(
+            Kind::Refused { doing, source } => write!(
                 f,
                 "the kernel forbids {doing} although the process has CAP_BPF and CAP_PERFMON \
                  (lockdown, seccomp or a container?): {source:#}"
@@ -103,9 +113,9 @@ impl fmt::Display for ScopeError {
 impl std::error::Error for ScopeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Permission { source, .. } | Kind::Bpf { source, .. } => Some(source),
+            Kind::Refused { source, .. } | Kind::Bpf { source, .. } => Some(source),
             Kind::Ring(source) => source.source(),
-            Kind::Record(_) => None,
+            Kind::Missing(_) | Kind::Record(_) => None,
         }
     }
 }
@@ -115,9 +125,10 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-fn missing_capabilities() -> Vec<&'static str> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    missing_of(&status)
+/// EPERM is a want of privilege; EACCES, which libbpf-rs's kind does not tell from it, is the
+/// verifier's no, and that is a bug. The error number is only in the text.
+fn is_eperm(error: &libbpf_rs::Error) -> bool {
+    format!("{error:#}").ends_with("(os error 1)")
 }
 
 fn missing_of(status: &str) -> Vec<&'static str> {
@@ -136,7 +147,7 @@ fn missing_of(status: &str) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::missing_of;
+    use super::{ScopeError, missing_of};
 
     #[test]
     fn missing_capabilities_are_named() {
@@ -148,5 +159,11 @@ mod tests {
         assert_eq!(missing_of("CapEff:\t000000c000000000\n"), [""; 0]);
         assert_eq!(missing_of("CapEff:\t0000000000200000\n"), [""; 0]);
         assert_eq!(missing_of(""), [""; 0], "no /proc: nothing to say");
+    }
+    #[test]
+    fn the_verifiers_no_is_not_a_want_of_privilege() {
+        let error = |errno| ScopeError::bpf("testing", libbpf_rs::Error::from_raw_os_error(errno));
+        assert!(error(1).is_permission_denied());
+        assert!(!error(13).is_permission_denied());
     }
 }

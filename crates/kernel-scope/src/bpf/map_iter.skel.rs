@@ -746,5 +746,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 44096] = *include_bytes!("map_iter.bpf.o");
+    static DATA: [u8; 44304] = *include_bytes!("map_iter.bpf.o");
 }

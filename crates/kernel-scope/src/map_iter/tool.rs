@@ -99,6 +99,7 @@ impl MapIter {
     /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
     /// `CAP_PERFMON`; otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        ScopeError::check_capabilities()?;
         let attach = options.attach.unwrap_or_else(cheapest);
         let mut storage = MaybeUninit::uninit();
         let opened = MapIterSkelBuilder::default().open(&mut storage);
