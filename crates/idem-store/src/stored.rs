@@ -5,6 +5,7 @@ use std::fmt;
 use crate::book::Location;
 use crate::error::Error;
 use crate::format::{FLAG_FAILED, Kind, RECORD_HEADER, Record, record_len_hint};
+use crate::permit::Fingerprint;
 use crate::vfs::VfsFile;
 
 /// The outcome of a key, as it was stored.
@@ -29,6 +30,12 @@ impl Stored {
     #[must_use]
     pub fn into_outcome(self) -> Vec<u8> {
         self.outcome
+    }
+
+    /// Digest of the request that it answers.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(self.fingerprint)
     }
 
     /// Whether it is a final failure ([`Failure::Final`](crate::Failure::Final)).
