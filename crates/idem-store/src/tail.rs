@@ -206,6 +206,14 @@ impl Tail {
         self.bytes
     }
 
+    /// The last byte of the log so far, open batch included.
+    pub(crate) fn last(&self) -> Location {
+        Location {
+            segment: self.at.segment,
+            offset: self.at.offset - 1,
+        }
+    }
+
     /// The event to await before what lies at `place` may be shown; none when it is durable.
     pub(crate) fn pending(&self, place: Location) -> Option<Arc<Event>> {
         if place < self.durable {
