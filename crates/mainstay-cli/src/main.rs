@@ -3,7 +3,11 @@
 //! One file for each subcommand; this one only dispatches. Exit codes: 0 done, 1 a negative result
 //! (differs, not canonical, damaged, devices lost), 2 wrong usage or a failure.
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks on them")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command talks on them"
+)]
 
 mod completions;
 mod doctor;
@@ -22,9 +26,16 @@ use clap::{Parser, Subcommand};
 
 /// For services that hold very many long-lived connections and must do every effect exactly once.
 #[derive(Parser)]
-#[command(name = "mainstay", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Start here:  mainstay gateway --demo 2000\nLogs go to stderr by RUST_LOG; \
-                        colours obey NO_COLOR.")]
+#[command(
+    name = "mainstay",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Start here:  mainstay gateway --demo 2000\nLogs go to stderr by RUST_LOG; \
+                        colours obey NO_COLOR."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -63,7 +63,9 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, router: Router
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());
-    http.header_read_timeout(Duration::from_millis(shared.config.http_limits.read_timeout_ms));
+    http.header_read_timeout(Duration::from_millis(
+        shared.config.http_limits.read_timeout_ms,
+    ));
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let mut phases = shared.drain.subscribe();
