@@ -14,6 +14,24 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::Command;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "build-bpf",
+    about: "Compiles bpf/*.bpf.c into the committed objects and skeletons",
+    help: HELP,
+    run,
+};
+
+const HELP: &str = "\
+usage: cargo xtask build-bpf [--check]
+
+  --check   compile nothing; fail when the committed objects are not those of the sources
+
+Needs clang, make, pkg-config and the libelf and zlib headers; --check needs none of them.
+
+example: cargo xtask build-bpf --check";
+
 /// What one source becomes. Paths are relative to the workspace.
 struct Program {
     source: &'static str,
@@ -55,12 +73,12 @@ const FLAGS: &[&str] = &[
 const STAMP: &str = "crates/kernel-scope/src/bpf/STAMP";
 
 /// Runs the command with the arguments that follow `build-bpf`.
-pub(crate) fn run(args: &[String]) -> Result<(), String> {
+fn run(args: &[String]) -> Result<(), String> {
     let root = workspace_root()?;
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => build(&root),
         ["--check"] => check(&root),
-        _ => Err("usage: cargo xtask build-bpf [--check]".into()),
+        _ => Err("the only argument is --check; --help says more".into()),
     }
 }
 

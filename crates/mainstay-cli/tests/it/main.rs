@@ -1,4 +1,6 @@
-//! The `mainstay` command from outside.
+//! The command as a user starts it.
 
-#[cfg(all(feature = "trace", target_os = "linux"))]
+#[cfg(test)]
+mod doctor;
+#[cfg(all(test, feature = "trace", target_os = "linux"))]
 mod trace;
