@@ -1,6 +1,7 @@
 //! The command as a user starts it.
 
 #[cfg(test)]
+mod config;
 mod doctor;
 #[cfg(all(test, feature = "trace", target_os = "linux"))]
 mod trace;
