@@ -57,7 +57,7 @@ pub(crate) enum CrewMessage {
     Start(Outbox),
     /// The outbox has answers.
     Answers,
-    /// Say goodbye and end.
+    /// Begin nothing new; say goodbye and end when what runs has ended.
     Stop,
 }
 
@@ -77,6 +77,8 @@ pub(crate) struct Members {
     outbox: Option<Outbox>,
     out: Vec<u8>,
     active: usize,
+    /// Commands that were given to `execute` and not answered yet.
+    running: usize,
     stopping: bool,
 }
 
@@ -98,6 +100,7 @@ impl Members {
             outbox: None,
             out: Vec::new(),
             active,
+            running: 0,
             stopping: false,
         }
     }
@@ -230,11 +233,16 @@ impl Members {
     }
 
     fn on_command(&mut self, index: usize, id: CommandId, timeout_ms: u32, payload: &[u8]) {
+        if self.stopping {
+            // The gateway sends it again in the next session.
+            return;
+        }
         self.counters.command_received();
         let member = &mut self.members[index];
         match member.ledger.admit(id) {
             Admission::Execute => {
                 self.counters.command_executed();
+                self.running += 1;
                 let outbox = self
                     .outbox
                     .clone()
@@ -310,15 +318,22 @@ impl Members {
             .clone()
             .expect("members connect only after Start");
         for (index, id, answer) in outbox.take() {
+            self.running -= 1;
             if self.members[index].ledger.finish(id, &answer) {
                 put_result(id, &answer, &mut self.out);
                 self.flush(io, index);
             }
         }
+        if self.stopping {
+            self.leave_when_idle(io);
+        }
     }
 
-    fn on_stop(&mut self, io: &mut MembersIo) {
-        self.stopping = true;
+    /// Ends the shard once every command that was begun is answered and written down.
+    fn leave_when_idle(&mut self, io: &mut MembersIo) {
+        if self.running > 0 {
+            return;
+        }
         let leaving = GoAway {
             reason: GoAwayReason::Leaving,
             retry_within_ms: 0,
@@ -408,7 +423,7 @@ impl Handler for Members {
         self.come_back(io, index);
         if self.active == 0 && self.config.ends_with_members && !self.stopping {
             self.stopping = true;
-            io.stop();
+            self.leave_when_idle(io);
         }
     }
 
@@ -438,7 +453,10 @@ impl Handler for Members {
                 self.start(io);
             }
             CrewMessage::Answers => self.on_answers(io),
-            CrewMessage::Stop => self.on_stop(io),
+            CrewMessage::Stop => {
+                self.stopping = true;
+                self.leave_when_idle(io);
+            }
         }
     }
 }

@@ -93,7 +93,7 @@ impl Device {
         self.crew.counters().set_load(percent);
     }
 
-    /// Says goodbye and disconnects; a command that runs is finished first.
+    /// Says goodbye and disconnects; commands that were begun are finished and written down first.
     ///
     /// # Errors
     ///

@@ -56,6 +56,9 @@ use registry::Registry;
 use shard::{ShardHandler, ShardMessage, Stray};
 use table::{CommandTable, OpenClaim};
 
+/// How long a stopping gateway waits for its commands to be recorded as open.
+const RECORD_OPEN_MS: u64 = 500;
+
 /// Most repeated results that are being stored at one time; a device repeats the others again.
 const SETTLING_MAX: usize = 1_024;
 
@@ -175,20 +178,22 @@ impl Gateway {
         let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
         shared.broadcast(|| ShardMessage::StopAccepting);
-        let limit = Duration::from_millis(shared.config.drain_timeout_ms);
-        let total = u32::try_from(shared.config.commands.total_max).unwrap_or(u32::MAX);
-        let all_ended = shared.running.acquire_many(total);
-        if tokio::time::timeout(limit, all_ended).await.is_err() {
+        if !shared
+            .all_commands_end(shared.config.drain_timeout_ms)
+            .await
+        {
             tracing::warn!(
                 running = shared.commands_running(),
                 "commands are recorded as open"
             );
         }
         shared.drain.send_replace(Phase::Stopping);
+        // Recording takes a batch of the store at most.
+        shared.all_commands_end(RECORD_OPEN_MS).await;
+        self.http.await.map_err(io::Error::other)?;
         shared.broadcast(|| ShardMessage::Stop);
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
-        self.http.await.map_err(io::Error::other)?;
         joined.map_err(io::Error::other)??;
         shared.registry.close();
         shared.store.flush().await.map_err(io::Error::other)
@@ -259,6 +264,15 @@ impl Shared {
     pub(crate) fn send(&self, shard: usize, message: ShardMessage) -> Result<(), NotTaken> {
         let mailbox = self.mailboxes().get(shard).ok_or(NotTaken)?;
         mailbox.try_send(message).map_err(|_| NotTaken)
+    }
+
+    /// Waits until no command runs; `false` when some still do after `limit_ms`.
+    async fn all_commands_end(&self, limit_ms: u64) -> bool {
+        let total = u32::try_from(self.config.commands.total_max).unwrap_or(u32::MAX);
+        let limit = Duration::from_millis(limit_ms);
+        tokio::time::timeout(limit, self.running.acquire_many(total))
+            .await
+            .is_ok()
     }
 
     fn broadcast(&self, message: impl Fn() -> ShardMessage) {

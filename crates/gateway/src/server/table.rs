@@ -135,10 +135,13 @@ impl CommandTable {
     /// `id` could not be sent.
     pub(crate) fn not_sent(&self, id: CommandId, why: NotSent) {
         let mut bucket = self.bucket(id).lock();
-        if let Some(entry) = bucket.get_mut(&id) {
-            if let State::Waiting(waiter) = std::mem::replace(&mut entry.state, State::Settling) {
-                drop(waiter.send(Reply::NotSent(why)));
-            }
+        let Some(entry) = bucket.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(&mut entry.state, State::Settling) {
+            State::Waiting(waiter) => drop(waiter.send(Reply::NotSent(why))),
+            // Its task has left the claim open meanwhile, or has the result already.
+            other => entry.state = other,
         }
     }
 
