@@ -74,11 +74,11 @@ fn to_slice_of_ordered_values_allocates_nothing() {
     let value = in_order();
     let mut buffer = vec![0; 40_000];
     assert_eq!(
-        allocations(|| drop(json::to_slice(&value, &mut buffer).unwrap())),
+        allocations(|| _ = json::to_slice(&value, &mut buffer).unwrap()),
         0
     );
     assert_eq!(
-        allocations(|| drop(cbor::to_slice(&value, &mut buffer).unwrap())),
+        allocations(|| _ = cbor::to_slice(&value, &mut buffer).unwrap()),
         0
     );
 }
@@ -98,13 +98,13 @@ fn to_slice_of_small_disorder_allocates_nothing() {
         let len = encode(&value, &mut roomy);
         let mut exact = vec![0; len];
         assert_eq!(
-            allocations(|| drop(encode(&value, &mut exact))),
+            allocations(|| _ = encode(&value, &mut exact)),
             0,
             "an exact fit is permuted in place"
         );
         assert_eq!(exact, roomy[..len]);
         assert_eq!(
-            allocations(|| drop(encode(&value, &mut roomy))),
+            allocations(|| _ = encode(&value, &mut roomy)),
             0,
             "so is one with room"
         );
@@ -131,11 +131,11 @@ fn a_warm_encoder_allocates_nothing() {
     json_encoder.encode(&map).unwrap();
     cbor_encoder.encode(&map).unwrap();
     assert_eq!(
-        allocations(|| drop(json_encoder.encode(&map).unwrap().len())),
+        allocations(|| _ = json_encoder.encode(&map).unwrap().len()),
         0
     );
     assert_eq!(
-        allocations(|| drop(cbor_encoder.encode(&map).unwrap().len())),
+        allocations(|| _ = cbor_encoder.encode(&map).unwrap().len()),
         0
     );
     let canonical = json_encoder.encode_text(&text).unwrap().to_vec();

@@ -3,7 +3,7 @@
 use canon_ser::cbor;
 use serde::{Serialize, Serializer};
 
-pub fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
         .bytes()
         .filter(|byte| !byte.is_ascii_whitespace())
