@@ -1,0 +1,5 @@
+//! The tests of `idem-store`, one module per behaviour.
+
+mod contract;
+mod disk;
+mod simulation;
