@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks on them")]
 
+mod canon;
 mod completions;
 mod doctor;
 mod gateway;
@@ -36,6 +37,7 @@ enum Command {
     Swarm(swarm::SwarmArgs),
     #[cfg(feature = "trace")]
     Trace(trace::TraceArgs),
+    Canon(canon::CanonArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Swarm(args) => finish(swarm::run(&args)),
         #[cfg(feature = "trace")]
         Command::Trace(args) => trace::run(&args),
+        Command::Canon(args) => finish(canon::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

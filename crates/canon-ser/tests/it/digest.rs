@@ -38,20 +38,27 @@ fn a_digest_is_the_plain_hash_of_the_canonical_bytes() {
     );
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The examples of docs/PROFILES.md, and hashes that `sha256sum` and `b3sum` print for those bytes.
 #[test]
-fn golden_digests_never_change() {
-    let text = br#"{"b":[1e2,"\u20ac"],"a":-0.0,"c":1.5e300}"#;
-    let canonical = "{\"a\":0,\"b\":[100,\"€\"],\"c\":1.5e+300}";
+fn golden_bytes_never_change() {
+    let text = br#"{"b":[1e2,"\u20ac"],"a":-0.0}"#;
+    let jcs = Profile::JcsV1.canonicalize(text).unwrap();
+    assert_eq!(hex(&jcs), "7b2261223a302c2262223a5b3130302c22e282ac225d7d");
+    let cbor = canon_ser::cbor::from_json(text).unwrap();
+    assert_eq!(hex(&cbor), "a2616100616282186463e282ac");
+    let sha256 = digest::sha256_text(text, canon_ser::json::Options::new()).unwrap();
     assert_eq!(
-        Profile::JcsV1.canonicalize(text).unwrap(),
-        canonical.as_bytes()
+        hex(&sha256),
+        "6911e6d05fb0a85f8c383c273858b41bfd9789da1bcbb5ac8c99b8ff89e02ce2"
     );
-    let hash = digest::sha256_text(text, canon_ser::json::Options::new()).unwrap();
-    assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(canonical)));
-    assert_eq!(
-        digest::blake3_text(text, canon_ser::json::Options::new()).unwrap(),
-        *blake3::hash(canonical.as_bytes()).as_bytes()
-    );
+    assert_eq!(sha256, digest::sha256_bytes(&jcs));
+    let blake3 = digest::blake3_text(text, canon_ser::json::Options::new()).unwrap();
+    assert_eq!(blake3, digest::blake3_bytes(&jcs));
+    assert_eq!(hex(&blake3), "f1375a86734325239d3a25c3ad637dcb00a4bf3bf8aa71876490b8229e77cb31");
 }
 
 #[test]

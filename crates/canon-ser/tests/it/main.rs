@@ -1,6 +1,9 @@
 //! One test binary for the crate; one module per behaviour.
 
-#![expect(clippy::unwrap_used, reason = "helpers outside of test functions unwrap too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers outside of test functions unwrap too"
+)]
 
 mod allocations;
 mod cbor_input;

@@ -193,8 +193,8 @@ fn loose_text(doc: &Doc, noise: &mut impl FnMut() -> usize) -> String {
 fn loose_string(text: &str, noise: &mut impl FnMut() -> usize) -> String {
     let mut out = String::from("\"");
     for char in text.chars() {
-        if noise() % 4 == 0 || char < ' ' || char == '"' || char == '\\' {
-            let upper = noise() % 2 == 0;
+        if noise().is_multiple_of(4) || char < ' ' || char == '"' || char == '\\' {
+            let upper = noise().is_multiple_of(2);
             for unit in char.encode_utf16(&mut [0; 2]) {
                 out += &if upper {
                     format!("\\u{unit:04X}")

@@ -1,6 +1,8 @@
 //! The command as a user starts it.
 
 #[cfg(test)]
+mod canon;
+#[cfg(test)]
 mod doctor;
 #[cfg(all(test, feature = "trace", target_os = "linux"))]
 mod trace;
