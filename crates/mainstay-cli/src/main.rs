@@ -9,6 +9,7 @@
     reason = "a command talks on them"
 )]
 
+mod canon;
 mod completions;
 mod doctor;
 mod gateway;
@@ -47,6 +48,7 @@ enum Command {
     Swarm(swarm::SwarmArgs),
     #[cfg(feature = "trace")]
     Trace(trace::TraceArgs),
+    Canon(canon::CanonArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Swarm(args) => finish(swarm::run(&args)),
         #[cfg(feature = "trace")]
         Command::Trace(args) => trace::run(&args),
+        Command::Canon(args) => finish(canon::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

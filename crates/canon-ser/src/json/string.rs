@@ -205,7 +205,7 @@ pub(crate) fn string_end(bytes: &[u8], from: usize) -> usize {
     loop {
         at = next_special(bytes, at);
         match bytes.get(at) {
-            Some(b'\\') => at += 2,
+            Some(b'\\') => at = (at + 2).min(bytes.len()),
             _ => return at,
         }
     }

@@ -1,7 +1,8 @@
 //! The command as a user starts it.
+#![cfg(test)]
 
-#[cfg(test)]
+mod canon;
 mod config;
 mod doctor;
-#[cfg(all(test, feature = "trace", target_os = "linux"))]
+#[cfg(all(feature = "trace", target_os = "linux"))]
 mod trace;
