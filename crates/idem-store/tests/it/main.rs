@@ -1,5 +1,7 @@
 //! The tests of `idem-store`, one module per behaviour.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod concurrency;
 mod contract;
 mod damage;
