@@ -1,0 +1,3 @@
+//! One test binary for the crate; one module per behaviour.
+
+mod json_values;

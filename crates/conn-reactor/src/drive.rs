@@ -1,0 +1,351 @@
+//! How connections of a running shard begin, move bytes and end.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use crate::conn::{Connection, Flags};
+use crate::registry::SHORT_READ_IS_LAST;
+use crate::shard::Running;
+use crate::{CloseReason, Handler, Opened, Token, sys};
+
+impl<H: Handler> Running<H> {
+    fn may_accept(&self) -> bool {
+        self.io.accept_retry.is_none()
+            && !self.io.stopping
+            && self.io.conns.len() < self.io.options.connections_max
+    }
+
+    pub(crate) fn can_accept(&self) -> bool {
+        self.may_accept() && self.io.listeners.iter().any(|listener| listener.pending)
+    }
+
+    pub(crate) fn accept(&mut self) {
+        let mut index = 0;
+        while index < self.io.listeners.len() {
+            for _ in 0..self.io.options.accept_batch {
+                if !self.may_accept()
+                    || !self
+                        .io
+                        .listeners
+                        .get(index)
+                        .is_some_and(|listener| listener.pending)
+                {
+                    break;
+                }
+                self.accept_one(index);
+            }
+            index += 1;
+        }
+    }
+
+    fn accept_one(&mut self, index: usize) {
+        let listener = &mut self.io.listeners[index];
+        match sys::accept(listener.socket.as_fd(), &self.io.options) {
+            Ok((fd, peer)) => {
+                self.io.stats.accepts += 1;
+                let peer = peer.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+                let Ok(token) = self.io.conns.insert(Connection::new(fd)) else {
+                    return;
+                };
+                self.opened(
+                    token,
+                    Opened::Accepted {
+                        listener: index,
+                        peer,
+                    },
+                );
+                self.watch(token);
+                self.finish_closes();
+            }
+            Err(Errno::AGAIN) => listener.pending = false,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                self.io.stats.accept_errors += 1;
+                self.io.pause_accepting();
+            }
+            // The connection died in the backlog, or its network did: the next one is another (accept(2)).
+            Err(_) => self.io.stats.accept_errors += 1,
+        }
+    }
+
+    /// Registers an accepted connection that its handler wants to keep.
+    fn watch(&mut self, token: Token) {
+        let Some(connection) = self.io.conns.get(token) else {
+            return;
+        };
+        if connection.flags.has(Flags::CLOSING) {
+            return;
+        }
+        self.io.stats.interest_changes += 1;
+        if let Err(error) = self.io.registry.add(connection.fd(), token) {
+            self.io
+                .close(token, CloseReason::Io(error.raw_os_error().unwrap_or(0)));
+        }
+    }
+
+    /// Tells the handler about a new connection and keeps what it answers.
+    fn opened(&mut self, token: Token, opened: Opened) {
+        let conn = self.handler.opened(&mut self.io, token, opened);
+        let connection = self
+            .io
+            .conns
+            .get_mut(token)
+            .expect("closes wait until the callback has returned");
+        match conn {
+            Some(conn) => {
+                connection.conn = Some(conn);
+                self.io.open += 1;
+            }
+            None => self.io.close(token, CloseReason::Local(0)),
+        }
+    }
+
+    /// Serves each connection that was ready when this turn began, once.
+    pub(crate) fn serve_ready(&mut self) {
+        let mut ready = std::mem::take(&mut self.io.ready);
+        for &token in &ready {
+            self.serve(token);
+            self.finish_closes();
+        }
+        ready.clear();
+        // What got ready meanwhile stands in the new list; keep the memory of the longer one.
+        if self.io.ready.is_empty() {
+            self.io.ready = ready;
+        }
+    }
+
+    fn serve(&mut self, token: Token) {
+        let Some(connection) = self.io.conns.get_mut(token) else {
+            return;
+        };
+        connection.flags.clear(Flags::QUEUED);
+        if connection.flags.has(Flags::CONNECTING) {
+            connection.flags.clear(Flags::WRITABLE);
+            return self.finish_connect(token);
+        }
+        if connection.flags.take(Flags::WRITABLE)
+            && connection.queued_bytes() > 0
+            && self.io.flush(token)
+        {
+            self.handler.drained(&mut self.io, token);
+        }
+        let Some(connection) = self.io.conns.get_mut(token) else {
+            return;
+        };
+        let flags = &mut connection.flags;
+        if flags.has(Flags::PAUSED) {
+            // Nobody reads, so an error would wait unseen; a FIN may wait until reading resumes.
+            if flags.has(Flags::TO_THE_END)
+                && let Some(error) = sys::pending_error(connection.fd())
+            {
+                self.io.close(token, CloseReason::of(error));
+            }
+            return;
+        }
+        if flags.take(Flags::PRESENT_CARRY)
+            && !flags.has(Flags::DRAINING)
+            && !flags.has(Flags::CLOSING)
+        {
+            self.present(token, 0);
+        }
+        self.read(token);
+    }
+
+    /// Reads until nothing is left or the connection's share of the turn is used up.
+    fn read(&mut self, token: Token) {
+        let mut budget = self.io.options.read_budget_bytes;
+        loop {
+            let Some(connection) = self.io.conns.get_mut(token) else {
+                return;
+            };
+            let flags = &mut connection.flags;
+            if flags.has(Flags::CLOSING) || flags.has(Flags::PAUSED) || !flags.has(Flags::READABLE)
+            {
+                return;
+            }
+            if budget == 0 {
+                // No new edge will come for what is left.
+                return self.io.queue_ready(token);
+            }
+            self.io.stats.reads += 1;
+            let count = match sys::recv(connection.fd(), &mut self.buffer) {
+                Ok(0) => {
+                    connection.flags.clear(Flags::READABLE);
+                    return self.peer_finished(token);
+                }
+                Ok(count) => count,
+                Err(Errno::AGAIN) => {
+                    connection.flags.clear(Flags::READABLE);
+                    return;
+                }
+                Err(error) => return self.io.close(token, CloseReason::of(error)),
+            };
+            let flags = &mut connection.flags;
+            if SHORT_READ_IS_LAST && count < self.buffer.len() && !flags.has(Flags::TO_THE_END) {
+                flags.clear(Flags::READABLE);
+            }
+            self.io.stats.bytes_in += count as u64;
+            budget = budget.saturating_sub(count);
+            if !flags.has(Flags::DRAINING) {
+                self.present(token, count);
+            }
+        }
+    }
+
+    /// Shows the handler `count` new bytes of the buffer, behind what it left before, and keeps what it leaves now.
+    fn present(&mut self, token: Token, count: usize) {
+        let Some(connection) = self.io.conns.get_mut(token) else {
+            return;
+        };
+        let mut carry = connection.take_carry();
+        let fresh = &self.buffer[..count];
+        if carry.is_empty() {
+            if count == 0 {
+                return;
+            }
+            let consumed = self.handler.data(&mut self.io, token, fresh);
+            assert!(
+                consumed <= count,
+                "Handler::data consumed {consumed} of {count} bytes"
+            );
+            carry.extend_from_slice(&fresh[consumed..]);
+        } else {
+            carry.extend_from_slice(fresh);
+            let consumed = self.handler.data(&mut self.io, token, &carry);
+            assert!(
+                consumed <= carry.len(),
+                "Handler::data consumed {consumed} of {} bytes",
+                carry.len()
+            );
+            carry.drain(..consumed);
+        }
+        self.keep(token, carry);
+    }
+
+    /// Keeps unconsumed input for the next time.
+    fn keep(&mut self, token: Token, carry: Vec<u8>) {
+        let Some(connection) = self.io.conns.get_mut(token) else {
+            return;
+        };
+        if carry.is_empty() {
+            return connection.trim();
+        }
+        if connection.flags.has(Flags::CLOSING) || connection.flags.has(Flags::DRAINING) {
+            return;
+        }
+        if carry.len() > self.io.options.carry_bytes_max {
+            return self.io.close(token, CloseReason::InputTooLong);
+        }
+        connection.extra_mut().carry = carry;
+    }
+
+    /// The peer's FIN was read: what is queued is still sent, then the connection closes.
+    fn peer_finished(&mut self, token: Token) {
+        let Some(connection) = self.io.conns.get_mut(token) else {
+            return;
+        };
+        connection.flags.set(Flags::PEER_FINISHED);
+        if !connection.flags.has(Flags::DRAINING) {
+            self.handler.peer_finished(&mut self.io, token);
+        }
+        let Some(connection) = self.io.conns.get(token) else {
+            return;
+        };
+        match (
+            connection.queued_bytes(),
+            connection.flags.has(Flags::DRAINING),
+        ) {
+            (0, false) => self.io.close(token, CloseReason::PeerClosed),
+            (0, true) => self.io.end_drain(token),
+            (_, true) => {}
+            (_, false) => {
+                let timeout_ms = self.io.options.linger_timeout_ms;
+                self.io
+                    .close_after_flush(token, CloseReason::PeerClosed, timeout_ms);
+            }
+        }
+    }
+
+    /// Something happened to an own connect: it is done, or it failed, or neither yet.
+    fn finish_connect(&mut self, token: Token) {
+        let Some(connection) = self.io.conns.get_mut(token) else {
+            return;
+        };
+        let peer = match sys::connect_result(connection.fd()) {
+            None => return,
+            Some(Err(error)) => return self.connect_failed(token, error),
+            Some(Ok(peer)) => peer,
+        };
+        connection.flags.clear(Flags::CONNECTING);
+        let connecting = connection
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.connecting.take());
+        let connecting = connecting.expect("set together with the flag CONNECTING");
+        connection.trim();
+        self.io.timers.cancel(connecting.deadline);
+        self.opened(
+            token,
+            Opened::Connected {
+                tag: connecting.tag,
+                peer,
+            },
+        );
+        // Bytes may have come with the event that ended the connect.
+        self.read(token);
+    }
+
+    pub(crate) fn connect_failed(&mut self, token: Token, error: io::Error) {
+        let Some(connection) = self.io.conns.remove(token) else {
+            return;
+        };
+        let connecting = connection.extra.and_then(|extra| extra.connecting);
+        let connecting = connecting.expect("only a connecting connection comes here");
+        self.io.timers.cancel(connecting.deadline);
+        self.io.stats.connect_errors += 1;
+        self.io.resume_accepting();
+        self.handler
+            .connect_failed(&mut self.io, connecting.tag, error);
+    }
+
+    /// Closes what callbacks asked to close. A callback never runs inside another one: this is called between them.
+    pub(crate) fn finish_closes(&mut self) {
+        while let Some((token, reason)) = self.io.closing.pop_front() {
+            let Some(connection) = self.io.conns.remove(token) else {
+                continue;
+            };
+            let (extra, conn) = connection.shut();
+            if let Some(draining) = extra.and_then(|extra| extra.draining) {
+                self.io.timers.cancel(draining.deadline);
+            }
+            self.io.resume_accepting();
+            self.io.stats.closes += 1;
+            if let Some(conn) = conn {
+                self.io.open -= 1;
+                self.handler.closed(&mut self.io, token, conn, reason);
+            }
+        }
+    }
+
+    pub(crate) fn close_everything(&mut self) {
+        self.io.stop_accepting();
+        for token in self.io.conns.tokens() {
+            let connecting = self
+                .io
+                .conns
+                .get(token)
+                .is_some_and(|connection| connection.flags.has(Flags::CONNECTING));
+            if connecting {
+                self.connect_failed(
+                    token,
+                    io::Error::new(io::ErrorKind::ConnectionAborted, "the shard stopped"),
+                );
+            } else if self.io.conns.get(token).is_some() {
+                self.io.close(token, CloseReason::Shutdown);
+            }
+            self.finish_closes();
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! What a handler can do: the shard's connections, timers and numbers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use timerwheel::Wheel;
+
+use crate::conn::{Connecting, Connection, Draining, Flags};
+use crate::registry::Registry;
+use crate::slab::Slab;
+use crate::{CloseReason, Handler, Options, Stats, Token, WriteError, sys};
+
+/// A shard, as its handler's callbacks see it.
+pub struct Io<H: Handler> {
+    pub(crate) conns: Slab<Connection<H::Conn>>,
+    pub(crate) registry: Registry,
+    pub(crate) timers: Wheel<Entry<H::Timer>>,
+    /// Connections with something to do in the next turn.
+    pub(crate) ready: Vec<Token>,
+    /// Connections to close when the running callback has returned.
+    pub(crate) closing: VecDeque<(Token, CloseReason)>,
+    pub(crate) listeners: Vec<Listener>,
+    /// Out of descriptors or memory: no accepting before the retry timer fires or a connection closes.
+    pub(crate) accept_retry: Option<timerwheel::Key>,
+    pub(crate) options: Options,
+    pub(crate) stats: Stats,
+    pub(crate) epoch: Instant,
+    pub(crate) now_ms: u64,
+    pub(crate) shard: usize,
+    /// Connections whose `opened` returned a state and whose `closed` is still to come.
+    pub(crate) open: usize,
+    pub(crate) stopping: bool,
+}
+
+/// A listening socket as one shard sees it.
+pub(crate) struct Listener {
+    pub(crate) socket: Arc<OwnedFd>,
+    /// An edge came and `accept` has not said "nothing there" since.
+    pub(crate) pending: bool,
+}
+
+/// What waits in the shard's timer wheel.
+pub(crate) enum Entry<T> {
+    /// A timer of the caller, with the low half of its deadline (to tell its lateness).
+    User {
+        deadline_low: u32,
+        timer: T,
+    },
+    /// The end of the patience with a connection that drains.
+    Drain(Token),
+    /// The end of the patience with an own connect.
+    Connect(Token),
+    AcceptRetry,
+}
+
+/// Names a timer of one shard. Stale once the timer has fired or was cancelled: then it names nothing, never another timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TimerKey(pub(crate) timerwheel::Key);
+
+impl<H: Handler> Io<H> {
+    /// Milliseconds since the reactor's epoch, the same for all its shards; monotonic, read once per turn.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The deadline that lies at least `delay_ms` after this very moment. Reads the clock: [`now_ms`](Self::now_ms)
+    /// is the start of the turn, rounded down, so a deadline counted from that one may come a little sooner.
+    #[must_use]
+    pub fn deadline_after(&self, delay_ms: u64) -> u64 {
+        let now_us = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        now_us.div_ceil(1000).saturating_add(delay_ms)
+    }
+
+    /// This shard's index, from 0.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// Connections that are open on this shard.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.open
+    }
+
+    /// What this shard counted so far.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The caller's state of a connection; `None` for a stale token, and during `opened`.
+    #[inline]
+    pub fn state(&mut self, token: Token) -> Option<&mut H::Conn> {
+        match self.conns.get_mut(token) {
+            Some(connection) => connection.conn.as_mut(),
+            None => {
+                self.stats.stale_tokens += 1;
+                None
+            }
+        }
+    }
+
+    /// The tokens of all connections, open ones and those that are closing, to speak to each of them. O(slots).
+    #[must_use]
+    pub fn tokens(&self) -> Vec<Token> {
+        self.conns.tokens()
+    }
+
+    /// The other end of a connection (a system call; keep the address from `opened` if it is needed often).
+    pub fn peer(&self, token: Token) -> Option<SocketAddr> {
+        self.conns
+            .get(token)
+            .and_then(|connection| sys::peer_addr(connection.fd()))
+    }
+
+    /// Bytes that wait in the connection's write queue; 0 for a stale token.
+    pub fn queued_bytes(&self, token: Token) -> usize {
+        self.conns.get(token).map_or(0, Connection::queued_bytes)
+    }
+
+    /// Sends bytes, all or nothing: what the socket does not take at once is queued, up to
+    /// `Options::write_bytes_max` queued bytes, and sent as the socket empties.
+    ///
+    /// When nothing is queued the socket is tried at once: one `send` per call, so join small pieces before.
+    ///
+    /// # Errors
+    /// [`WriteError::is_full`]: the bytes (or more than `write_bytes_max` of them) do not fit; nothing of them was
+    /// taken. [`WriteError::is_stale`]: no such connection. [`WriteError::is_closing`]: it is closing, or the socket
+    /// failed just now; `closed` follows.
+    pub fn write(&mut self, token: Token, bytes: &[u8]) -> Result<(), WriteError> {
+        let Some(connection) = self.conns.get_mut(token) else {
+            self.stats.stale_tokens += 1;
+            return Err(WriteError::STALE);
+        };
+        if connection.flags.has(Flags::CLOSING)
+            || connection.flags.has(Flags::DRAINING)
+            || connection.flags.has(Flags::CONNECTING)
+        {
+            return Err(WriteError::CLOSING);
+        }
+        let queued = connection.queued_bytes();
+        if bytes.len() > self.options.write_bytes_max - queued.min(self.options.write_bytes_max) {
+            self.stats.writes_refused += 1;
+            connection.flags.set(Flags::ABOVE_LOW);
+            return Err(WriteError::FULL);
+        }
+        let mut sent = 0;
+        if queued == 0 {
+            match send_all(connection, &mut self.stats, bytes) {
+                Ok(count) => sent = count,
+                Err(error) => {
+                    self.close(token, CloseReason::of(error));
+                    return Err(WriteError::CLOSING);
+                }
+            }
+        }
+        if sent < bytes.len() {
+            let queue = &mut connection.extra_mut().queue;
+            queue.push(&bytes[sent..]);
+            if queue.len() > self.options.write_low_bytes {
+                connection.flags.set(Flags::ABOVE_LOW);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a connection: what is queued is thrown away, the descriptor is closed and `closed` called when the
+    /// running callback has returned. Later closes of the same connection, and stale tokens, change nothing.
+    pub fn close(&mut self, token: Token, reason: CloseReason) {
+        let Some(connection) = self.conns.get_mut(token) else {
+            self.stats.stale_tokens += 1;
+            return;
+        };
+        if !connection.flags.take(Flags::CLOSING) {
+            self.closing.push_back((token, reason));
+        }
+        connection.flags.set(Flags::CLOSING);
+    }
+
+    /// Closes a connection once what is queued has been sent: then says FIN and waits for the peer's. Input is
+    /// thrown away from here on. When this takes longer than `timeout_ms` the connection is closed as it is, with
+    /// [`CloseReason::FlushTimeout`] if bytes were still queued, else with `reason`.
+    pub fn close_after_flush(&mut self, token: Token, reason: CloseReason, timeout_ms: u64) {
+        let Some(connection) = self.conns.get_mut(token) else {
+            self.stats.stale_tokens += 1;
+            return;
+        };
+        if connection.flags.has(Flags::CLOSING) || connection.flags.has(Flags::DRAINING) {
+            return;
+        }
+        let deadline = self
+            .timers
+            .insert(self.now_ms.saturating_add(timeout_ms), Entry::Drain(token));
+        connection.flags.set(Flags::DRAINING);
+        connection.flags.clear(Flags::PAUSED);
+        let extra = connection.extra_mut();
+        extra.draining = Some(Draining { reason, deadline });
+        extra.carry = Vec::new();
+        let nothing_queued = extra.queue.is_empty();
+        // The end of the peer's stream may wait unread behind a pause.
+        self.queue_ready(token);
+        if nothing_queued {
+            self.flushed(token);
+        }
+    }
+
+    /// Takes no more input from a connection until [`resume_reading`](Self::resume_reading): the peer's sends then
+    /// fill the kernel's buffer and TCP slows it down. A FIN is noticed only after resuming; a reset at once.
+    pub fn pause_reading(&mut self, token: Token) {
+        if let Some(connection) = self.conns.get_mut(token)
+            && !connection.flags.has(Flags::DRAINING)
+        {
+            connection.flags.set(Flags::PAUSED);
+        }
+    }
+
+    /// Takes input again. What the handler left unconsumed is presented once more, even if nothing new came.
+    pub fn resume_reading(&mut self, token: Token) {
+        let Some(connection) = self.conns.get_mut(token) else {
+            return;
+        };
+        if connection.flags.take(Flags::PAUSED) {
+            connection.flags.set(Flags::PRESENT_CARRY);
+            self.queue_ready(token);
+        }
+    }
+
+    /// Calls [`Handler::timer`] at `deadline_ms` (on the clock of [`now_ms`](Self::now_ms)) or as soon after as this
+    /// shard can, never before. A deadline that has passed is due at once.
+    pub fn set_timer(&mut self, deadline_ms: u64, timer: H::Timer) -> TimerKey {
+        let deadline_ms = deadline_ms.max(self.now_ms);
+        TimerKey(self.timers.insert(
+            deadline_ms,
+            Entry::User {
+                deadline_low: deadline_ms as u32,
+                timer,
+            },
+        ))
+    }
+
+    /// Takes a timer back; `None` when it has fired or was cancelled.
+    pub fn cancel_timer(&mut self, key: TimerKey) -> Option<H::Timer> {
+        match self.timers.cancel(key.0)? {
+            Entry::User { timer, .. } => Some(timer),
+            Entry::Drain(_) | Entry::Connect(_) | Entry::AcceptRetry => {
+                unreachable!("only keys of User entries leave the reactor")
+            }
+        }
+    }
+
+    /// Moves a timer; `false` when it has fired or was cancelled.
+    pub fn reschedule_timer(&mut self, key: TimerKey, deadline_ms: u64) -> bool {
+        let deadline_ms = deadline_ms.max(self.now_ms);
+        if let Some(Entry::User { deadline_low, .. }) = self.timers.get_mut(key.0) {
+            *deadline_low = deadline_ms as u32;
+        }
+        self.timers.reschedule(key.0, deadline_ms)
+    }
+
+    /// Starts a connection to `addr`, from the local address `bind` if given. When this returns `Ok`, exactly one
+    /// of `opened(Connected)` and `connect_failed` follows, with this `tag`.
+    ///
+    /// # Errors
+    /// What the kernel refuses at once (no descriptor, no route, no free port); `QuotaExceeded` when the shard has
+    /// `Options::connections_max` connections; `ConnectionAborted` when it is stopping.
+    pub fn connect(
+        &mut self,
+        addr: SocketAddr,
+        bind: Option<SocketAddr>,
+        tag: u64,
+    ) -> io::Result<()> {
+        if self.stopping {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the shard is stopping",
+            ));
+        }
+        if self.conns.len() >= self.options.connections_max {
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "the shard has connections_max connections",
+            ));
+        }
+        let fd = sys::connect(addr, bind, &self.options)?;
+        self.stats.connects += 1;
+        let Ok(token) = self.conns.insert(Connection::new(fd)) else {
+            return Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "the shard's slab is full",
+            ));
+        };
+        let connection = self.conns.get_mut(token).expect("inserted above");
+        self.stats.interest_changes += 1;
+        if let Err(error) = self.registry.add(connection.fd(), token) {
+            self.conns.remove(token);
+            return Err(error);
+        }
+        let deadline = self.timers.insert(
+            self.now_ms.saturating_add(self.options.connect_timeout_ms),
+            Entry::Connect(token),
+        );
+        connection.flags.set(Flags::CONNECTING);
+        connection.extra_mut().connecting = Some(Connecting { tag, deadline });
+        Ok(())
+    }
+
+    /// Closes this shard's listeners: the kernel refuses new connections once all shards did so.
+    pub fn stop_accepting(&mut self) {
+        for listener in self.listeners.drain(..) {
+            use std::os::fd::AsFd;
+            // Where shards share a listener it stays open elsewhere, so closing alone would not end its events.
+            let _ = self.registry.remove(listener.socket.as_fd());
+        }
+    }
+
+    /// Ends this shard's loop after this turn: each connection is closed with [`CloseReason::Shutdown`].
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Out of descriptors or memory: accepts nothing until the retry timer fires or a connection closes.
+    pub(crate) fn pause_accepting(&mut self) {
+        self.stats.accept_pauses += 1;
+        let retry_ms = self
+            .now_ms
+            .saturating_add(self.options.accept_retry_ms.max(1));
+        self.accept_retry = Some(self.timers.insert(retry_ms, Entry::AcceptRetry));
+    }
+
+    /// A descriptor is free again.
+    pub(crate) fn resume_accepting(&mut self) {
+        if let Some(retry) = self.accept_retry.take() {
+            self.timers.cancel(retry);
+        }
+    }
+
+    pub(crate) fn update_now(&mut self) {
+        self.now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// How far the clock is into the current millisecond, in microseconds, if the turn is that young.
+    pub(crate) fn turn_fraction_us(&self) -> u64 {
+        let now_us = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        now_us.saturating_sub(self.now_ms.saturating_mul(1000))
+    }
+
+    /// Gives a connection a place in the next turn.
+    pub(crate) fn queue_ready(&mut self, token: Token) {
+        let Some(connection) = self.conns.get_mut(token) else {
+            return;
+        };
+        if !connection.flags.take(Flags::QUEUED) {
+            self.ready.push(token);
+        }
+        connection.flags.set(Flags::QUEUED);
+    }
+
+    /// Sends from the queue. Returns whether the queue came down to the low mark.
+    pub(crate) fn flush(&mut self, token: Token) -> bool {
+        let Some(connection) = self.conns.get_mut(token) else {
+            return false;
+        };
+        let Some(mut extra) = connection.extra.take() else {
+            return false;
+        };
+        let result = send_all(connection, &mut self.stats, extra.queue.front());
+        if let Ok(count) = result {
+            extra.queue.consume(count);
+        }
+        let queued = extra.queue.len();
+        connection.extra = Some(extra);
+        if let Err(error) = result {
+            self.close(token, CloseReason::of(error));
+            return false;
+        }
+        let drained =
+            queued <= self.options.write_low_bytes && connection.flags.take(Flags::ABOVE_LOW);
+        if queued == 0 {
+            let draining = connection.flags.has(Flags::DRAINING);
+            connection.trim();
+            if draining {
+                self.flushed(token);
+                return false;
+            }
+        }
+        drained
+    }
+
+    /// A draining connection has nothing queued any more.
+    fn flushed(&mut self, token: Token) {
+        let Some(connection) = self.conns.get(token) else {
+            return;
+        };
+        if connection.flags.has(Flags::PEER_FINISHED) {
+            self.end_drain(token);
+        } else {
+            sys::finish_sending(connection.fd());
+        }
+    }
+
+    /// Closes a draining connection for the reason it drains.
+    pub(crate) fn end_drain(&mut self, token: Token) {
+        let reason = self
+            .conns
+            .get(token)
+            .and_then(|connection| connection.extra.as_ref())
+            .and_then(|extra| extra.draining.as_ref())
+            .map_or(CloseReason::PeerClosed, |draining| draining.reason);
+        self.close(token, reason);
+    }
+}
+
+impl<H: Handler> std::fmt::Debug for Io<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Io")
+            .field("shard", &self.shard)
+            .field("connections", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends until everything is sent or the socket is full; returns how much was.
+fn send_all<C>(
+    connection: &Connection<C>,
+    stats: &mut Stats,
+    bytes: &[u8],
+) -> Result<usize, Errno> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        stats.writes += 1;
+        match sys::send(connection.fd(), &bytes[sent..]) {
+            Ok(count) => {
+                sent += count;
+                stats.bytes_out += count as u64;
+            }
+            Err(Errno::AGAIN) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}

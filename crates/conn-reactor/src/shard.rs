@@ -1,0 +1,253 @@
+//! One shard: its loop over events, messages and timers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use polling::Poller;
+use timerwheel::Wheel;
+
+use crate::conn::Flags;
+use crate::io::{Entry, Listener};
+use crate::mailbox::{Mailbox, Sender};
+use crate::registry::Registry;
+use crate::slab::Slab;
+use crate::token::Source;
+use crate::{CloseReason, Handler, Io, Options, Stats, TimerKey, Token};
+
+/// One shard that does not run yet. [`Reactor::run`](crate::Reactor::run) gives each a thread of its own; to embed a
+/// shard in a thread that exists already, take it from [`Reactor::into_shards`](crate::Reactor::into_shards).
+pub struct Shard<H: Handler> {
+    pub(crate) index: usize,
+    pub(crate) handler: H,
+    pub(crate) options: Options,
+    pub(crate) epoch: Instant,
+    pub(crate) listeners: Vec<Arc<OwnedFd>>,
+    pub(crate) poller: Arc<Poller>,
+    pub(crate) mailbox: Mailbox<H::Message>,
+}
+
+impl<H: Handler> Shard<H> {
+    /// The shard's index, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Sends messages to this shard.
+    #[must_use]
+    pub fn sender(&self) -> Sender<H::Message> {
+        self.mailbox.sender()
+    }
+
+    /// Runs the shard on the calling thread until it stops, and returns its handler.
+    ///
+    /// # Errors
+    /// The poller cannot be used or a listener not be watched; nothing a peer does is an error here.
+    ///
+    /// # Panics
+    /// When the handler panics; every descriptor is closed then, and senders are told `Stopped`.
+    pub fn run_on_this_thread(self) -> io::Result<H> {
+        let registry = Registry::new(self.poller, self.options.event_batch);
+        for (index, listener) in self.listeners.iter().enumerate() {
+            registry.add(listener.as_fd(), Token::listener(index as u32))?;
+        }
+        if let Some(source) = self.mailbox.waker().source() {
+            registry.add(source, Token::waker())?;
+        }
+        let listeners = self
+            .listeners
+            .into_iter()
+            .map(|socket| Listener {
+                socket,
+                pending: true,
+            })
+            .collect();
+        let mut io = Io {
+            conns: Slab::new(),
+            registry,
+            timers: Wheel::new(0),
+            ready: Vec::new(),
+            closing: VecDeque::new(),
+            listeners,
+            accept_retry: None,
+            stats: Stats::default(),
+            epoch: self.epoch,
+            now_ms: 0,
+            shard: self.index,
+            open: 0,
+            stopping: false,
+            options: self.options,
+        };
+        io.update_now();
+        let buffer = vec![0; io.options.read_buffer_bytes].into_boxed_slice();
+        let running = Running {
+            handler: self.handler,
+            io,
+            buffer,
+            messages: VecDeque::new(),
+            mailbox: self.mailbox,
+            timers_left: false,
+        };
+        running.run()
+    }
+}
+
+impl<H: Handler> std::fmt::Debug for Shard<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard")
+            .field("index", &self.index)
+            .field("listeners", &self.listeners.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A shard on its thread.
+pub(crate) struct Running<H: Handler> {
+    pub(crate) handler: H,
+    pub(crate) io: Io<H>,
+    /// Where every connection's input is read to.
+    pub(crate) buffer: Box<[u8]>,
+    /// Messages taken from the mailbox and not delivered yet.
+    messages: VecDeque<H::Message>,
+    mailbox: Mailbox<H::Message>,
+    /// The last turn's timers were more than its share.
+    timers_left: bool,
+}
+
+impl<H: Handler> Running<H> {
+    fn run(mut self) -> io::Result<H> {
+        while !self.io.stopping {
+            self.wait()?;
+            self.accept();
+            self.serve_ready();
+            self.deliver_messages();
+            self.fire_timers();
+            self.handler.turn_ended(&mut self.io);
+            self.finish_closes();
+            self.io.conns.release();
+            self.io.stats.turns += 1;
+        }
+        self.close_everything();
+        Ok(self.handler)
+    }
+
+    /// Waits for events, not past the next deadline, and notes what they say.
+    fn wait(&mut self) -> io::Result<()> {
+        let timeout_ms = self.timeout_ms();
+        let Io {
+            registry,
+            conns,
+            ready,
+            listeners,
+            stats,
+            ..
+        } = &mut self.io;
+        stats.waits += 1;
+        registry.wait(timeout_ms, |event| {
+            stats.events += 1;
+            match event.token.source() {
+                Source::Connection(token) => {
+                    let Some(connection) = conns.get_mut(token) else {
+                        return;
+                    };
+                    let flags = &mut connection.flags;
+                    if event.readable {
+                        flags.set(Flags::READABLE);
+                    }
+                    if event.writable {
+                        flags.set(Flags::WRITABLE);
+                    }
+                    if event.to_the_end {
+                        flags.set(Flags::TO_THE_END);
+                    }
+                    if !flags.take(Flags::QUEUED) {
+                        ready.push(token);
+                    }
+                    flags.set(Flags::QUEUED);
+                }
+                Source::Listener(index) => {
+                    if let Some(listener) = listeners.get_mut(index) {
+                        listener.pending = true;
+                    }
+                }
+                Source::Waker => {}
+            }
+        })?;
+        self.mailbox.wake_up();
+        self.io.update_now();
+        Ok(())
+    }
+
+    /// How long to wait: not at all while there is work, else until the next deadline, rounded up.
+    fn timeout_ms(&self) -> Option<u64> {
+        let busy = !self.io.ready.is_empty()
+            || !self.messages.is_empty()
+            || self.timers_left
+            || self.can_accept();
+        if busy || !self.mailbox.fall_asleep() {
+            return Some(0);
+        }
+        let deadline_ms = self.io.timers.next_deadline()?;
+        let elapsed_us = u64::try_from(self.io.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Some(
+            deadline_ms
+                .saturating_mul(1000)
+                .saturating_sub(elapsed_us)
+                .div_ceil(1000),
+        )
+    }
+
+    fn deliver_messages(&mut self) {
+        if self.messages.is_empty() {
+            let stop = self
+                .mailbox
+                .take(&mut self.messages, self.io.options.message_batch);
+            self.io.stopping |= stop;
+        }
+        while let Some(message) = self.messages.pop_front() {
+            self.io.stats.messages += 1;
+            self.handler.message(&mut self.io, message);
+            self.finish_closes();
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        self.timers_left = false;
+        for fired in 0.. {
+            if fired == self.io.options.timer_batch {
+                self.timers_left = true;
+                return;
+            }
+            let now_ms = self.io.now_ms;
+            let Some((key, entry)) = self.io.timers.pop_due(now_ms) else {
+                return;
+            };
+            match entry {
+                Entry::User {
+                    deadline_low,
+                    timer,
+                } => {
+                    self.io.stats.timers_fired += 1;
+                    let late_us = u64::from((now_ms as u32).wrapping_sub(deadline_low)) * 1000
+                        + self.io.turn_fraction_us();
+                    self.io.stats.timer_lateness.record(late_us);
+                    self.handler.timer(&mut self.io, TimerKey(key), timer);
+                }
+                Entry::Drain(token) => self.drain_timed_out(token),
+                Entry::Connect(token) => self.connect_failed(token, io::ErrorKind::TimedOut.into()),
+                Entry::AcceptRetry => self.io.accept_retry = None,
+            }
+            self.finish_closes();
+        }
+    }
+
+    fn drain_timed_out(&mut self, token: Token) {
+        match self.io.queued_bytes(token) {
+            0 => self.io.end_drain(token),
+            _ => self.io.close(token, CloseReason::FlushTimeout),
+        }
+    }
+}

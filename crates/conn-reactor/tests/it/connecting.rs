@@ -1,0 +1,126 @@
+//! Own connects.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
+use conn_reactor::{CloseReason, Opened, Options};
+
+use crate::rig::{Behaviour, Rig, Seen, one_shard};
+
+#[test]
+fn a_connect_ends_in_opened_with_its_tag_and_its_local_address() {
+    let rig = Rig::start(Behaviour::Echo, one_shard());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    rig.on_shard(move |_, io| {
+        io.connect(addr, Some(([127, 0, 0, 5], 0).into()), 77)
+            .unwrap();
+        assert_eq!(io.connections(), 0);
+    });
+    let (mut server, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip(), SocketAddr::from(([127, 0, 0, 5], 0)).ip());
+    let Seen::Opened(token, opened) = rig.next() else {
+        panic!("it connects")
+    };
+    assert_eq!(
+        opened,
+        Opened::Connected {
+            tag: 77,
+            peer: addr
+        }
+    );
+    assert_eq!(opened.peer(), addr);
+    server.write_all(b"echo me").unwrap();
+    let mut echo = [0; 7];
+    server.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"echo me");
+    assert_eq!(
+        rig.on_shard(move |_, io| (io.peer(token), io.connections())),
+        (Some(addr), 1)
+    );
+    drop(server);
+    assert_eq!(rig.until_closed(token), CloseReason::PeerClosed);
+}
+
+#[test]
+fn bytes_that_came_before_the_connect_was_noticed_are_read() {
+    let rig = Rig::start(Behaviour::Sink, one_shard());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    rig.on_shard(move |_, io| {
+        io.connect(addr, None, 1).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.write_all(b"greeting").unwrap();
+    });
+    let Seen::Opened(token, _) = rig.next() else {
+        panic!("it connects")
+    };
+    assert_eq!(rig.next(), Seen::Data(token, b"greeting".to_vec()));
+    assert_eq!(rig.until_closed(token), CloseReason::PeerClosed);
+}
+
+#[test]
+fn a_refused_connect_says_so() {
+    let rig = Rig::start(Behaviour::Echo, one_shard());
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    rig.on_shard(move |_, io| io.connect(nobody, None, 5).unwrap());
+    assert_eq!(
+        rig.next(),
+        Seen::ConnectFailed(5, ErrorKind::ConnectionRefused)
+    );
+}
+
+#[test]
+fn a_connect_without_an_answer_times_out() {
+    let rig = Rig::start(
+        Behaviour::Echo,
+        Options {
+            connect_timeout_ms: 30,
+            ..one_shard()
+        },
+    );
+    let full = full_listener();
+    let addr = full.0;
+    rig.on_shard(move |_, io| io.connect(addr, None, 6).unwrap());
+    assert_eq!(rig.next(), Seen::ConnectFailed(6, ErrorKind::TimedOut));
+    assert_eq!(
+        rig.on_shard(|_, io| (io.connections(), io.stats().connect_errors)),
+        (0, 1)
+    );
+}
+
+#[test]
+fn a_shard_that_stops_fails_the_connects_under_way() {
+    let mut rig = Rig::start(Behaviour::Echo, one_shard());
+    let full = full_listener();
+    let addr = full.0;
+    rig.on_shard(move |_, io| io.connect(addr, None, 8).unwrap());
+    rig.stop();
+    assert_eq!(
+        rig.next(),
+        Seen::ConnectFailed(8, ErrorKind::ConnectionAborted)
+    );
+}
+
+/// A listener whose backlog is full, so that the kernel answers no SYN; what keeps it so is in the second part.
+fn full_listener() -> (SocketAddr, impl Sized) {
+    use rustix::net::{
+        AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
+    };
+    let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    let listener = socket(SocketFlags::CLOEXEC);
+    bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&listener, 0).unwrap();
+    let addr = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let client = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+            let _ = connect(&client, &addr);
+            client
+        })
+        .collect();
+    (addr, (listener, waiting))
+}

@@ -1,0 +1,6 @@
+//! The command as a user starts it.
+
+#[cfg(test)]
+mod doctor;
+#[cfg(all(test, feature = "trace", target_os = "linux"))]
+mod trace;
