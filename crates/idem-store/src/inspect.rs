@@ -25,6 +25,8 @@ pub struct Report {
     /// Bytes behind the end of the log that are not zero: what a crash left of a batch that was
     /// never acknowledged, or a batch that a running store is writing right now. Not damage.
     pub torn_bytes: u64,
+    /// A process has the store open.
+    pub in_use: bool,
 }
 
 /// A range of a segment that does not hold what was written.
@@ -59,6 +61,7 @@ pub fn verify_on(vfs: &dyn Vfs) -> Result<Report, Error> {
         records: replay.records,
         bad: bad_of(&replay),
         torn_bytes: replay.torn_bytes,
+        in_use: vfs.is_locked(),
     })
 }
 

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Kind as ErrorKind};
+use crate::error::Error;
 use crate::format::{
     BATCH_HEADER, BLOCK, BatchHeader, Kind, Record, SegmentHeader, seal_record, segment_name,
 };
 use crate::inspect::{Bad, bad_of};
 use crate::replay::{FOREIGN, MISSING, Replay, read_all, replay};
 use crate::scan::{Damage, salvage};
+use crate::store::take_lock;
 use crate::vfs::{OsVfs, Vfs};
 
 /// What [`repair`] did, or would do.
@@ -49,13 +50,9 @@ pub fn repair(dir: impl AsRef<Path>, dry_run: bool) -> Result<Repair, Error> {
 
 #[doc(hidden)]
 pub fn repair_on(vfs: &dyn Vfs, dry_run: bool) -> Result<Repair, Error> {
-    let _lock = if dry_run {
-        None
-    } else {
-        Some(vfs.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => Error::new(ErrorKind::Locked),
-            _ => Error::io("lock the store's directory", error),
-        })?)
+    let _lock = match dry_run {
+        true => None,
+        false => Some(take_lock(vfs)?),
     };
     let mut report = Repair {
         bad: Vec::new(),

@@ -14,6 +14,7 @@ mod doctor;
 mod gateway;
 mod limits;
 mod log;
+mod store;
 mod swarm;
 #[cfg(feature = "trace")]
 mod trace;
@@ -45,6 +46,7 @@ struct Cli {
 enum Command {
     Gateway(gateway::GatewayArgs),
     Swarm(swarm::SwarmArgs),
+    Store(store::StoreArgs),
     #[cfg(feature = "trace")]
     Trace(trace::TraceArgs),
     Doctor(doctor::DoctorArgs),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Gateway(args) => finish(gateway::run(args)),
         Command::Swarm(args) => finish(swarm::run(&args)),
+        Command::Store(args) => store::run(args),
         #[cfg(feature = "trace")]
         Command::Trace(args) => trace::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -121,8 +121,10 @@ fn a_second_store_is_told_that_the_first_has_it() {
             .is_locked()
     );
     // Looking is allowed.
-    assert!(idem_store::verify(dir.path()).unwrap().ok);
+    let report = idem_store::verify(dir.path()).unwrap();
+    assert!(report.ok && report.in_use, "{report:?}");
     drop(store);
+    assert!(!idem_store::verify(dir.path()).unwrap().in_use);
     Store::open(dir.path(), Options::new()).unwrap();
 }
 

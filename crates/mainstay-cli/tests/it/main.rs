@@ -2,5 +2,7 @@
 
 #[cfg(test)]
 mod doctor;
+#[cfg(test)]
+mod store;
 #[cfg(all(test, feature = "trace", target_os = "linux"))]
 mod trace;
