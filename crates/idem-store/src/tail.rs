@@ -50,7 +50,6 @@ impl Chunk {
         let header = BatchHeader {
             len: self.bytes.len() as u32,
             count: self.count,
-            repaired: false,
             sequence: self.sequence,
             synced_below,
         };

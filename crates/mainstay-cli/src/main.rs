@@ -15,6 +15,7 @@ mod doctor;
 mod gateway;
 mod limits;
 mod log;
+mod store;
 mod swarm;
 #[cfg(feature = "trace")]
 mod trace;
@@ -46,6 +47,7 @@ struct Cli {
 enum Command {
     Gateway(gateway::GatewayArgs),
     Swarm(swarm::SwarmArgs),
+    Store(store::StoreArgs),
     #[cfg(feature = "trace")]
     Trace(trace::TraceArgs),
     Canon(canon::CanonArgs),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Gateway(args) => finish(gateway::run(args)),
         Command::Swarm(args) => finish(swarm::run(&args)),
+        Command::Store(args) => store::run(args),
         #[cfg(feature = "trace")]
         Command::Trace(args) => trace::run(&args),
         Command::Canon(args) => finish(canon::run(&args)),

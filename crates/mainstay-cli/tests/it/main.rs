@@ -4,5 +4,6 @@
 mod canon;
 mod config;
 mod doctor;
+mod store;
 #[cfg(all(feature = "trace", target_os = "linux"))]
 mod trace;
