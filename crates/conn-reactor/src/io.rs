@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use timerwheel::Wheel;
 
 use crate::conn::{Connecting, Connection, Draining, Flags};
-use crate::registry::Registry;
+use crate::platform::Registry;
 use crate::slab::Slab;
 use crate::{CloseReason, Handler, Options, Stats, Token, WriteError, sys};
 

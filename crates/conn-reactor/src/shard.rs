@@ -12,7 +12,7 @@ use timerwheel::Wheel;
 use crate::conn::Flags;
 use crate::io::{Entry, Listener};
 use crate::mailbox::{Mailbox, Sender};
-use crate::registry::Registry;
+use crate::platform::Registry;
 use crate::slab::Slab;
 use crate::token::Source;
 use crate::{CloseReason, Handler, Io, Options, Stats, TimerKey, Token};
