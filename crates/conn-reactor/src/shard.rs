@@ -127,8 +127,7 @@ impl<H: Handler> Running<H> {
             self.fire_timers();
             self.handler.turn_ended(&mut self.io);
             self.finish_closes();
-            self.io.conns.release();
-            self.io.stats.turns += 1;
+            self.io.end_turn();
         }
         self.close_everything();
         Ok(self.handler)
