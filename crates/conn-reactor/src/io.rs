@@ -119,12 +119,6 @@ impl<H: Handler> Io<H> {
         }
     }
 
-    /// The tokens of all connections, open ones and those that are closing, to speak to each of them. O(slots).
-    #[must_use]
-    pub fn tokens(&self) -> Vec<Token> {
-        self.conns.tokens()
-    }
-
     /// The other end of a connection (a system call; keep the address from `opened` if it is needed often).
     pub fn peer(&self, token: Token) -> Option<SocketAddr> {
         self.conns
