@@ -16,7 +16,8 @@ fuzz_target!(|input: (u16, &[u8])| {
             }) => {
                 assert!(body.len() <= limit);
                 let mut again = Vec::new();
-                frame::encode_into(&mut again, kind, body).expect("what was decoded can be encoded");
+                frame::encode_into(&mut again, kind, body)
+                    .expect("what was decoded can be encoded");
                 assert_eq!(again, rest[..consumed]);
                 if let Ok(beat) = Beat::decode(body) {
                     assert_eq!(beat.encode()[..], *body);

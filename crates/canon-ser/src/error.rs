@@ -111,6 +111,7 @@ impl Code {
 #[derive(Debug)]
 pub(crate) enum Fail {
     At(Code, usize),
+    #[expect(clippy::box_collection, reason = "one word, so that the whole is two")]
     Custom(Box<String>),
 }
 
@@ -205,6 +206,11 @@ impl Error {
 
     pub(crate) fn with_pointer(mut self, pointer: String) -> Error {
         self.pointer = Some(pointer.into_boxed_str());
+        self
+    }
+
+    pub(crate) fn or_offset(mut self, offset: usize) -> Error {
+        self.offset.get_or_insert(offset);
         self
     }
 

@@ -7,13 +7,16 @@ extern crate alloc;
 extern crate std;
 
 mod buf;
+pub mod cbor;
 #[cfg(any(feature = "digest", feature = "blake3"))]
 pub mod digest;
 mod error;
 pub mod json;
+mod levels;
 mod order;
 
 mod profile;
+pub mod semantic;
 
 #[cfg(feature = "digest")]
 pub use digest::digest;

@@ -19,7 +19,8 @@ use crate::error::{Code, Fail};
 /// Entry ranges that are kept without allocating.
 const INLINE: usize = 32;
 
-/// Containers up to this many bytes are rearranged through the free end of the output, larger ones through the scratch.
+/// Containers up to this many bytes are rearranged through the free end of the output, larger ones
+/// (in an output that grows) through the scratch.
 const TAIL_MAX: usize = 4096;
 
 /// What a format must tell: how keys compare and how to find entries again.
@@ -351,7 +352,7 @@ fn permute<B: Buf, K: KeyRules>(
     let from = scratch.entry(base + placed).start;
     let size = end - from;
     let moving = &ranks[placed..];
-    if size <= TAIL_MAX && out.room() >= size {
+    if out.room() >= size && (size <= TAIL_MAX || !B::GROWS) {
         for (nth, &(_, index)) in moving.iter().enumerate() {
             if let (Some(byte), true) = (K::SEPARATOR, nth > 0) {
                 out.push(byte)?;

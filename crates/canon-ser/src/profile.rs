@@ -7,8 +7,8 @@ use core::str::FromStr;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::json;
 use crate::json::KeyOrder;
+use crate::{cbor, json};
 
 /// A canonical form with a name that never changes its meaning: docs/PROFILES.md says what each is, byte for byte.
 ///
@@ -18,6 +18,7 @@ use crate::json::KeyOrder;
 /// let profile: Profile = "jcs/1".parse()?;
 /// assert_eq!(profile, Profile::JcsV1);
 /// assert_eq!(profile.to_vec(&[1.0, 0.5])?, b"[1,0.5]");
+/// assert_eq!(Profile::CborCoreDetV1.id(), "cbor-core-det/1");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,17 +28,21 @@ pub enum Profile {
     JcsV1,
     /// `json-utf8/1`: as `jcs/1`, but keys are sorted by their UTF-8 bytes.
     JsonUtf8V1,
+    /// `cbor-core-det/1`: the core deterministic encoding requirements of RFC 8949 section 4.2.1.
+    CborCoreDetV1,
 }
 
 impl Profile {
     /// All profiles there are.
-    pub const ALL: &'static [Profile] = &[Profile::JcsV1, Profile::JsonUtf8V1];
+    pub const ALL: &'static [Profile] =
+        &[Profile::JcsV1, Profile::JsonUtf8V1, Profile::CborCoreDetV1];
 
     /// The frozen name.
     pub const fn id(self) -> &'static str {
         match self {
             Profile::JcsV1 => "jcs/1",
             Profile::JsonUtf8V1 => "json-utf8/1",
+            Profile::CborCoreDetV1 => "cbor-core-det/1",
         }
     }
 
@@ -58,6 +63,7 @@ impl Profile {
         match self {
             Profile::JcsV1 => Some(KeyOrder::Utf16),
             Profile::JsonUtf8V1 => Some(KeyOrder::Utf8),
+            Profile::CborCoreDetV1 => None,
         }
     }
 
@@ -69,7 +75,7 @@ impl Profile {
     pub fn to_vec<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, Error> {
         match self.key_order() {
             Some(order) => json::to_vec_with(value, order),
-            None => json::to_vec(value),
+            None => cbor::to_vec(value),
         }
     }
 
@@ -81,7 +87,7 @@ impl Profile {
     pub fn canonicalize(self, input: &[u8]) -> Result<Vec<u8>, Error> {
         match self.key_order() {
             Some(order) => json::canonicalize_with(input, order),
-            None => json::canonicalize(input),
+            None => cbor::canonicalize(input),
         }
     }
 
@@ -93,7 +99,7 @@ impl Profile {
     pub fn check(self, input: &[u8]) -> Result<(), Error> {
         match self.key_order() {
             Some(order) => json::check_with(input, order),
-            None => json::check(input),
+            None => cbor::check(input),
         }
     }
 }

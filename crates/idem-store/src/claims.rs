@@ -163,7 +163,11 @@ impl Shared {
                 break;
             }
             match Self::find(&state, hash, &mut seen) {
-                Found::Nothing => return Ok(Completion::ready(Ok(false))),
+                Found::Nothing => {
+                    // What made the key unknown may not be durable yet.
+                    let last = state.tail.last();
+                    return Ok(self.resting_on(&mut state, last, false, |_| ()));
+                }
                 Found::Outcome(place, stored) => {
                     let (bytes, until_ms) = (stored.record_bytes, stored.retain_until_ms);
                     state.book.remove_place(hash, place, bytes, until_ms);

@@ -1,10 +1,12 @@
 //! The handle: opening, closing, and the operations by name.
 
+use std::any::Any;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -84,10 +86,7 @@ impl Store {
     #[doc(hidden)]
     pub fn open_on(vfs: Arc<dyn Vfs>, options: Options) -> Result<Self, Error> {
         options.check()?;
-        let lock = vfs.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => Error::new(ErrorKind::Locked),
-            _ => Error::io("lock the store's directory", error),
-        })?;
+        let lock = take_lock(&*vfs)?;
         let found = replay(&*vfs)?;
         if let Some((segment, damage)) = found.damage.first() {
             let offset = u64::from(damage.offset);
@@ -306,6 +305,24 @@ impl Shared {
 /// Opening skips this many sequences, so that a token is never given twice: no run of a store has
 /// more records that were handed out and then lost in a crash.
 const OPEN_GAP: u64 = 1 << 32;
+
+/// The directory's lock. Somebody who only looks whether it is taken holds it for a moment.
+pub(crate) fn take_lock(vfs: &dyn Vfs) -> Result<Box<dyn Any + Send + Sync>, Error> {
+    const TRIES: u32 = 5;
+    const PAUSE: Duration = Duration::from_millis(2);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match vfs.lock() {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Err(Error::io("lock the store's directory", error));
+            }
+            Err(_) if tries < TRIES => std::thread::sleep(PAUSE),
+            Err(_) => return Err(Error::new(ErrorKind::Locked)),
+        }
+    }
+}
 
 fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Shared, Error> {
     let end = match found.end {

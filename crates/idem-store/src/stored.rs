@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::book::Location;
 use crate::error::Error;
-use crate::permit::Fingerprint;
 use crate::format::{FLAG_FAILED, Kind, RECORD_HEADER, Record, record_len_hint};
+use crate::permit::Fingerprint;
 use crate::vfs::VfsFile;
 
 /// The outcome of a key, as it was stored.
@@ -32,7 +32,7 @@ impl Stored {
         self.outcome
     }
 
-    /// The fingerprint that the key was claimed with.
+    /// Digest of the request that it answers.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(self.fingerprint)

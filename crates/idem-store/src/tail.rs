@@ -50,7 +50,6 @@ impl Chunk {
         let header = BatchHeader {
             len: self.bytes.len() as u32,
             count: self.count,
-            repaired: false,
             sequence: self.sequence,
             synced_below,
         };
@@ -204,6 +203,14 @@ impl Tail {
 
     pub(crate) fn open_bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The last byte of the log so far, open batch included.
+    pub(crate) fn last(&self) -> Location {
+        Location {
+            segment: self.at.segment,
+            offset: self.at.offset - 1,
+        }
     }
 
     /// The event to await before what lies at `place` may be shown; none when it is durable.

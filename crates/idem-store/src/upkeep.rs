@@ -295,6 +295,9 @@ impl Compaction {
             let rest = &self.bytes[self.at..self.batch_end];
             let record = Record::decode(rest, self.segment, from.offset);
             let (record, len) = record.map_err(|reason| self.damaged(self.at, reason))?;
+            if record.kind == Kind::Hole {
+                self.sequence = record.token;
+            }
             carried += state.carry(&record, from, len);
             self.at += len;
             if carried >= CARRY_SLICE {

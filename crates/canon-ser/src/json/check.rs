@@ -1,9 +1,6 @@
 //! Is a text already canonical? Answered in one pass, with nothing written and (up to 128 levels) nothing allocated.
 
 use core::cmp::Ordering;
-use core::ops::Range;
-
-use alloc::vec::Vec;
 
 use crate::buf::{Buf, Fixed};
 use crate::error::{Code, Fail};
@@ -11,10 +8,8 @@ use crate::json::number::{Literal, write_literal};
 use crate::json::string::{JsonKeys, is_special, write_escape};
 use crate::json::text::{Piece, Sink, Token};
 use crate::json::{Options, text};
+use crate::levels::Levels;
 use crate::order::KeyRules;
-
-/// Levels that are kept without allocating.
-const INLINE: usize = 128;
 
 /// Digits of the largest double, its sign and some room.
 const NUMBER_MAX: usize = 320;
@@ -24,48 +19,31 @@ pub(crate) fn check(bytes: &[u8], options: Options) -> Result<(), Fail> {
         text: bytes,
         options,
         keys: options.keys(),
-        levels: [Level::EMPTY; INLINE],
-        more_levels: Vec::new(),
-        depth: 0,
+        levels: Levels::new(Level {
+            object: false,
+            escaped: false,
+            offset: 0,
+            previous: (0, 0),
+        }),
     };
     text::drive::<_, true>(bytes, &mut checker)
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Level {
     object: bool,
-    offset: usize,
-    /// The previous key, without quotes.
-    previous: Option<Range<usize>>,
+    /// Some key so far holds escapes.
     escaped: bool,
-}
-
-impl Level {
-    const EMPTY: Level = Level {
-        object: false,
-        offset: 0,
-        previous: None,
-        escaped: false,
-    };
+    offset: usize,
+    /// The previous key without its quotes; it ends at 0 as long as there is none.
+    previous: (usize, usize),
 }
 
 struct Checker<'t> {
     text: &'t [u8],
     options: Options,
     keys: JsonKeys,
-    levels: [Level; INLINE],
-    more_levels: Vec<Level>,
-    depth: usize,
-}
-
-impl Checker<'_> {
-    #[inline]
-    fn top(&mut self) -> &mut Level {
-        match self.depth.checked_sub(INLINE + 1) {
-            None => &mut self.levels[self.depth - 1],
-            Some(at) => &mut self.more_levels[at],
-        }
-    }
+    levels: Levels<Level>,
 }
 
 /// Escapes stand only where they must, in their one form.
@@ -128,14 +106,15 @@ impl Sink for Checker<'_> {
     #[inline]
     fn key(&mut self, token: Token<'_>) -> Result<(), Fail> {
         self.string(token)?;
-        let (text, keys) = (self.text, self.keys);
-        let level = self.top();
+        let level = self.levels.last_mut().expect("keys stand in objects");
         level.escaped |= token.has_escapes;
-        let key = token.offset + 1..token.offset + token.quoted.len() - 1;
-        let order = match level.previous.replace(key) {
-            None => Ordering::Less,
-            Some(previous) => keys.compare(&text[previous], token.contents(), level.escaped),
-        };
+        let key = (token.offset + 1, token.offset + token.quoted.len() - 1);
+        let previous = core::mem::replace(&mut level.previous, key);
+        if previous.1 == 0 {
+            return Ok(());
+        }
+        let previous = &self.text[previous.0..previous.1];
+        let order = self.keys.compare(previous, token.contents(), level.escaped);
         match order {
             Ordering::Less => Ok(()),
             Ordering::Equal => Err(Fail::new(Code::Duplicate)),
@@ -145,20 +124,15 @@ impl Sink for Checker<'_> {
 
     #[inline]
     fn open(&mut self, object: bool, offset: usize) -> Result<(), Fail> {
-        if self.depth >= self.options.depth_max {
+        if self.levels.len() >= self.options.depth_max {
             return Err(Fail::new(Code::Depth));
         }
-        let level = Level {
+        self.levels.push(Level {
             object,
+            escaped: false,
             offset,
-            ..Level::EMPTY
-        };
-        if self.depth < INLINE {
-            self.levels[self.depth] = level;
-        } else {
-            self.more_levels.push(level);
-        }
-        self.depth += 1;
+            previous: (0, 0),
+        });
         Ok(())
     }
 
@@ -169,17 +143,12 @@ impl Sink for Checker<'_> {
 
     #[inline]
     fn close(&mut self) -> Result<(), Fail> {
-        self.more_levels.pop();
-        self.depth -= 1;
+        self.levels.pop();
         Ok(())
     }
 
     #[inline]
     fn innermost(&self) -> Option<(bool, usize)> {
-        let level = match self.depth.checked_sub(1)? {
-            at if at < INLINE => &self.levels[at],
-            at => &self.more_levels[at - INLINE],
-        };
-        Some((level.object, level.offset))
+        self.levels.last().map(|level| (level.object, level.offset))
     }
 }

@@ -1,6 +1,7 @@
 //! Canonical JSON: RFC 8785 from any serde value, and from JSON text.
 
 mod check;
+mod emit;
 mod key;
 pub(crate) mod number;
 pub(crate) mod pointer;
@@ -16,7 +17,7 @@ use serde::Serialize;
 
 use crate::buf::{Buf, Fixed};
 use crate::error::{Code, Error, Fail};
-use crate::json::ser::Emitter;
+pub(crate) use crate::json::emit::Emitter;
 use crate::json::string::JsonKeys;
 use crate::order::Scratch;
 
@@ -106,19 +107,19 @@ impl Options {
         Options { order, ..self }
     }
 
-    #[inline]
-    pub(crate) fn keys(&self) -> JsonKeys {
-        JsonKeys {
-            utf16: self.order == KeyOrder::Utf16,
-        }
-    }
-
     pub(crate) fn integer_policy(&self) -> Integers {
         self.integers
     }
 
     pub(crate) fn depth_limit(&self) -> usize {
         self.depth_max
+    }
+
+    #[inline]
+    pub(crate) fn keys(&self) -> JsonKeys {
+        JsonKeys {
+            utf16: self.order == KeyOrder::Utf16,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Numbers as ECMAScript prints them (RFC 8785 section 3.2.2.3), and the policies for integers that a double cannot hold.
 
-use crate::buf::Buf;
+use crate::buf::{Buf, Fixed};
 use crate::error::{Code, Fail};
 use crate::json::Integers;
 
@@ -261,7 +261,7 @@ impl<'t> Literal<'t> {
     }
 
     /// Neither fraction nor exponent.
-    fn is_integer_spelled(&self) -> bool {
+    pub(crate) fn is_integer_spelled(&self) -> bool {
         self.int_end == self.text.len()
     }
 
@@ -333,6 +333,21 @@ impl<'t> Literal<'t> {
         })
     }
 
+    /// The literal as an integer that is spelled as one and fits 64 bits, signed or not.
+    pub(crate) fn to_word(self) -> Option<(u128, bool)> {
+        if !self.is_integer_spelled() {
+            return None;
+        }
+        let integer = self.to_integer()?;
+        let magnitude = integer.magnitude()?;
+        let max = if integer.negative {
+            1 << 63
+        } else {
+            u128::from(u64::MAX)
+        };
+        (magnitude <= max).then_some((magnitude, integer.negative))
+    }
+
     /// The decimal exponent as written, held within 2^60 of zero.
     fn power(&self) -> i64 {
         let Some(written) = self.text.get(self.frac_end + 1..) else {
@@ -368,6 +383,16 @@ impl Integer<'_> {
         out.extend(self.int)?;
         out.extend(self.frac)?;
         write_zeros(out, self.zeros as usize)
+    }
+
+    /// Are these the digits that the double prints as? Then reading them as that double loses nothing.
+    pub(crate) fn is_shortest_of(&self, value: f64) -> bool {
+        let mut forms = [[0_u8; 320]; 2];
+        let [ours, printed] = &mut forms;
+        let (mut ours, mut printed) = (Fixed::new(ours), Fixed::new(printed));
+        let written = self.write(&mut ours);
+        let written = written.and_then(|()| write_f64(&mut printed, value, Integers::Exact));
+        written.is_ok() && ours.bytes() == printed.bytes()
     }
 
     /// The absolute value, if it fits.
@@ -448,32 +473,16 @@ fn is_safe(literal: &Literal<'_>) -> bool {
         .is_some_and(|size| size <= SAFE_MAX)
 }
 
-/// Writes a number that serde_json holds as text (its feature arbitrary_precision) as it would without that feature:
-/// what fits 64 bits is an integer, everything else a double.
+/// Writes a number that serde_json holds as text (its feature arbitrary_precision) as it would
+/// without that feature: an integer of up to 64 bits as one, everything else as a double. Wider
+/// integers, of which serde_json alone would drop digits, fall under the policy.
 pub(crate) fn write_foreign<B: Buf>(
     out: &mut B,
     literal: Literal<'_>,
     policy: Integers,
 ) -> Result<(), Fail> {
-    if policy != Integers::Exact {
-        let spelled = literal
-            .is_integer_spelled()
-            .then(|| literal.to_integer())
-            .flatten();
-        let Some((integer, size)) =
-            spelled.and_then(|integer| Some((integer, integer.magnitude()?)))
-        else {
-            return write_f64(out, literal.to_f64()?, policy);
-        };
-        let size_max = if integer.negative {
-            1 << 63
-        } else {
-            u128::from(u64::MAX)
-        };
-        if size > size_max {
-            return write_f64(out, literal.to_f64()?, policy);
-        }
-        return write_wide(out, size, integer.negative, policy);
+    match literal.to_word() {
+        Some((magnitude, negative)) => write_wide(out, magnitude, negative, policy),
+        None => write_literal(out, literal, policy),
     }
-    write_literal(out, literal, policy)
 }

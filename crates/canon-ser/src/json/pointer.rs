@@ -10,14 +10,49 @@ use crate::json::text::{Token, decoded};
 
 enum Level {
     Array(usize),
-    /// The key of the current member, with quotes, once it has been read.
-    Object(Option<(usize, usize)>),
+    Object {
+        /// The key of the current member, with quotes, as far as it has been read.
+        key: Option<(usize, usize)>,
+        /// Its colon has been read.
+        in_value: bool,
+    },
 }
 
-/// The pointer to the value in which `prefix` ends, and where that value starts.
-///
-/// `prefix` must be the start of a well-formed text.
-pub(crate) fn locate(prefix: &[u8]) -> (String, usize) {
+/// Where a prefix of a text ends.
+pub(crate) struct Spot {
+    /// To the value in which it ends, or to the object between whose members it ends.
+    pub(crate) pointer: String,
+    /// Where that value starts, or the member of that object whose colon has not been read.
+    pub(crate) start: usize,
+    /// It ends in front of a member's colon.
+    pub(crate) between_members: bool,
+}
+
+/// Where `prefix`, the start of a well-formed text, ends.
+pub(crate) fn locate(prefix: &[u8]) -> Spot {
+    let (mut levels, start) = walk(prefix);
+    let mut between_members = false;
+    if let Some(Level::Object {
+        key,
+        in_value: false,
+    }) = levels.last_mut()
+    {
+        *key = None;
+        between_members = true;
+    }
+    Spot {
+        pointer: render(&levels, prefix),
+        start,
+        between_members,
+    }
+}
+
+/// The pointer to what was being read or written when `prefix` ended, its key included.
+pub(crate) fn pointer(prefix: &[u8]) -> String {
+    render(&walk(prefix).0, prefix)
+}
+
+fn walk(prefix: &[u8]) -> (Vec<Level>, usize) {
     let mut levels = Vec::new();
     let mut value_start = 0;
     let mut at = 0;
@@ -27,48 +62,62 @@ pub(crate) fn locate(prefix: &[u8]) -> (String, usize) {
         match prefix[start] {
             b'"' => {
                 at = (string_end(prefix, start + 1) + 1).min(prefix.len());
-                if let Some(Level::Object(key @ None)) = levels.last_mut() {
+                if let Some(Level::Object {
+                    key: key @ None, ..
+                }) = levels.last_mut()
+                {
                     *key = Some((start, at));
                 }
+                continue;
             }
             b'[' => levels.push(Level::Array(0)),
-            b'{' => levels.push(Level::Object(None)),
-            b']' | b'}' => drop(levels.pop()),
+            b'{' => levels.push(Level::Object {
+                key: None,
+                in_value: false,
+            }),
+            b']' | b'}' => {
+                levels.pop();
+                continue;
+            }
             b',' => match levels.last_mut() {
                 Some(Level::Array(index)) => *index += 1,
-                Some(Level::Object(key)) => *key = None,
+                Some(Level::Object { key, in_value }) => (*key, *in_value) = (None, false),
                 None => {}
             },
-            b':' => {}
+            b':' => {
+                if let Some(Level::Object { in_value, .. }) = levels.last_mut() {
+                    *in_value = true;
+                }
+            }
             _ => continue,
         }
-        if matches!(prefix[start], b'[' | b'{' | b',' | b':') {
-            value_start = at;
-        }
+        value_start = at;
     }
+    (levels, value_start)
+}
+
+fn render(levels: &[Level], prefix: &[u8]) -> String {
     let mut pointer = String::new();
     for level in levels {
-        match level {
+        match *level {
             Level::Array(index) => {
                 pointer.push('/');
                 push_index(&mut pointer, index);
             }
-            Level::Object(Some((start, end))) => {
+            Level::Object {
+                key: Some((start, end)),
+                ..
+            } => {
                 pointer.push('/');
                 push_key(&mut pointer, &prefix[start..end]);
             }
-            Level::Object(None) => {}
+            Level::Object { key: None, .. } => {}
         }
     }
-    (pointer, value_start)
+    pointer
 }
 
-/// The pointer alone.
-pub(crate) fn pointer(prefix: &[u8]) -> String {
-    locate(prefix).0
-}
-
-fn push_index(pointer: &mut String, index: usize) {
+pub(crate) fn push_index(pointer: &mut String, index: usize) {
     use core::fmt::Write as _;
     write!(pointer, "{index}").expect("a String takes everything");
 }

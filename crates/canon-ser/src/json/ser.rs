@@ -6,103 +6,10 @@ use serde::ser::{self, Serialize};
 
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
+use crate::json::emit::Emitter;
 use crate::json::key::{KeySerializer, WriteEscaped};
-use crate::json::{Options, number, private, string};
-use crate::order::{Members, Scratch};
-
-/// Everything that writing a document needs.
-pub(crate) struct Emitter<'a, B> {
-    pub(crate) out: &'a mut B,
-    pub(crate) scratch: &'a mut Scratch,
-    pub(crate) options: Options,
-    pub(crate) depth: usize,
-}
-
-impl<'a, B: Buf> Emitter<'a, B> {
-    pub(crate) fn new(out: &'a mut B, scratch: &'a mut Scratch, options: Options) -> Self {
-        Emitter {
-            out,
-            scratch,
-            options,
-            depth: 0,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn open(&mut self, bracket: u8) -> Result<(), Fail> {
-        if self.depth >= self.options.depth_max {
-            return Err(Fail::new(Code::Depth));
-        }
-        self.depth += 1;
-        self.out.push(bracket)
-    }
-
-    #[inline]
-    pub(crate) fn close(&mut self, bracket: u8) -> Result<(), Fail> {
-        self.depth -= 1;
-        self.out.push(bracket)
-    }
-
-    #[inline]
-    pub(crate) fn open_object(&mut self) -> Result<Members, Fail> {
-        self.open(b'{')?;
-        Ok(Members::new(self.scratch, self.out.len()))
-    }
-
-    #[inline]
-    pub(crate) fn close_object(&mut self, members: &Members) -> Result<(), Fail> {
-        members.finish(self.options.keys(), self.out, self.scratch)?;
-        self.close(b'}')
-    }
-
-    /// Takes note of the key that was just written as a whole string from `start` on, and writes the colon.
-    #[inline]
-    pub(crate) fn note_key(
-        &mut self,
-        members: &mut Members,
-        start: usize,
-        escaped: bool,
-    ) -> Result<(), Fail> {
-        let key_end = self.out.len() - 1;
-        members.key(
-            self.options.keys(),
-            self.out,
-            self.scratch,
-            start,
-            key_end,
-            escaped,
-        )?;
-        self.out.push(b':')
-    }
-
-    /// Writes the comma between entries and returns where the new one starts.
-    #[inline]
-    pub(crate) fn begin_entry(&mut self, members: &Members) -> Result<usize, Fail> {
-        if members.count() > 0 {
-            self.out.push(b',')?;
-        }
-        Ok(self.out.len())
-    }
-
-    #[inline]
-    fn text_key(&mut self, members: &mut Members, key: &str) -> Result<(), Fail> {
-        let start = self.begin_entry(members)?;
-        let escaped = string::write(self.out, key.as_bytes())?;
-        self.note_key(members, start, escaped)
-    }
-
-    /// `{"Variant":`, which [`Emitter::close`] ends.
-    fn open_variant(&mut self, variant: &'static str) -> Result<(), Fail> {
-        self.open(b'{')?;
-        string::write(self.out, variant.as_bytes())?;
-        self.out.push(b':')
-    }
-
-    #[inline]
-    fn integer(&mut self, value: u64, negative: bool) -> Result<(), Fail> {
-        number::write_integer(self.out, value, negative, self.options.integers)
-    }
-}
+use crate::json::{number, private, string};
+use crate::order::Members;
 
 impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
     type Ok = ();
@@ -430,10 +337,10 @@ impl<B: Buf> Object<'_, '_, B> {
             if !core::mem::take(&mut self.key_waits) {
                 return Err(Fail::new(Code::Misuse));
             }
-            return value.serialize(private::TextSerializer {
-                emitter: self.emitter,
-                token,
-            });
+            let emitter = &mut *self.emitter;
+            return value.serialize(private::OnlyText(|text: &str| {
+                private::write(emitter, token, text)
+            }));
         }
         self.emitter.text_key(&mut self.members, key)?;
         value.serialize(&mut *self.emitter)

@@ -205,7 +205,7 @@ pub(crate) fn string_end(bytes: &[u8], from: usize) -> usize {
     loop {
         at = next_special(bytes, at);
         match bytes.get(at) {
-            Some(b'\\') => at += 2,
+            Some(b'\\') => at = (at + 2).min(bytes.len()),
             _ => return at,
         }
     }
@@ -219,7 +219,8 @@ pub(crate) fn value_end(bytes: &[u8], from: usize) -> usize {
         match bytes[at] {
             b'"' => at = string_end(bytes, at + 1),
             b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'}' | b']' if depth > 0 => depth -= 1,
+            b'}' | b']' => return at,
             b',' if depth == 0 => return at,
             _ => {}
         }

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
+use crate::json::emit::Emitter;
 use crate::json::number::{Literal, write_literal};
-use crate::json::ser::Emitter;
 use crate::json::string::{self, is_special, next_special};
 use crate::order::Members;
 

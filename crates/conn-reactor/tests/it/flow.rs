@@ -84,3 +84,27 @@ fn a_write_to_a_reset_connection_reports_closing_and_closes() {
     });
     assert_eq!(rig.next(), Seen::Closed(token, 1, CloseReason::Reset));
 }
+
+#[test]
+fn drained_tells_of_queues_that_were_above_the_low_mark_and_of_no_others() {
+    let options = Options {
+        write_bytes_max: 100_000,
+        write_low_bytes: 20_000,
+        ..one_shard()
+    };
+    let rig = Rig::start(Behaviour::Sink, options);
+    let (mut client, token) = rig.client_and_token();
+    for (least, expected) in [(1, None), (30_000, Some(Seen::Drained(token)))] {
+        let taken = rig.on_shard(move |_, io| {
+            let mut taken = 0;
+            while io.queued_bytes(token) < least {
+                io.write(token, &[9; 5000]).unwrap();
+                taken += 5000;
+            }
+            taken
+        });
+        client.read_exact(&mut vec![0; taken]).unwrap();
+        assert_eq!(rig.on_shard(move |_, io| io.queued_bytes(token)), 0);
+        assert_eq!(rig.seen_so_far().pop(), expected);
+    }
+}

@@ -87,25 +87,25 @@ fn bytes_behind_an_urgent_byte_are_read_without_another_edge() {
 
 #[test]
 fn a_half_closed_peer_still_gets_everything_queued_for_it() {
-    let options = Options {
-        write_bytes_max: 4 << 20,
-        ..one_shard()
-    };
-    let rig = Rig::start(Behaviour::Echo, options);
+    let rig = Rig::start(Behaviour::Sink, one_shard());
     let (mut client, token) = rig.client_and_token();
-    let sent = Numbers(2).bytes(3 << 20);
-    let mut writer = client.try_clone().unwrap();
-    let mut echo = Vec::new();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            writer.write_all(&sent).unwrap();
-            writer.shutdown(Shutdown::Write).unwrap();
-        });
-        client.read_to_end(&mut echo).unwrap();
+    let piece = Numbers(2).bytes(50_000);
+    let expected = piece.clone();
+    let pieces = rig.on_shard(move |_, io| {
+        let mut pieces = 0;
+        while io.queued_bytes(token) == 0 {
+            io.write(token, &piece).unwrap();
+            pieces += 1;
+        }
+        pieces
     });
-    assert!(echo == sent, "got {} of {} bytes", echo.len(), sent.len());
-    // The client's side has ended, so the shard closes; the client need not.
-    assert_eq!(rig.until_closed(token), CloseReason::PeerClosed);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rig.next(), Seen::PeerFinished(token));
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).unwrap();
+    assert_eq!(got.len(), pieces * expected.len());
+    assert!(got.chunks(expected.len()).all(|chunk| chunk == expected));
+    assert_eq!(rig.next(), Seen::Closed(token, 1, CloseReason::PeerClosed));
 }
 
 #[test]
@@ -150,6 +150,33 @@ fn a_paused_connection_is_not_read_and_resuming_presents_what_was_left() {
     rig.on_shard(move |_, io| io.resume_reading(token));
     assert_eq!(rig.next(), Seen::Data(token, b"one".to_vec()));
     assert_eq!(rig.next(), Seen::Data(token, b"onetwo".to_vec()));
+}
+
+#[test]
+fn a_pause_in_the_middle_of_the_input_holds_at_once() {
+    let rig = Rig::start(
+        Behaviour::Sink,
+        Options {
+            read_buffer_bytes: 4096,
+            ..one_shard()
+        },
+    );
+    let (mut client, token) = rig.client_and_token();
+    rig.on_shard(|probe, _| probe.pause = true);
+    let gate = rig.hold_shard();
+    client.write_all(&[1; 20_000]).unwrap();
+    drop(gate);
+    assert_eq!(rig.next(), Seen::Data(token, vec![1; 4096]));
+    rig.on_shard(|_, _| ());
+    assert_eq!(rig.seen_so_far(), []);
+    rig.on_shard(move |_, io| io.resume_reading(token));
+    let mut rest = 20_000 - 4096;
+    while rest > 0 {
+        let Seen::Data(_, bytes) = rig.next() else {
+            panic!("only data here")
+        };
+        rest -= bytes.len();
+    }
 }
 
 #[test]

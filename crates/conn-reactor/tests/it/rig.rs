@@ -45,6 +45,8 @@ pub(crate) struct Probe {
     pub(crate) opened: u64,
     /// A connection to close at the next input of any.
     pub(crate) victim: Option<Token>,
+    /// Whether the next input of any pauses its connection.
+    pub(crate) pause: bool,
     seen: mpsc::Sender<Seen>,
 }
 
@@ -93,6 +95,9 @@ impl Handler for Probe {
         assert!(!input.is_empty(), "nothing was presented");
         if let Some(victim) = self.victim.take() {
             io.close(victim, CloseReason::Local(1));
+        }
+        if std::mem::take(&mut self.pause) {
+            io.pause_reading(token);
         }
         match self.behaviour {
             Behaviour::Echo => match io.write(token, input) {
@@ -179,6 +184,7 @@ impl Rig {
                 behaviour,
                 opened: 0,
                 victim: None,
+                pause: false,
                 seen: seen_in.clone(),
             })
             .expect("a free port of the loopback");

@@ -18,7 +18,10 @@ pub(crate) struct Counts {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: [const { AtomicU64::new(0) }; Self::BUCKETS], sum: AtomicU64::new(0) }
+        Self {
+            buckets: [const { AtomicU64::new(0) }; Self::BUCKETS],
+            sum: AtomicU64::new(0),
+        }
     }
 }
 
@@ -35,7 +38,11 @@ impl Histogram {
 
     pub(crate) fn counts(&self) -> Counts {
         Counts {
-            buckets: self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect(),
+            buckets: self
+                .buckets
+                .iter()
+                .map(|bucket| bucket.load(Relaxed))
+                .collect(),
             sum: self.sum.load(Relaxed),
         }
     }
@@ -59,7 +66,14 @@ impl Counts {
     pub(crate) fn bounded(&self) -> impl Iterator<Item = (f64, u64)> {
         let last = self.buckets.len().saturating_sub(1);
         self.buckets.iter().enumerate().map(move |(i, count)| {
-            (if i == last { f64::INFINITY } else { 2_f64.powi(i as i32) - 1.0 }, *count)
+            (
+                if i == last {
+                    f64::INFINITY
+                } else {
+                    2_f64.powi(i as i32) - 1.0
+                },
+                *count,
+            )
         })
     }
 
@@ -67,14 +81,23 @@ impl Counts {
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let before = earlier.buckets.iter().chain(std::iter::repeat(&0));
         Self {
-            buckets: self.buckets.iter().zip(before).map(|(now, then)| now - then).collect(),
+            buckets: self
+                .buckets
+                .iter()
+                .zip(before)
+                .map(|(now, then)| now - then)
+                .collect(),
             sum: self.sum - earlier.sum,
         }
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
-        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, count)| *sum += count);
+        self.buckets
+            .resize(self.buckets.len().max(other.buckets.len()), 0);
+        self.buckets
+            .iter_mut()
+            .zip(&other.buckets)
+            .for_each(|(sum, count)| *sum += count);
         self.sum += other.sum;
     }
 
@@ -84,7 +107,12 @@ impl Counts {
         let total = self.total();
         let rank = (total as f64 * quantile).max(1.0);
         let mut below = 0.0;
-        for (i, &count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (i, &count) in self
+            .buckets
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+        {
             let share = (rank - below) / count as f64;
             if share <= 1.0 {
                 let upper = 2_f64.powi(i as i32) - 1.0;
@@ -100,7 +128,10 @@ impl Counts {
 impl From<&idem_store::Histogram> for Counts {
     fn from(histogram: &idem_store::Histogram) -> Self {
         let buckets = histogram.buckets().map(|(_, count)| count).collect();
-        Self { buckets, sum: histogram.sum() }
+        Self {
+            buckets,
+            sum: histogram.sum(),
+        }
     }
 }
 

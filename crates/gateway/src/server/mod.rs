@@ -56,6 +56,9 @@ use registry::Registry;
 use shard::{ShardHandler, ShardMessage, Stray};
 use table::{CommandTable, OpenClaim};
 
+/// How long a stopping gateway waits for its commands to be recorded as open.
+const RECORD_OPEN_MS: u64 = 500;
+
 /// Most repeated results that are being stored at one time; a device repeats the others again.
 const SETTLING_MAX: usize = 1_024;
 
@@ -100,7 +103,9 @@ impl Gateway {
         let store = Store::open(config.data.join("store"), idem_store::Options::new())
             .map_err(io::Error::other)?;
         let (registry, known) = Registry::open(&config.data)?;
-        let http_listener = TcpListener::bind(config.http).await.map_err(|e| named(e, config.http))?;
+        let http_listener = TcpListener::bind(config.http)
+            .await
+            .map_err(|e| named(e, config.http))?;
         let http_addr = http_listener.local_addr()?;
         let options = reactor_options(&config);
         let shared = Arc::new(Shared {
@@ -127,12 +132,21 @@ impl Gateway {
             .build(|_| ShardHandler::<Native>::new(Arc::clone(&shared)))
             .map_err(|e| named(e, listen))?;
         let device_addr = reactor.local_addrs()[0];
-        assert!(shared.shards.set(reactor.senders()).is_ok(), "set once, here");
+        assert!(
+            shared.shards.set(reactor.senders()).is_ok(),
+            "set once, here"
+        );
         let reactor = reactor.run()?;
         tokio::spawn(http::publish(Arc::clone(&shared)));
         let router = http::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(Arc::clone(&shared), http_listener, router));
-        Ok(Self { shared, reactor, http, device_addr, http_addr })
+        Ok(Self {
+            shared,
+            reactor,
+            http,
+            device_addr,
+            http_addr,
+        })
     }
 
     /// Where devices connect.
@@ -164,17 +178,22 @@ impl Gateway {
         let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
         shared.broadcast(|| ShardMessage::StopAccepting);
-        let limit = Duration::from_millis(shared.config.drain_timeout_ms);
-        let total = u32::try_from(shared.config.commands.total_max).unwrap_or(u32::MAX);
-        let all_ended = shared.running.acquire_many(total);
-        if tokio::time::timeout(limit, all_ended).await.is_err() {
-            tracing::warn!(running = shared.commands_running(), "commands are recorded as open");
+        if !shared
+            .all_commands_end(shared.config.drain_timeout_ms)
+            .await
+        {
+            tracing::warn!(
+                running = shared.commands_running(),
+                "commands are recorded as open"
+            );
         }
         shared.drain.send_replace(Phase::Stopping);
+        // Recording takes a batch of the store at most.
+        shared.all_commands_end(RECORD_OPEN_MS).await;
+        self.http.await.map_err(io::Error::other)?;
         shared.broadcast(|| ShardMessage::Stop);
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
-        self.http.await.map_err(io::Error::other)?;
         joined.map_err(io::Error::other)??;
         shared.registry.close();
         shared.store.flush().await.map_err(io::Error::other)
@@ -183,13 +202,20 @@ impl Gateway {
 
 /// Says which address an error belongs to, and what to do.
 fn named(error: io::Error, addr: SocketAddr) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}; choose another address"))
+    io::Error::new(
+        error.kind(),
+        format!("cannot listen on {addr}: {error}; choose another address"),
+    )
 }
 
 fn reactor_options(config: &Config) -> conn_reactor::Options {
     let defaults = conn_reactor::Options::default();
     conn_reactor::Options {
-        shards: if config.shards == 0 { defaults.shards } else { config.shards },
+        shards: if config.shards == 0 {
+            defaults.shards
+        } else {
+            config.shards
+        },
         connections_max: config.devices.connections_max,
         // One frame may be incomplete.
         carry_bytes_max: BODY_BYTES_MAX + 8,
@@ -207,7 +233,9 @@ impl Shared {
 
     /// Milliseconds since 1970, for the store's leases and retentions.
     pub(crate) fn unix_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -222,7 +250,10 @@ impl Shared {
     }
 
     pub(crate) fn commands_running(&self) -> usize {
-        self.config.commands.total_max.saturating_sub(self.running.available_permits())
+        self.config
+            .commands
+            .total_max
+            .saturating_sub(self.running.available_permits())
     }
 
     pub(crate) fn mailboxes(&self) -> &[Sender<ShardMessage>] {
@@ -233,6 +264,15 @@ impl Shared {
     pub(crate) fn send(&self, shard: usize, message: ShardMessage) -> Result<(), NotTaken> {
         let mailbox = self.mailboxes().get(shard).ok_or(NotTaken)?;
         mailbox.try_send(message).map_err(|_| NotTaken)
+    }
+
+    /// Waits until no command runs; `false` when some still do after `limit_ms`.
+    async fn all_commands_end(&self, limit_ms: u64) -> bool {
+        let total = u32::try_from(self.config.commands.total_max).unwrap_or(u32::MAX);
+        let limit = Duration::from_millis(limit_ms);
+        tokio::time::timeout(limit, self.running.acquire_many(total))
+            .await
+            .is_ok()
     }
 
     fn broadcast(&self, message: impl Fn() -> ShardMessage) {
@@ -246,7 +286,9 @@ impl Shared {
     /// Stores a result that nobody waits for, off the shard's thread.
     pub(crate) fn settle(self: &Arc<Self>, stray: Stray) {
         let Ok(place) = Arc::clone(&self.settling).try_acquire_owned() else {
-            return self.table.leave_unresolved(stray.id, stray.device.id(), stray.claim);
+            return self
+                .table
+                .leave_unresolved(stray.id, stray.device.id(), stray.claim);
         };
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
@@ -274,7 +316,10 @@ impl Shared {
                 self.directory.remember(device);
                 self.registry.remember(device);
             }
-            let open = OpenClaim { key: claim.key.clone(), fingerprint: claim.fingerprint };
+            let open = OpenClaim {
+                key: claim.key.clone(),
+                fingerprint: claim.fingerprint,
+            };
             self.table.leave_unresolved(memo.id, device, open);
         }
     }

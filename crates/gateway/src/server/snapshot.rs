@@ -53,7 +53,11 @@ impl Snapshot {
             command_us: shared.counters.command_us.counts(),
             commands: shared.counters.command_ends().collect(),
             rejections: shared.counters.rejections().collect(),
-            mailboxes: shared.mailboxes().iter().map(conn_reactor::Sender::queued).collect(),
+            mailboxes: shared
+                .mailboxes()
+                .iter()
+                .map(conn_reactor::Sender::queued)
+                .collect(),
             store: shared.store.stats(),
             ..Self::default()
         };
@@ -81,7 +85,10 @@ impl Snapshot {
     }
 
     fn count(&self, wanted: CommandEnd) -> u64 {
-        self.commands.iter().find(|(end, ..)| *end == wanted).map_or(0, |(.., count)| *count)
+        self.commands
+            .iter()
+            .find(|(end, ..)| *end == wanted)
+            .map_or(0, |(.., count)| *count)
     }
 }
 
@@ -91,13 +98,19 @@ async fn reports(shared: &Shared) -> Vec<Stats> {
         .iter()
         .map(|mailbox| {
             let (sender, receiver) = oneshot::channel();
-            mailbox.try_send(ShardMessage::Report(sender)).is_ok().then_some(receiver)
+            mailbox
+                .try_send(ShardMessage::Report(sender))
+                .is_ok()
+                .then_some(receiver)
         })
         .collect();
     let mut reports = Vec::with_capacity(asked.len());
     for (index, receiver) in asked.into_iter().enumerate() {
         let fresh = match receiver {
-            Some(receiver) => timeout(REPORT_TIMEOUT, receiver).await.ok().and_then(Result::ok),
+            Some(receiver) => timeout(REPORT_TIMEOUT, receiver)
+                .await
+                .ok()
+                .and_then(Result::ok),
             None => None,
         };
         let mut last = shared.reports[index].lock();
@@ -183,7 +196,10 @@ struct Store {
 impl Quantiles {
     fn of(counts: &Counts, scale: f64) -> Self {
         let quantile = |q| counts.quantile(q).map(|value| value * scale);
-        Self { p50: quantile(0.5), p99: quantile(0.99) }
+        Self {
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+        }
     }
 }
 
@@ -196,8 +212,13 @@ impl Tick {
         elapsed: Duration,
     ) -> Self {
         let per_s = |now: u64, before: u64| (now - before.min(now)) as f64 / elapsed.as_secs_f64();
-        let commands =
-            |snapshot: &Snapshot| snapshot.commands.iter().map(|(.., count)| count).sum::<u64>();
+        let commands = |snapshot: &Snapshot| {
+            snapshot
+                .commands
+                .iter()
+                .map(|(.., count)| count)
+                .sum::<u64>()
+        };
         let (known, online) = (shared.directory.known(), shared.directory.online());
         let gone = shared.directory.gone();
         let batches = now.store.batches - before.store.batches.min(now.store.batches);
@@ -250,7 +271,10 @@ impl Tick {
                 segments: now.store.segments,
                 bytes: now.store.segment_bytes,
                 syncs_per_s: per_s(now.store.syncs, before.store.syncs),
-                batch_mean: mean(now.store.batch_records.sum(), before.store.batch_records.sum()),
+                batch_mean: mean(
+                    now.store.batch_records.sum(),
+                    before.store.batch_records.sum(),
+                ),
                 sync_us_mean: mean(now.store.sync_us.sum(), before.store.sync_us.sum()),
                 poisoned: now.store.poisoned,
             },

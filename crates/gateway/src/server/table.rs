@@ -81,14 +81,20 @@ impl CommandTable {
     /// A task will wait for `id`. It replaces an unresolved claim.
     pub(crate) fn wait(&self, id: CommandId, device: &Device) -> oneshot::Receiver<Reply> {
         let (sender, receiver) = oneshot::channel();
-        let entry = Entry { device: device.id().into(), state: State::Waiting(sender) };
+        let entry = Entry {
+            device: device.id().into(),
+            state: State::Waiting(sender),
+        };
         self.bucket(id).lock().insert(id, entry);
         receiver
     }
 
     /// The claim behind `id` has no task any more, but may have an effect.
     pub(crate) fn leave_unresolved(&self, id: CommandId, device: &str, claim: OpenClaim) {
-        let entry = Entry { device: device.into(), state: State::Unresolved(claim) };
+        let entry = Entry {
+            device: device.into(),
+            state: State::Unresolved(claim),
+        };
         self.bucket(id).lock().insert(id, entry);
     }
 
@@ -106,14 +112,19 @@ impl CommandTable {
         body: &[u8],
     ) -> Delivery {
         let mut bucket = self.bucket(id).lock();
-        let Some(entry) = bucket.get_mut(&id) else { return Delivery::Unknown };
+        let Some(entry) = bucket.get_mut(&id) else {
+            return Delivery::Unknown;
+        };
         if *entry.device != *device.id() {
             return Delivery::Foreign;
         }
         match std::mem::replace(&mut entry.state, State::Settling) {
             State::Waiting(waiter) => {
                 // A task that stopped listening in this very moment settles the claim itself.
-                drop(waiter.send(Reply::Result { status, body: body.to_vec() }));
+                drop(waiter.send(Reply::Result {
+                    status,
+                    body: body.to_vec(),
+                }));
                 Delivery::Delivered
             }
             State::Settling => Delivery::Settling,
@@ -124,10 +135,13 @@ impl CommandTable {
     /// `id` could not be sent.
     pub(crate) fn not_sent(&self, id: CommandId, why: NotSent) {
         let mut bucket = self.bucket(id).lock();
-        if let Some(entry) = bucket.get_mut(&id) {
-            if let State::Waiting(waiter) = std::mem::replace(&mut entry.state, State::Settling) {
-                drop(waiter.send(Reply::NotSent(why)));
-            }
+        let Some(entry) = bucket.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(&mut entry.state, State::Settling) {
+            State::Waiting(waiter) => drop(waiter.send(Reply::NotSent(why))),
+            // Its task has left the claim open meanwhile, or has the result already.
+            other => entry.state = other,
         }
     }
 

@@ -62,7 +62,6 @@ fn installed_playwright() -> Option<PathBuf> {
 }
 
 /// Says why on stdout, and in the file where the test runner collects such reasons.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn skip(reason: &str) {
     println!("SKIP: {reason}");
     if let Some(log) = given("MAINSTAY_SKIP_LOG") {

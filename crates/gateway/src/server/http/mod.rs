@@ -37,7 +37,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/devices/{id}/commands", post(commands::submit))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check_host))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&shared),
+            guard::check_host,
+        ))
         .with_state(shared)
 }
 
@@ -53,7 +56,12 @@ async fn readyz(
 
 async fn not_found() -> Problem {
     let detail = "see /v1/devices, /metrics, /healthz, /readyz and the dashboard at /";
-    Problem::new(StatusCode::NOT_FOUND, "no-such-page", "There is nothing here", detail)
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-page",
+        "There is nothing here",
+        detail,
+    )
 }
 
 async fn method_not_allowed() -> Problem {
