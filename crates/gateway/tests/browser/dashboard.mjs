@@ -144,6 +144,8 @@ async function numbersMove(page, gateway) {
   await until(`${DEMO} devices online again`, async () => (await online()) === DEMO);
   await until(`${EXTRA} devices offline`, async () => (await text(page, 'devices-offline')) === String(EXTRA));
   await until('rows say offline', async () => (await page.locator('#device-rows [data-state=offline]').count()) >= 20);
+  const cells = await page.locator('#device-rows tr').first().locator('td').allInnerTexts();
+  assert.deepEqual(cells.slice(3), ['–', '–', '–']);
   checked('the swarm went: the count fell and its rows are offline');
 }
 

@@ -153,9 +153,11 @@ function fill(row, device) {
   row.state.dataset.state = device.state;
   const ago = as.ago(device.last_beat_ms_ago);
   row.beat.textContent = Number.isFinite(device.last_beat_ms_ago) ? `${ago} ago` : ago;
-  row.rtt.textContent = as.wholeMs(device.rtt_ms);
-  row.load.textContent = as.percent(device.load_percent);
-  row.bar.hidden = !Number.isFinite(device.load_percent);
-  row.bar.style.setProperty('--load', `${Math.min(Math.max(device.load_percent ?? 0, 0), 100)}%`);
-  row.phi.textContent = as.phi(device.phi);
+  // What an absent device said last is no news of it.
+  const { rtt_ms, load_percent, phi } = device.state === 'online' ? device : {};
+  row.rtt.textContent = as.wholeMs(rtt_ms);
+  row.load.textContent = as.percent(load_percent);
+  row.bar.hidden = !Number.isFinite(load_percent);
+  row.bar.style.setProperty('--load', `${Math.min(Math.max(load_percent ?? 0, 0), 100)}%`);
+  row.phi.textContent = as.phi(phi);
 }
