@@ -59,6 +59,9 @@ use table::{CommandTable, OpenClaim};
 /// Most repeated results that are being stored at one time; a device repeats the others again.
 const SETTLING_MAX: usize = 1_024;
 
+/// How long the last answers may take when everything else has stopped.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A running gateway. Dropping it without [`drain`](Gateway::drain) leaves its threads running.
 pub struct Gateway {
     shared: Arc<Shared>,
@@ -165,13 +168,20 @@ impl Gateway {
         shared.drain.send_replace(Phase::Draining);
         shared.broadcast(|| ShardMessage::StopAccepting);
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
-        let total = u32::try_from(shared.config.commands.total_max).unwrap_or(u32::MAX);
-        let all_ended = shared.running.acquire_many(total);
-        if tokio::time::timeout(limit, all_ended).await.is_err() {
+        if !shared.commands_end(limit).await {
             tracing::warn!(running = shared.commands_running(), "commands are recorded as open");
         }
         shared.drain.send_replace(Phase::Stopping);
-        shared.broadcast(|| ShardMessage::Stop);
+        // Each command notes in the store how far it came, and its caller is told.
+        if !shared.commands_end(LAST_WORDS).await {
+            tracing::warn!(running = shared.commands_running(), "the store is slow");
+        }
+        for mailbox in shared.mailboxes() {
+            if mailbox.try_send(ShardMessage::Stop).is_err() {
+                // Full: end without a goodbye. Stopped: it has ended.
+                mailbox.stop();
+            }
+        }
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
         self.http.await.map_err(io::Error::other)?;
@@ -188,9 +198,10 @@ fn named(error: io::Error, addr: SocketAddr) -> io::Error {
 
 fn reactor_options(config: &Config) -> conn_reactor::Options {
     let defaults = conn_reactor::Options::default();
+    let shards = if config.shards == 0 { defaults.shards } else { config.shards };
     conn_reactor::Options {
-        shards: if config.shards == 0 { defaults.shards } else { config.shards },
-        connections_max: config.devices.connections_max,
+        shards,
+        connections_max: config.devices.connections_max.div_ceil(shards),
         // One frame may be incomplete.
         carry_bytes_max: BODY_BYTES_MAX + 8,
         write_bytes_max: config.devices.write_bytes_max,
@@ -225,6 +236,12 @@ impl Shared {
         self.config.commands.total_max.saturating_sub(self.running.available_permits())
     }
 
+    /// Waits until no command runs or waits; `false` when some still do after `limit`.
+    async fn commands_end(&self, limit: Duration) -> bool {
+        let total = u32::try_from(self.config.commands.total_max).unwrap_or(u32::MAX);
+        tokio::time::timeout(limit, self.running.acquire_many(total)).await.is_ok()
+    }
+
     pub(crate) fn mailboxes(&self) -> &[Sender<ShardMessage>] {
         self.shards.get().map_or(&[], Vec::as_slice)
     }
@@ -246,7 +263,7 @@ impl Shared {
     /// Stores a result that nobody waits for, off the shard's thread.
     pub(crate) fn settle(self: &Arc<Self>, stray: Stray) {
         let Ok(place) = Arc::clone(&self.settling).try_acquire_owned() else {
-            return self.table.leave_unresolved(stray.id, stray.device.id(), stray.claim);
+            return self.table.unsettle(stray.id, stray.claim);
         };
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {

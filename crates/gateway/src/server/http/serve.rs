@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Shared;
+use crate::server::LAST_WORDS;
 use crate::server::drain::{Phase, until};
 
 /// A client that takes no bytes of its answer for so long is cut off by the kernel.
@@ -21,17 +22,20 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long to leave the listener alone when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the gateway stops. Requests that are under way when it drains are finished.
+/// Serves until the gateway stops. Requests that are under way when it drains are finished, unless
+/// their clients take longer than [`LAST_WORDS`] after everything else has stopped.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(shared.config.http_limits.connections_max));
     let mut phases = shared.drain.subscribe();
     let mut stopping = shared.drain.subscribe();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let place = place.expect("nobody closes the semaphore");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = until(&mut stopping, |phase| phase == Phase::Stopping) => return,
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place.expect("nobody closes the semaphore"), listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = until(&mut stopping, |phase| phase == Phase::Stopping) => break,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -46,10 +50,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
                 let pause = tokio::time::sleep(ACCEPT_PAUSE);
                 tokio::select! {
                     () = pause => {}
-                    () = until(&mut phases, |phase| phase == Phase::Stopping) => return,
+                    () = until(&mut phases, |phase| phase == Phase::Stopping) => break,
                 }
             }
         }
+    }
+    drop(listener);
+    let all = u32::try_from(shared.config.http_limits.connections_max).unwrap_or(u32::MAX);
+    if tokio::time::timeout(LAST_WORDS, places.acquire_many(all)).await.is_err() {
+        tracing::debug!("some HTTP clients did not take their answer");
     }
 }
 
