@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use crate::buf::Buf;
 use crate::cbor::head::{self, TEXT, write_head};
 use crate::error::{Code, Fail};
-use crate::order::{Entry, KeyRules, Members, Scratch, common_prefix, leading_eight};
+use crate::order::{KeyRules, Members, Scratch, common_prefix};
 
 /// Map keys in bytewise lexicographic order of their encodings.
 #[derive(Clone, Copy, Debug)]
@@ -22,15 +22,15 @@ impl KeyRules for CborKeys {
     }
 
     #[inline]
-    fn rank(self, key: &[u8]) -> u64 {
-        leading_eight(key)
+    fn rank(self, leading_eight: u64) -> u64 {
+        leading_eight
     }
 
-    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(Entry)) {
+    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(usize, usize)) {
         let mut start = from;
         while start < bytes.len() {
             let key_end = head::item_end(bytes, start);
-            found(Entry { start, key_end });
+            found(start, key_end);
             start = head::item_end(bytes, key_end);
         }
     }

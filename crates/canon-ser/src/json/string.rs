@@ -4,7 +4,7 @@ use core::cmp::Ordering;
 
 use crate::buf::Buf;
 use crate::error::Fail;
-use crate::order::{Entry, KeyRules, common_prefix, leading_eight};
+use crate::order::{KeyRules, common_prefix};
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -122,19 +122,18 @@ impl KeyRules for JsonKeys {
     }
 
     #[inline]
-    fn rank(self, key: &[u8]) -> u64 {
-        let rank = leading_eight(key);
-        if rank & HIGH == 0 || !self.utf16 {
-            return rank;
+    fn rank(self, leading_eight: u64) -> u64 {
+        if leading_eight & HIGH == 0 || !self.utf16 {
+            return leading_eight;
         }
-        u64::from_be_bytes(rank.to_be_bytes().map(|byte| self.weight(byte)))
+        u64::from_be_bytes(leading_eight.to_be_bytes().map(|byte| self.weight(byte)))
     }
 
-    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(Entry)) {
+    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(usize, usize)) {
         let mut start = from;
         while start < bytes.len() {
             let key_end = string_end(bytes, start + 1);
-            found(Entry { start, key_end });
+            found(start, key_end);
             start = value_end(bytes, key_end + 2) + 1;
         }
     }

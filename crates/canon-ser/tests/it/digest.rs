@@ -58,7 +58,10 @@ fn golden_bytes_never_change() {
     assert_eq!(sha256, digest::sha256_bytes(&jcs));
     let blake3 = digest::blake3_text(text, canon_ser::json::Options::new()).unwrap();
     assert_eq!(blake3, digest::blake3_bytes(&jcs));
-    assert_eq!(hex(&blake3), "f1375a86734325239d3a25c3ad637dcb00a4bf3bf8aa71876490b8229e77cb31");
+    assert_eq!(
+        hex(&blake3),
+        "f1375a86734325239d3a25c3ad637dcb00a4bf3bf8aa71876490b8229e77cb31"
+    );
 }
 
 #[test]
