@@ -11,6 +11,10 @@ use crate::order::{Entry, INLINE, KeyRules, Members, Scratch, common_prefix, lea
 /// (in an output that grows) through the scratch.
 const TAIL_MAX: usize = 4096;
 
+/// Larger containers of few entries are rotated in place while that touches each byte about this often at most: it is
+/// cheaper than memory that has never been touched.
+const ROTATIONS_MAX: usize = 4;
+
 /// Sorts the entries of a container that ends where `out` ends; fails on equal keys.
 #[inline(never)]
 pub(crate) fn rearrange<B: Buf, K: KeyRules>(
@@ -170,7 +174,7 @@ fn permute<B: Buf, K: KeyRules>(
         out.truncate(end);
         return Ok(());
     }
-    if !B::GROWS && count <= INLINE {
+    if count <= INLINE {
         let range = |index: u32| {
             let Range { start, end: stop } = range(scratch, index);
             start..if index == last {
@@ -179,14 +183,15 @@ fn permute<B: Buf, K: KeyRules>(
                 stop - separator
             }
         };
-        rotate(
-            out.bytes_mut(),
-            (placed..count).map(nth),
+        let moves = Moves {
+            order: (placed..count).map(nth),
             range,
-            from,
             separator,
-        );
-        return Ok(());
+        };
+        if !B::GROWS || moves.cost() <= size.saturating_mul(ROTATIONS_MAX) {
+            moves.rotate(out.bytes_mut(), from);
+            return Ok(());
+        }
     }
     let mut gathered = core::mem::take(&mut scratch.bytes);
     gathered.clear();
@@ -202,26 +207,51 @@ fn permute<B: Buf, K: KeyRules>(
     Ok(())
 }
 
-/// The same for a few entries in a full fixed buffer: moves each to its place by rotation, with no memory beside it.
-fn rotate(
-    bytes: &mut [u8],
-    order: impl Iterator<Item = u32> + Clone,
-    range: impl Fn(u32) -> Range<usize>,
-    mut place: usize,
+/// Moving a few entries in place: each to its place by rotation, with no memory beside it.
+struct Moves<O, R> {
+    /// The indices of the entries that move, in order.
+    order: O,
+    /// Where an entry stands, without a separator.
+    range: R,
     separator: usize,
-) {
-    for (nth, index) in order.clone().enumerate() {
-        let entry = range(index);
-        // Entries that stood before this one and are not yet placed still stand between `place` and this one.
-        let between = order.clone().skip(nth + 1).filter(|&later| later < index);
-        let shift: usize = between.map(|later| range(later).len() + separator).sum();
-        let end = place + shift + entry.len();
-        bytes[place..end].rotate_right(entry.len());
-        place += entry.len();
-        if shift > 0 {
-            // "a,b,C" is now "Ca,b,": the separator moves from the end to behind C.
-            bytes[place..end].rotate_right(separator);
+}
+
+impl<O: Iterator<Item = u32> + Clone, R: Fn(u32) -> Range<usize>> Moves<O, R> {
+    /// The entries in order, each with the bytes of those that stood before it and are placed after it: at its turn
+    /// they are what stands between its place and itself.
+    fn steps(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        self.order.clone().enumerate().map(|(nth, index)| {
+            let between = self
+                .order
+                .clone()
+                .skip(nth + 1)
+                .filter(|&later| later < index);
+            let shift = between
+                .map(|later| (self.range)(later).len() + self.separator)
+                .sum();
+            ((self.range)(index), shift)
+        })
+    }
+
+    /// Bytes that the rotations touch.
+    fn cost(&self) -> usize {
+        let touched =
+            |(entry, shift): (Range<usize>, usize)| if shift > 0 { entry.len() + shift } else { 0 };
+        self.steps().map(touched).fold(0, usize::saturating_add)
+    }
+
+    fn rotate(&self, bytes: &mut [u8], mut place: usize) {
+        for (entry, shift) in self.steps() {
+            let end = place + shift + entry.len();
+            if shift > 0 {
+                bytes[place..end].rotate_right(entry.len());
+            }
+            place += entry.len();
+            if shift > 0 {
+                // "a,b,C" is now "Ca,b,": the separator moves from the end to behind C.
+                bytes[place..end].rotate_right(self.separator);
+            }
+            place += self.separator;
         }
-        place += separator;
     }
 }
