@@ -348,7 +348,7 @@ fn key_bytes(key: String, is_hex: bool) -> Result<Vec<u8>, String> {
         return Ok(key.into_bytes());
     }
     let wrong = || "a hexadecimal key is an even number of digits 0-9 a-f".to_owned();
-    if !key.is_ascii() || key.len() % 2 != 0 {
+    if !key.is_ascii() || !key.len().is_multiple_of(2) {
         return Err(wrong());
     }
     (0..key.len())
