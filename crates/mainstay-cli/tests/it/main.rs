@@ -3,6 +3,7 @@
 
 mod canon;
 mod config;
+mod dashboard;
 mod doctor;
 mod store;
 #[cfg(all(feature = "trace", target_os = "linux"))]
