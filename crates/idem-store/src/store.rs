@@ -93,7 +93,7 @@ impl Store {
             return Err(Error::damaged(*segment, offset, damage.reason));
         }
         let shared = Arc::new(assemble(vfs, options, found)?);
-        *shared.lock.lock() = Some(lock);
+        *shared.directory.lock() = Some(lock);
         shared.announce(Kind::Opened)?;
         Ok(Self {
             handle: Arc::new(Handle {
@@ -253,14 +253,17 @@ impl fmt::Debug for Store {
 impl Handle {
     fn stop(&self) -> Result<(), Error> {
         let mut thread = self.thread.lock();
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         let first = !state.closed;
         state.closed = true;
         state.stopping = true;
         self.shared.work.notify_one();
         drop(state);
-        if let Some(thread) = thread.take() {
-            // It cannot have panicked short of a bug, which the log has then.
+        // A waker may run on the flush thread and drop the last handle there.
+        let is_other =
+            |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
+        if let Some(thread) = thread.take().filter(is_other) {
+            // If it panicked it has poisoned the store, which is reported below.
             let _ = thread.join();
         }
         let result = if first {
@@ -268,7 +271,7 @@ impl Handle {
         } else {
             Ok(())
         };
-        self.shared.lock.lock().take();
+        self.shared.directory.lock().take();
         result
     }
 }
@@ -285,7 +288,7 @@ impl Shared {
     fn announce(&self, kind: Kind) -> Result<(), Error> {
         self.flush_once();
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if let Some(poison) = &state.poison {
                 return Err(poison.clone());
             }
@@ -368,6 +371,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         spare_retry_at: None,
         waits: Default::default(),
         wait_number: 0,
+        settling: Vec::new(),
         now_ms: 0,
     };
     Ok(Shared {
@@ -376,7 +380,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         state: Mutex::new(state),
         work: Condvar::new(),
         writer: Mutex::new(writer),
-        lock: Mutex::new(None),
+        directory: Mutex::new(None),
     })
 }
 

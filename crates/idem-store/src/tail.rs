@@ -261,6 +261,11 @@ impl Tail {
         }
     }
 
+    /// The event of the batch that is being written.
+    pub(crate) fn flushing(&self) -> Option<Arc<Event>> {
+        self.flushing.as_ref().map(|(_, event)| Arc::clone(event))
+    }
+
     /// The open batch will never be written: hands out the event that must fail.
     pub(crate) fn abandon(&mut self) -> Arc<Event> {
         self.chunks.clear();

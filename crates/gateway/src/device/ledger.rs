@@ -20,7 +20,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The command was executed; `body` is JSON and becomes the HTTP answer.
+    /// The command was executed; `body` is JSON of at most 64 KiB and becomes the HTTP answer.
     #[must_use]
     pub fn json(body: impl Into<Vec<u8>>) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Answer {
         }
     }
 
-    /// The command was executed; `body` is bytes of the device's own kind.
+    /// The command was executed; `body` is at most 64 KiB of the device's own kind.
     #[must_use]
     pub fn opaque(body: impl Into<Vec<u8>>) -> Self {
         Self {

@@ -18,6 +18,10 @@ use crate::proto::{
 /// Every so many beats a device repeats the results that the gateway has not acknowledged.
 const REPEAT_BEATS: u32 = 4;
 
+/// A gateway that has not answered HELLO by then is given up; its own probe of an older connection
+/// takes a second or so.
+const WELCOME_WITHIN_MS: u64 = 10_000;
+
 /// One device: what it says, what it remembers, and its connection.
 pub(crate) struct Member {
     device: Arc<str>,
@@ -65,6 +69,8 @@ pub(crate) enum CrewMessage {
 #[derive(Clone, Copy)]
 pub(crate) enum Alarm {
     Connect(usize),
+    /// The gateway has to have said something.
+    Welcome(usize),
     Beat(usize),
 }
 
@@ -116,7 +122,7 @@ impl Members {
     }
 
     fn set_alarm(&mut self, io: &mut MembersIo, alarm: Alarm, delay_ms: u64) {
-        let (Alarm::Connect(index) | Alarm::Beat(index)) = alarm;
+        let (Alarm::Connect(index) | Alarm::Welcome(index) | Alarm::Beat(index)) = alarm;
         let timer = io.set_timer(io.deadline_after(delay_ms), alarm);
         if let Some(old) = self.members[index].timer.replace(timer) {
             io.cancel_timer(old);
@@ -375,6 +381,7 @@ impl Handler for Members {
         member.connection = Some(token);
         member.session.greet(&mut self.out);
         self.flush(io, index);
+        self.set_alarm(io, Alarm::Welcome(index), WELCOME_WITHIN_MS);
         Some(index)
     }
 
@@ -438,6 +445,12 @@ impl Handler for Members {
             Alarm::Connect(index) => {
                 self.members[index].timer = None;
                 self.connect(io, index);
+            }
+            Alarm::Welcome(index) => {
+                self.members[index].timer = None;
+                if let Some(token) = self.members[index].connection {
+                    io.close(token, CloseReason::TimedOut);
+                }
             }
             Alarm::Beat(index) => {
                 self.members[index].timer = None;

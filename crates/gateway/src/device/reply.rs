@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::ledger::Answer;
 use super::member::CrewMessage;
-use crate::proto::CommandId;
+use crate::proto::{CommandId, PAYLOAD_BYTES_MAX};
 
 /// A command to execute, once.
 #[derive(Debug, Clone)]
@@ -69,8 +69,14 @@ impl Reply {
         }
     }
 
-    /// Answers from any thread.
+    /// Answers from any thread. An answer of more than 64 KiB cannot be sent: the caller then hears
+    /// that the command is in doubt.
     pub fn answer(mut self, answer: Answer) {
+        if answer.body.len() > PAYLOAD_BYTES_MAX {
+            let bytes = answer.body.len();
+            tracing::error!(id = %self.id, bytes, "an answer is larger than {PAYLOAD_BYTES_MAX} bytes");
+            return self.send(Answer::interrupted());
+        }
         self.send(answer);
     }
 

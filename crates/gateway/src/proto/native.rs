@@ -6,8 +6,8 @@ use heartbeat_codec::frame::{self, Decoded};
 
 use super::{
     BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, FromDevice, FrontDoor,
-    GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PREFACE, ResultStatus, SessionToken, Step,
-    ToDevice, VERSION, Violation, Welcome,
+    GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX, PREFACE, ResultStatus,
+    SessionToken, Step, ToDevice, VERSION, Violation, Welcome,
 };
 
 /// The frame kinds, first byte of each frame.
@@ -147,7 +147,7 @@ fn decode_from_device(frame_kind: u8, body: &[u8]) -> Result<FromDevice<'_>, Vio
                 ErrorCode::Malformed,
                 "RESULT has an unknown status",
             ))?,
-            body: fields.rest(),
+            body: fields.payload()?,
         }),
         kind::GOAWAY => decode_goaway(fields).map(FromDevice::GoAway),
         _ => Err(Violation::new(
@@ -187,7 +187,7 @@ pub fn decode_to_device(input: &[u8]) -> Result<Option<(usize, ToDevice<'_>)>, V
         kind::COMMAND => ToDevice::Command {
             id: CommandId(fields.array()?),
             timeout_ms: fields.u32()?,
-            payload: fields.rest(),
+            payload: fields.payload()?,
         },
         kind::RESULT_ACK => ToDevice::ResultAck {
             id: CommandId(fields.array()?),
@@ -350,6 +350,17 @@ impl<'a> Fields<'a> {
 
     fn u32(&mut self) -> Result<u32, Violation> {
         self.array().map(u32::from_le_bytes)
+    }
+
+    fn payload(&mut self) -> Result<&'a [u8], Violation> {
+        let payload = self.rest();
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Violation::new(
+                ErrorCode::TooLarge,
+                "a payload has at most 65,536 bytes",
+            ));
+        }
+        Ok(payload)
     }
 
     fn rest(&mut self) -> &'a [u8] {

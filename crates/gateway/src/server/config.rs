@@ -40,7 +40,8 @@ pub struct Config {
 pub struct DeviceLimits {
     /// Most devices that are remembered; beyond it the longest offline one is forgotten.
     pub known_max: usize,
-    /// Most device connections at one time.
+    /// Most device connections at one time, shared out evenly among the shards; more wait in the
+    /// listeners' backlogs.
     pub connections_max: usize,
     /// The beat interval of a device that asks for none.
     pub interval_ms: u32,

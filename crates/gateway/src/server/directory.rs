@@ -163,28 +163,38 @@ impl Directory {
 
     /// Makes the knocking connection the device's session, if nothing speaks against it.
     pub(crate) fn admit(&self, knock: &Knock<'_>, mut forget: impl FnMut(Box<str>)) -> Admission {
+        loop {
+            if let Some(admission) = self.try_admit(knock, &mut forget) {
+                return admission;
+            }
+            // Another shard is about to take the forgotten device out.
+            std::thread::yield_now();
+        }
+    }
+
+    /// `None` when the device was forgotten in this very moment.
+    fn try_admit(&self, knock: &Knock<'_>, forget: &mut impl FnMut(Box<str>)) -> Option<Admission> {
         let (device, first_time) = match self.get(knock.id) {
             Some(device) => (device, false),
             None => match self.make_room() {
                 Ok(forgotten) => {
-                    forgotten.into_iter().for_each(&mut forget);
+                    forgotten.into_iter().for_each(&mut *forget);
                     (self.insert(knock.id), true)
                 }
-                Err(NoRoom) => return Admission::Full,
+                Err(NoRoom) => return Some(Admission::Full),
             },
         };
         let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
         let mut route = device.route.lock();
         if route.forgotten {
-            drop(route);
-            return self.admit(knock, forget);
+            return None;
         }
         let mut replaced = None;
         if route.presence == Presence::Online {
             let holder = route.session;
             let resumes = knock.resume == Some(holder.secret);
             if !resumes && knock.displace != Some(holder.epoch) {
-                return Admission::InUse { holder };
+                return Some(Admission::InUse { holder });
             }
             replaced = Some(holder);
         } else {
@@ -201,12 +211,12 @@ impl Directory {
         };
         route.wake();
         drop(route);
-        Admission::Accepted {
+        Some(Admission::Accepted {
             device,
             epoch,
             replaced,
             first_time,
-        }
+        })
     }
 
     /// The session `epoch` of `device` ended. A later session is not touched.

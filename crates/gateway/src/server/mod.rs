@@ -56,11 +56,11 @@ use registry::Registry;
 use shard::{ShardHandler, ShardMessage, Stray};
 use table::{CommandTable, OpenClaim};
 
-/// How long a stopping gateway waits for its commands to be recorded as open.
-const RECORD_OPEN_MS: u64 = 500;
-
 /// Most repeated results that are being stored at one time; a device repeats the others again.
 const SETTLING_MAX: usize = 1_024;
+
+/// How long the last answers may take when everything else has stopped.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A running gateway. Dropping it without [`drain`](Gateway::drain) leaves its threads running.
 pub struct Gateway {
@@ -178,20 +178,25 @@ impl Gateway {
         let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
         shared.broadcast(|| ShardMessage::StopAccepting);
-        if !shared
-            .all_commands_end(shared.config.drain_timeout_ms)
-            .await
-        {
+        let limit = Duration::from_millis(shared.config.drain_timeout_ms);
+        if !shared.commands_end(limit).await {
             tracing::warn!(
                 running = shared.commands_running(),
                 "commands are recorded as open"
             );
         }
         shared.drain.send_replace(Phase::Stopping);
-        // Recording takes a batch of the store at most.
-        shared.all_commands_end(RECORD_OPEN_MS).await;
+        // Each command notes in the store how far it came, and its caller is told.
+        if !shared.commands_end(LAST_WORDS).await {
+            tracing::warn!(running = shared.commands_running(), "the store is slow");
+        }
         self.http.await.map_err(io::Error::other)?;
-        shared.broadcast(|| ShardMessage::Stop);
+        for mailbox in shared.mailboxes() {
+            if mailbox.try_send(ShardMessage::Stop).is_err() {
+                // Full: end without a goodbye. Stopped: it has ended.
+                mailbox.stop();
+            }
+        }
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
         joined.map_err(io::Error::other)??;
@@ -210,13 +215,14 @@ fn named(error: io::Error, addr: SocketAddr) -> io::Error {
 
 fn reactor_options(config: &Config) -> conn_reactor::Options {
     let defaults = conn_reactor::Options::default();
+    let shards = if config.shards == 0 {
+        defaults.shards
+    } else {
+        config.shards
+    };
     conn_reactor::Options {
-        shards: if config.shards == 0 {
-            defaults.shards
-        } else {
-            config.shards
-        },
-        connections_max: config.devices.connections_max,
+        shards,
+        connections_max: config.devices.connections_max.div_ceil(shards),
         // One frame may be incomplete.
         carry_bytes_max: BODY_BYTES_MAX + 8,
         write_bytes_max: config.devices.write_bytes_max,
@@ -256,6 +262,14 @@ impl Shared {
             .saturating_sub(self.running.available_permits())
     }
 
+    /// Waits until no command runs or waits; `false` when some still do after `limit`.
+    async fn commands_end(&self, limit: Duration) -> bool {
+        let total = u32::try_from(self.config.commands.total_max).unwrap_or(u32::MAX);
+        tokio::time::timeout(limit, self.running.acquire_many(total))
+            .await
+            .is_ok()
+    }
+
     pub(crate) fn mailboxes(&self) -> &[Sender<ShardMessage>] {
         self.shards.get().map_or(&[], Vec::as_slice)
     }
@@ -264,15 +278,6 @@ impl Shared {
     pub(crate) fn send(&self, shard: usize, message: ShardMessage) -> Result<(), NotTaken> {
         let mailbox = self.mailboxes().get(shard).ok_or(NotTaken)?;
         mailbox.try_send(message).map_err(|_| NotTaken)
-    }
-
-    /// Waits until no command runs; `false` when some still do after `limit_ms`.
-    async fn all_commands_end(&self, limit_ms: u64) -> bool {
-        let total = u32::try_from(self.config.commands.total_max).unwrap_or(u32::MAX);
-        let limit = Duration::from_millis(limit_ms);
-        tokio::time::timeout(limit, self.running.acquire_many(total))
-            .await
-            .is_ok()
     }
 
     fn broadcast(&self, message: impl Fn() -> ShardMessage) {
@@ -286,9 +291,7 @@ impl Shared {
     /// Stores a result that nobody waits for, off the shard's thread.
     pub(crate) fn settle(self: &Arc<Self>, stray: Stray) {
         let Ok(place) = Arc::clone(&self.settling).try_acquire_owned() else {
-            return self
-                .table
-                .leave_unresolved(stray.id, stray.device.id(), stray.claim);
+            return self.table.unsettle(stray.id, stray.claim);
         };
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {

@@ -1,9 +1,13 @@
 //! Many threads and many futures on one store.
 
-use std::sync::Barrier;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Wake, Waker};
 
-use idem_store::{Begin, Begun, Fingerprint, Options, Store, Waited};
+use idem_store::{Begin, Begun, Fingerprint, Options, Permit, Store, Waited};
+use parking_lot::Mutex;
 
 const NOW: u64 = 1_700_000_000_000;
 const DAY: u64 = 86_400_000;
@@ -71,6 +75,65 @@ fn callers_share_syncs() {
     assert!(stats.sync_us.count() >= stats.batches && stats.sync_us_last > 0);
     drop(permits);
     assert_eq!(store.stats().keys_in_doubt, 500);
+}
+
+/// A waker of an executor that polls, or drops, the task at once: both use the store.
+struct Inline {
+    store: Mutex<Option<Store>>,
+    permit: Mutex<Option<Permit>>,
+    woken: std::sync::mpsc::Sender<u64>,
+}
+
+impl Wake for Inline {
+    fn wake(self: Arc<Self>) {
+        let store = self.store.lock().take();
+        drop(self.permit.lock().take());
+        let doubts = store.as_ref().map(|store| store.stats().keys_in_doubt);
+        // Perhaps the last handle, on the flush thread.
+        drop(store);
+        self.woken.send(doubts.unwrap_or(u64::MAX)).unwrap();
+    }
+}
+
+#[test]
+fn a_waker_may_use_and_drop_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::new()).unwrap();
+    let (woken, told) = std::sync::mpsc::channel();
+    let inline = |store: Option<Store>, permit| {
+        let (store, permit) = (Mutex::new(store), Mutex::new(permit));
+        let woken = woken.clone();
+        Waker::from(Arc::new(Inline {
+            store,
+            permit,
+            woken,
+        }))
+    };
+    let fresh = |key: &[u8]| {
+        let begun = store.begin(&request(key).declare(b"")).wait().unwrap();
+        begun.into_fresh().unwrap()
+    };
+    // Woken by the call that ends a holder, with a permit that is dropped there.
+    let (held, other) = (fresh(b"held"), fresh(b"other"));
+    let waker = inline(Some(store.clone()), Some(other));
+    let mut waits = store.wait(b"held", 60_000);
+    assert!(
+        Pin::new(&mut waits)
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    store.complete(held, b"", DAY, NOW).wait().unwrap();
+    assert_eq!(told.recv().unwrap(), 1);
+    // Woken by the flush thread, with the last handle.
+    let mut begun = store.begin(&request(b"last").declare(b""));
+    let waker = inline(Some(store), None);
+    let polled = Pin::new(&mut begun).poll(&mut Context::from_waker(&waker));
+    drop(waker);
+    if polled.is_pending() {
+        assert_eq!(told.recv().unwrap(), 1);
+    }
+    drop(begun);
+    Store::open(dir.path(), Options::new()).expect("the lock is given back");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 mod canon;
 mod config;
+mod crash;
 mod dashboard;
 mod doctor;
 mod store;
+mod support;
 #[cfg(all(feature = "trace", target_os = "linux"))]
 mod trace;

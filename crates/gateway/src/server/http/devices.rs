@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::commands::unknown_device;
+use super::commands::{device_id, unknown_device};
 use super::{Problem, Shared};
 use crate::server::directory::Device;
 
@@ -80,8 +80,9 @@ pub(crate) async fn list(
 
 pub(crate) async fn one(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DeviceView>, Problem> {
+    let id = device_id(id)?;
     let device = shared
         .directory
         .get(&id)

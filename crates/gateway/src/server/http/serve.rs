@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Shared;
+use crate::server::LAST_WORDS;
 use crate::server::drain::{Phase, until};
 
 /// A client that takes no bytes of its answer for so long is cut off by the kernel.
@@ -20,9 +21,6 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 
 /// How long to leave the listener alone when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long answers that are under way may take when the gateway stops.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Serves until the gateway stops, then waits a moment for the last answers to be written.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Router) {
@@ -35,7 +33,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
     drop(listener);
     let all = u32::try_from(shared.config.http_limits.connections_max).unwrap_or(u32::MAX);
     // Whoever does not read its answer by now does not get it.
-    drop(tokio::time::timeout(LAST_ANSWERS, places.acquire_many(all)).await);
+    drop(tokio::time::timeout(LAST_WORDS, places.acquire_many(all)).await);
 }
 
 /// Accepts for ever.
