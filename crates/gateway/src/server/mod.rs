@@ -31,6 +31,7 @@ mod registry;
 mod shard;
 mod snapshot;
 mod table;
+mod tick;
 
 use std::io;
 use std::net::SocketAddr;

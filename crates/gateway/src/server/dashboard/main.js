@@ -20,6 +20,7 @@ function show(tick) {
   for (const place of places) put(place, as[place.dataset.as](at(tick, place.dataset.value)));
   for (const [path, chart] of charts) chart.add(newest_ms, at(tick, path));
   byId('draining').hidden = !tick.draining;
+  byId('disk-full').hidden = !tick.store?.disk_full;
   byId('poisoned').hidden = !tick.store?.poisoned;
 }
 

@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Problem, Shared};
 use crate::server::drain::{Phase, until};
-use crate::server::snapshot::{Snapshot, Tick};
+use crate::server::snapshot::Snapshot;
+use crate::server::tick::Tick;
 
 const PERIOD: Duration = Duration::from_secs(1);
 

@@ -257,10 +257,8 @@ impl Writer<'_> {
     /// A histogram whose values are `scale` seconds each, or plain numbers when `scale` is 1.
     fn histogram(&mut self, name: &str, help: &str, counts: &Counts, scale: f64) -> fmt::Result {
         let unit = (scale != 1.0).then_some(Unit::Seconds);
-        let buckets: Vec<_> = counts
-            .bounded()
-            .map(|(bound, n)| (bound * scale, n))
-            .collect();
+        let doublings = counts.doublings().into_iter();
+        let buckets: Vec<_> = doublings.map(|(largest, n)| (largest * scale, n)).collect();
         let sum = counts.sum() as f64 * scale;
         let mut metric =
             self.0
