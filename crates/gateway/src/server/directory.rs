@@ -98,7 +98,7 @@ pub(crate) enum Admission {
     Accepted { device: Arc<Device>, epoch: u64, replaced: Option<Session>, first_time: bool },
     /// Another connection speaks for the device: probe it.
     InUse { holder: Session },
-    /// No room for another device.
+    /// No room for another device, or this one is being evicted: come back later.
     Full,
 }
 
@@ -168,8 +168,8 @@ impl Directory {
         let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
         let mut route = device.route.lock();
         if route.forgotten {
-            drop(route);
-            return self.admit(knock, forget);
+            // Evicted in this very moment; the caller's next try finds it gone.
+            return Admission::Full;
         }
         let mut replaced = None;
         if route.presence == Presence::Online {
@@ -287,7 +287,7 @@ impl Directory {
 struct NoRoom;
 
 impl Device {
-    fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         Self {
             id: id.into(),
             pulse: Pulse::default(),
@@ -322,10 +322,11 @@ impl Device {
         (route.presence == Presence::Online).then_some(route.session)
     }
 
-    /// Takes a place in the device's command queue; `None` when `max` are taken.
+    /// Takes a place in the device's command queue; `None` when `max` are taken, or when the device
+    /// was evicted since the caller looked it up.
     pub(crate) fn command_slot(self: &Arc<Self>, max: u32) -> Option<CommandSlot> {
         let mut route = self.route.lock();
-        if route.commands >= max {
+        if route.commands >= max || route.forgotten {
             return None;
         }
         route.commands += 1;
