@@ -12,11 +12,16 @@ use super::random_u64;
 use super::reply::{Command, Outbox, Reply};
 use super::session::{Event, Session};
 use crate::proto::{
-    CommandId, DeviceId, ErrorCode, FromDevice, GoAway, GoAwayReason, encode_from_device,
+    CommandId, DeviceId, ErrorCode, FromDevice, GoAway, GoAwayReason, ResultStatus,
+    encode_from_device,
 };
 
 /// Every so many beats a device repeats the results that the gateway has not acknowledged.
 const REPEAT_BEATS: u32 = 4;
+
+/// How many bytes of results are repeated at one time, give or take a result. More than the
+/// connection may queue would close it, again after each reconnect.
+const REPEAT_BYTES_MAX: usize = 1 << 20;
 
 /// One device: what it says, what it remembers, and its connection.
 pub(crate) struct Member {
@@ -273,7 +278,15 @@ impl Members {
     fn on_answers(&mut self, io: &mut MembersIo) {
         let outbox = self.outbox.clone().expect("members connect only after Start");
         for (index, id, answer) in outbox.take() {
-            if self.members[index].ledger.finish(id, &answer) {
+            let member = &mut self.members[index];
+            if answer.status == ResultStatus::Refused {
+                // It was not begun, so there is nothing to remember.
+                member.ledger.forget(id);
+            } else if !member.ledger.finish(id, &answer) {
+                continue;
+            }
+            // Before the session is open nothing but HELLO may be said; WELCOME asks for results.
+            if member.session.interval_ms().is_some() {
                 put_result(id, &answer, &mut self.out);
                 self.flush(io, index);
             }
@@ -281,11 +294,14 @@ impl Members {
     }
 
     fn on_stop(&mut self, io: &mut MembersIo) {
+        self.on_answers(io);
         self.stopping = true;
         let leaving = GoAway { reason: GoAwayReason::Leaving, retry_within_ms: 0 };
         for index in 0..self.members.len() {
-            encode_from_device(&FromDevice::GoAway(leaving), &mut self.out);
-            self.flush(io, index);
+            if self.members[index].session.interval_ms().is_some() {
+                encode_from_device(&FromDevice::GoAway(leaving), &mut self.out);
+                self.flush(io, index);
+            }
         }
         io.stop();
     }
@@ -296,8 +312,15 @@ fn put_result(id: CommandId, answer: &Answer, out: &mut Vec<u8>) {
     encode_from_device(&result, out);
 }
 
+/// Puts the results that the gateway has not acknowledged, as many as fit: the others follow when
+/// these are forgotten.
 fn put_results(ledger: &Ledger, out: &mut Vec<u8>) {
-    ledger.unacknowledged().for_each(|(id, answer)| put_result(id, answer, out));
+    for (id, answer) in ledger.unacknowledged() {
+        if out.len() > REPEAT_BYTES_MAX {
+            return;
+        }
+        put_result(id, answer, out);
+    }
 }
 
 impl Handler for Members {
