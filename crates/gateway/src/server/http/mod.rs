@@ -40,6 +40,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check_host))
+        .layer(middleware::map_response_with_state(
+            Arc::clone(&shared),
+            guard::close_while_draining,
+        ))
         .with_state(shared)
 }
 

@@ -11,6 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::Shared;
 use crate::server::LAST_WORDS;
@@ -26,9 +27,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// their clients take longer than [`LAST_WORDS`] after everything else has stopped.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(shared.config.http_limits.connections_max));
+    let mut connections = JoinSet::new();
     let mut phases = shared.drain.subscribe();
     let mut stopping = shared.drain.subscribe();
     loop {
+        while connections.try_join_next().is_some() {}
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
             (place.expect("nobody closes the semaphore"), listener.accept().await)
@@ -40,7 +43,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
         match accepted {
             Ok((stream, _)) => {
                 let service = serve_connection(Arc::clone(&shared), stream, router.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     service.await;
                     drop(place);
                 });
@@ -56,10 +59,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
         }
     }
     drop(listener);
-    let all = u32::try_from(shared.config.http_limits.connections_max).unwrap_or(u32::MAX);
-    if tokio::time::timeout(LAST_WORDS, places.acquire_many(all)).await.is_err() {
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_WORDS, all_ended).await.is_err() {
         tracing::debug!("some HTTP clients did not take their answer");
     }
+    connections.shutdown().await;
 }
 
 async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, router: Router) {
@@ -76,9 +80,10 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, router: Router
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let mut phases = shared.drain.subscribe();
+    // While the gateway drains it says so to whoever asks, and closes each connection behind that.
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
-        () = until(&mut phases, |phase| phase != Phase::Serving) => {}
+        () = until(&mut phases, |phase| phase == Phase::Stopping) => {}
     }
     connection.as_mut().graceful_shutdown();
     log_end(connection.await);
