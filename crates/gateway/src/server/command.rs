@@ -25,6 +25,10 @@ use crate::proto::{BootId, CommandId, ResultStatus};
 /// How long a command that may be out already waits before it knocks at a full queue again.
 const QUEUE_RETRY: Duration = Duration::from_millis(20);
 
+/// How much longer a claim is held than a task waits: as long as the store could ever take. Claims of
+/// a process that died are not held any more, so nothing waits for this.
+const LEASE_SLACK_MS: u64 = 60_000;
+
 /// What a caller wants done.
 pub(crate) struct Request {
     pub(crate) device: Arc<Device>,
@@ -112,13 +116,12 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         boot: request.device.session().map(|session| session.boot),
     };
     let memo_bytes = memo.encode();
-    // Longer than this task can live.
-    let lease_ms = shared
+    let wait_ms = shared
         .config
         .commands
         .result_wait_ms
-        .max(request.timeout_ms)
-        .saturating_mul(2);
+        .max(request.timeout_ms);
+    let lease_ms = wait_ms.saturating_mul(2).saturating_add(LEASE_SLACK_MS);
     let mut begin = Begin::new(
         &request.key,
         request.fingerprint,
@@ -454,7 +457,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
         result,
         claim,
     } = stray;
-    let lease_ms = shared.config.commands.result_wait_ms;
+    let lease_ms = LEASE_SLACK_MS;
     let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
     let permit = match shared.store.begin(&begin).await {
         Ok(Begun::InDoubt(permit)) => permit,

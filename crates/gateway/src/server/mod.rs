@@ -169,8 +169,8 @@ impl Gateway {
     }
 
     /// Stops: refuses new connections and commands, lets running commands end within
-    /// [`Config::drain_timeout_ms`], records the others as open, says goodbye to the devices and
-    /// syncs the store.
+    /// [`Config::drain_timeout_ms`], records the others as open, says goodbye to the devices, and
+    /// closes the store: its directory is free again.
     ///
     /// # Errors
     ///
@@ -201,8 +201,15 @@ impl Gateway {
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
         joined.map_err(io::Error::other)??;
-        shared.registry.close();
-        shared.store.flush().await.map_err(io::Error::other)
+        // Ends the store also for tasks that have not noticed the end yet.
+        let closed = tokio::task::spawn_blocking(move || {
+            shared.registry.close();
+            shared.store.clone().close()
+        });
+        closed
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)
     }
 }
 

@@ -61,8 +61,12 @@ pub(crate) async fn publish(shared: Arc<Shared>) {
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = Snapshot::take(&shared).await;
     let mut taken = Instant::now();
+    let mut phases = shared.drain.subscribe();
     while shared.phase() != Phase::Stopping {
-        clock.tick().await;
+        tokio::select! {
+            _ = clock.tick() => {}
+            () = until(&mut phases, |phase| phase == Phase::Stopping) => return,
+        }
         if shared.ticks.receiver_count() == 0 {
             continue;
         }

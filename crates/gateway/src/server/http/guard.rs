@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Problem;
-use super::Shared;
+use super::{Phase, Problem, Shared};
 
 pub(crate) async fn check_host(
     State(shared): State<Arc<Shared>>,
@@ -37,6 +36,19 @@ pub(crate) async fn check_host(
     );
     let title = "This gateway does not answer to that name";
     Problem::new(StatusCode::FORBIDDEN, "host-not-allowed", title, detail).into_response()
+}
+
+/// While the gateway drains, each answer is the last one of its connection.
+pub(crate) async fn close_while_draining(
+    State(shared): State<Arc<Shared>>,
+    mut response: Response,
+) -> Response {
+    if shared.phase() != Phase::Serving {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The host of a `Host` header: `name`, `name:port`, `[v6]` or `[v6]:port`.

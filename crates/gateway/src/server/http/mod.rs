@@ -41,6 +41,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
             Arc::clone(&shared),
             guard::check_host,
         ))
+        .layer(middleware::map_response_with_state(
+            Arc::clone(&shared),
+            guard::close_while_draining,
+        ))
         .with_state(shared)
 }
 
