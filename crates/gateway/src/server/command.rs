@@ -10,9 +10,9 @@
 
 use std::sync::Arc;
 
-use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Permit};
+use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Permit, Stored};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::Shared;
 use super::directory::{CommandSlot, Device, Session};
@@ -22,8 +22,9 @@ use super::shard::{ShardMessage, Stray};
 use super::table::{NotSent, OpenClaim, Reply};
 use crate::proto::{BootId, CommandId, ResultStatus};
 
-/// How long a command waits before it knocks at a full mailbox again.
-const MAILBOX_RETRY: Duration = Duration::from_millis(20);
+/// How long a command that may have been sent waits before it tries a full mailbox or a full
+/// connection again.
+const QUEUE_RETRY: Duration = Duration::from_millis(20);
 
 /// What a caller wants done.
 pub(crate) struct Request {
@@ -58,19 +59,31 @@ pub(crate) async fn submit(shared: &Arc<Shared>, request: Request) -> Answer {
     receiver.await.unwrap_or(Answer::Draining)
 }
 
-/// The stored answer of `key`, if there is one.
+/// What can be said about `key` without claiming it, if it is known.
 pub(crate) async fn replay(
     shared: &Shared,
     key: &[u8],
     fingerprint: &Fingerprint,
 ) -> Result<Option<Answer>, idem_store::Error> {
-    let Lookup::Stored(stored) = shared.store.get(key, shared.unix_ms()).await? else {
-        return Ok(None);
+    let (known, answer) = match shared.store.get(key, shared.unix_ms()).await? {
+        Lookup::Absent => return Ok(None),
+        Lookup::InFlight { .. } => return Ok(Some(Answer::InProgress)),
+        Lookup::InDoubt(claim) => (claim.fingerprint, Answer::InProgress),
+        Lookup::Stored(stored) => (
+            stored.fingerprint(),
+            Answer::Replayed(read_outcome(&stored)),
+        ),
     };
-    if stored.fingerprint() != *fingerprint {
-        return Ok(Some(Answer::OtherPayload));
-    }
-    Ok(Outcome::decode(stored.outcome()).map(Answer::Replayed))
+    Ok(Some(if known == *fingerprint {
+        answer
+    } else {
+        Answer::OtherPayload
+    }))
+}
+
+/// An outcome that this version cannot read ended somehow, so nothing but in doubt can be said.
+fn read_outcome(stored: &Stored) -> Outcome {
+    Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted)
 }
 
 /// The HTTP task that waits for the answer, until it was given one.
@@ -101,8 +114,12 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
     };
     let memo_bytes = memo.encode();
     let lease_ms = shared.config.commands.result_wait_ms.saturating_mul(2);
-    let mut begin =
-        Begin::new(&request.key, request.fingerprint, lease_ms, shared.unix_ms());
+    let mut begin = Begin::new(
+        &request.key,
+        request.fingerprint,
+        lease_ms,
+        shared.unix_ms(),
+    );
     if memo.boot.is_some() {
         begin = begin.declare(&memo_bytes);
     }
@@ -113,8 +130,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
             None => return caller.answer(&shared, Answer::InProgress),
         },
         Ok(Begun::Replay(stored)) => {
-            let outcome = Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted);
-            return caller.answer(&shared, Answer::Replayed(outcome));
+            return caller.answer(&shared, Answer::Replayed(read_outcome(&stored)));
         }
         Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
         Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
@@ -139,7 +155,9 @@ fn take_places(
     shared: &Arc<Shared>,
     request: &Request,
 ) -> Option<(CommandSlot, OwnedSemaphorePermit)> {
-    let slot = request.device.command_slot(shared.config.commands.per_device_max)?;
+    let slot = request
+        .device
+        .command_slot(shared.config.commands.per_device_max)?;
     let total = Arc::clone(&shared.running).try_acquire_owned().ok()?;
     Some((slot, total))
 }
@@ -175,7 +193,7 @@ enum End {
 enum Sending {
     /// Nothing to do until something changes.
     Wait,
-    /// Try again soon: the shard's mailbox is full.
+    /// The shard's mailbox is full.
     Later,
     /// The device lost the memory that would recognise the command.
     DeviceForgot,
@@ -195,10 +213,17 @@ impl Running<'_> {
             let changed = sessions.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let mut wake_at = if caller.0.is_some() { deadline } else { give_up };
+            let mut wake_at = if caller.0.is_some() {
+                deadline
+            } else {
+                give_up
+            };
             match self.send(permit).await {
                 Sending::Wait => {}
-                Sending::Later => wake_at = wake_at.min(Instant::now() + MAILBOX_RETRY),
+                Sending::Later if self.maybe_sent() || self.shared.phase() != Phase::Serving => {
+                    wake_at = wake_at.min(Instant::now() + QUEUE_RETRY);
+                }
+                Sending::Later => return End::Release(Answer::QueueFull),
                 Sending::DeviceForgot => return End::Outcome(Outcome::DeviceForgot),
                 Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
             }
@@ -221,8 +246,14 @@ impl Running<'_> {
                             return End::Release(Answer::QueueFull);
                         }
                         reply = self.shared.table.wait(self.id, self.slot.device());
+                        if why == NotSent::QueueFull {
+                            // An earlier send may have got through, so this one must: try again.
+                            self.sent_epoch = 0;
+                            sleep(QUEUE_RETRY).await;
+                        }
                     }
-                    Err(_) => unreachable!("only this task replaces or removes its entry"),
+                    // Nobody else replaces the entry of a task that holds the permit.
+                    Err(_) => reply = self.shared.table.wait(self.id, self.slot.device()),
                 },
                 () = changed => {}
                 () = until(&mut drain, must_stop) => return End::Stop(Answer::Draining),
@@ -245,7 +276,9 @@ impl Running<'_> {
     /// Sends the command to the device's session, unless that session has it already.
     async fn send(&mut self, permit: &Permit) -> Sending {
         loop {
-            let Some(session) = self.slot.device().session() else { return Sending::Wait };
+            let Some(session) = self.slot.device().session() else {
+                return Sending::Wait;
+            };
             if session.epoch == self.sent_epoch {
                 return Sending::Wait;
             }
@@ -255,7 +288,10 @@ impl Running<'_> {
             if self.maybe_sent() {
                 return Sending::DeviceForgot;
             }
-            let memo = Memo { id: self.id, boot: Some(session.boot) };
+            let memo = Memo {
+                id: self.id,
+                boot: Some(session.boot),
+            };
             if let Err(error) = self.shared.store.declare(permit, &memo.encode()).await {
                 return Sending::StoreFailed(error);
             }
@@ -303,7 +339,11 @@ impl Running<'_> {
 
     /// The command was not executed and will not be: frees its key.
     async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let released = self.shared.store.fail(permit, Failure::NotHappened, self.shared.unix_ms()).await;
+        let released = self
+            .shared
+            .store
+            .fail(permit, Failure::NotHappened, self.shared.unix_ms())
+            .await;
         self.shared.table.remove(self.id);
         caller.answer(
             self.shared,
@@ -317,19 +357,21 @@ impl Running<'_> {
     /// Stops waiting for a command that may have been sent. Its key stays in doubt, to be settled by
     /// the device's result or by a retry.
     fn leave_open(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        drop(permit);
         let claim = OpenClaim {
             key: self.request.key.clone(),
             fingerprint: self.request.fingerprint,
         };
-        self.shared.table.leave_unresolved(self.id, self.slot.device().id(), claim);
+        self.shared
+            .table
+            .leave_unresolved(self.id, self.slot.device().id(), claim);
+        drop(permit);
         caller.answer(self.shared, answer);
     }
 }
 
 /// Ends a claim that nobody waits for with the result that its device repeated.
 pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
-    let unresolved = |claim| shared.table.leave_unresolved(stray.id, stray.device.id(), claim);
+    let unresolved = |claim| shared.table.unsettle(stray.id, claim);
     let claim = &stray.claim;
     let lease_ms = shared.config.commands.result_wait_ms;
     let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
@@ -346,8 +388,14 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
     };
     let Some(outcome) = outcome_of(stray.status, stray.body) else {
         // Refused: the device will never execute it under this id.
-        let released = shared.store.fail(permit, Failure::NotHappened, shared.unix_ms()).await;
-        return released.map_or_else(|_| unresolved(stray.claim), |()| shared.table.remove(stray.id));
+        let released = shared
+            .store
+            .fail(permit, Failure::NotHappened, shared.unix_ms())
+            .await;
+        return released.map_or_else(
+            |_| unresolved(stray.claim),
+            |()| shared.table.remove(stray.id),
+        );
     };
     if let Err(error) = store_outcome(&shared, &stray.device, stray.id, permit, &outcome).await {
         tracing::error!(%error, device = stray.device.id(), "a repeated result could not be stored");
@@ -373,7 +421,10 @@ async fn store_outcome(
     outcome: &Outcome,
 ) -> Result<(), idem_store::Error> {
     let retain_ms = shared.config.commands.retain_ms;
-    shared.store.complete(permit, &outcome.encode(), retain_ms, shared.unix_ms()).await?;
+    shared
+        .store
+        .complete(permit, &outcome.encode(), retain_ms, shared.unix_ms())
+        .await?;
     shared.table.remove(id);
     if let Some(session) = device.session() {
         // Lost when the mailbox is full: the device repeats its result and is told then.

@@ -30,6 +30,9 @@ enum State {
     Waiting(oneshot::Sender<Reply>),
     /// The result is here and on its way into the store.
     Settling,
+    /// The task was told that a send failed and is about to wait again; the device may have answered
+    /// an earlier send in between.
+    Between(Option<Reply>),
     /// Nobody waits; the store holds the key as in doubt.
     Unresolved(OpenClaim),
 }
@@ -81,15 +84,46 @@ impl CommandTable {
     /// A task will wait for `id`. It replaces an unresolved claim.
     pub(crate) fn wait(&self, id: CommandId, device: &Device) -> oneshot::Receiver<Reply> {
         let (sender, receiver) = oneshot::channel();
-        let entry = Entry { device: device.id().into(), state: State::Waiting(sender) };
-        self.bucket(id).lock().insert(id, entry);
+        let mut bucket = self.bucket(id).lock();
+        let early = match bucket.get_mut(&id).map(|entry| &mut entry.state) {
+            Some(State::Between(early)) => early.take(),
+            _ => None,
+        };
+        let state = match early {
+            Some(reply) => {
+                drop(sender.send(reply));
+                State::Settling
+            }
+            None => State::Waiting(sender),
+        };
+        bucket.insert(
+            id,
+            Entry {
+                device: device.id().into(),
+                state,
+            },
+        );
         receiver
     }
 
-    /// The claim behind `id` has no task any more, but may have an effect.
+    /// The claim behind `id` has no task any more, but may have an effect. To be called before its
+    /// permit is given up: the next holder of the permit replaces this entry.
     pub(crate) fn leave_unresolved(&self, id: CommandId, device: &str, claim: OpenClaim) {
-        let entry = Entry { device: device.into(), state: State::Unresolved(claim) };
+        let entry = Entry {
+            device: device.into(),
+            state: State::Unresolved(claim),
+        };
         self.bucket(id).lock().insert(id, entry);
+    }
+
+    /// A result that was [to be settled](Delivery::Settle) could not be. Changes nothing when a retry
+    /// waits for the command by now.
+    pub(crate) fn unsettle(&self, id: CommandId, claim: OpenClaim) {
+        if let Some(entry) = self.bucket(id).lock().get_mut(&id)
+            && matches!(entry.state, State::Settling)
+        {
+            entry.state = State::Unresolved(claim);
+        }
     }
 
     /// The outcome of `id` is durable, or its claim was released.
@@ -106,17 +140,27 @@ impl CommandTable {
         body: &[u8],
     ) -> Delivery {
         let mut bucket = self.bucket(id).lock();
-        let Some(entry) = bucket.get_mut(&id) else { return Delivery::Unknown };
+        let Some(entry) = bucket.get_mut(&id) else {
+            return Delivery::Unknown;
+        };
         if *entry.device != *device.id() {
             return Delivery::Foreign;
         }
+        let reply = || Reply::Result {
+            status,
+            body: body.to_vec(),
+        };
         match std::mem::replace(&mut entry.state, State::Settling) {
             State::Waiting(waiter) => {
-                // A task that stopped listening in this very moment settles the claim itself.
-                drop(waiter.send(Reply::Result { status, body: body.to_vec() }));
+                // A task that stopped listening in this very moment hears it when it is repeated.
+                drop(waiter.send(reply()));
                 Delivery::Delivered
             }
             State::Settling => Delivery::Settling,
+            State::Between(early) => {
+                entry.state = State::Between(Some(early.unwrap_or_else(reply)));
+                Delivery::Delivered
+            }
             State::Unresolved(claim) => Delivery::Settle(claim),
         }
     }
@@ -124,10 +168,13 @@ impl CommandTable {
     /// `id` could not be sent.
     pub(crate) fn not_sent(&self, id: CommandId, why: NotSent) {
         let mut bucket = self.bucket(id).lock();
-        if let Some(entry) = bucket.get_mut(&id) {
-            if let State::Waiting(waiter) = std::mem::replace(&mut entry.state, State::Settling) {
-                drop(waiter.send(Reply::NotSent(why)));
-            }
+        let Some(entry) = bucket.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(&mut entry.state, State::Between(None)) {
+            State::Waiting(waiter) => drop(waiter.send(Reply::NotSent(why))),
+            // Its task has the result already, or has left the claim open.
+            other => entry.state = other,
         }
     }
 
