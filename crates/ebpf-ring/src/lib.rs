@@ -1,1 +1,78 @@
-//! Reader for BPF ring buffers: every record delivered or counted as lost
+//! Reader for BPF ring buffers: every record delivered or counted as lost.
+//!
+//! Two halves. [`RingReader`] consumes a `BPF_MAP_TYPE_RINGBUF` map in place, without copying and
+//! without libbpf. `include/mainstay_ring.h` in this package is for the BPF program: it counts, per
+//! CPU and reason, what could not be written. Together, [`RingReader::stats`] says exactly where
+//! every record went ([`RingStats`]).
+//!
+//! ```no_run
+//! use std::os::fd::OwnedFd;
+//! use std::time::Duration;
+//! use ebpf_ring::{RingError, RingReader, Wait};
+//!
+//! fn follow(map: OwnedFd) -> Result<(), RingError> {
+//!     let mut ring = RingReader::from_fd(map)?;
+//!     while ring.wait(Wait::up_to(Duration::from_secs(1)))? {
+//!         ring.drain(10_000, |record| println!("{} bytes", record.bytes().len()))?;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Feature `libbpf`: `RingReader::from_map` and `MapCounters` for libbpf-rs maps. It needs a C
+//! compiler, make, pkg-config and the libelf headers at build time; without it this crate is Rust
+//! only.
+//!
+//! 64-bit Linux; on other systems the crate compiles to the counters alone.
+
+mod counters;
+mod stats;
+
+pub use counters::{CounterSource, Counters, DropReason};
+pub use stats::RingStats;
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod sync;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg_attr(
+    loom,
+    expect(dead_code, reason = "loom models the walker without the reader")
+)]
+mod walk;
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+mod walk_tests;
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+pub use walk::{Drained, Stop};
+
+// What follows maps real memory, which loom cannot watch.
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod error;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom),
+    feature = "libbpf"
+))]
+mod libbpf;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod mapping;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod reader;
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use error::RingError;
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom),
+    feature = "libbpf"
+))]
+pub use libbpf::MapCounters;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use reader::{Record, RingReader, Wait};
+
+/// The README's examples compile.
+#[cfg(all(doctest, target_os = "linux", target_pointer_width = "64"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo run -p timerwheel --example idle_timeouts`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::time::{Duration, Instant};
 
 use timerwheel::{Key, Wheel};

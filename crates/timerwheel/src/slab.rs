@@ -244,3 +244,67 @@ impl<T> Slab<T> {
         self.free.shrink_to_fit();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl<T> Slab<T> {
+        /// Bytes that the slab holds, used or not.
+        fn bytes(&self) -> usize {
+            let nodes: usize = self.chunks.iter().map(Vec::capacity).sum();
+            let per_chunk = size_of::<Vec<Node<T>>>() + size_of::<usize>() + size_of::<FreeBits>();
+            nodes * size_of::<Node<T>>() + self.chunks.capacity() * per_chunk
+        }
+    }
+
+    /// 24 bytes and an `Option<T>`, as the documentation says.
+    #[test]
+    fn a_node_is_as_small_as_promised() {
+        assert_eq!(size_of::<Node<Box<u8>>>(), 24 + 8);
+        assert_eq!(size_of::<Node<u32>>(), 24 + 8);
+        assert_eq!(size_of::<Node<u64>>(), 24 + 16);
+    }
+
+    #[test]
+    fn memory_is_in_proportion_at_a_thousand_and_at_a_million() {
+        for (timers, overhead_bytes_max) in [(1_000, 64), (1_000_000, 40)] {
+            let mut slab = Slab::with_capacity(0);
+            for n in 0..timers {
+                slab.insert(0, n as u64);
+            }
+            let overhead = slab.bytes() / timers - size_of::<u64>();
+            assert!(overhead <= overhead_bytes_max, "{timers}: {overhead}");
+        }
+    }
+
+    #[test]
+    fn a_node_whose_generations_are_used_up_is_never_used_again() {
+        let mut slab = Slab::with_capacity(0);
+        let (index, _) = slab.insert(0, "a");
+        slab.node_mut(index).generation = NonZeroU32::MAX;
+        let (key, _) = slab.remove(index);
+        let (other, _) = slab.insert(0, "b");
+        assert_ne!(other, index);
+        assert_eq!(slab.find(key), None);
+        slab.remove(other);
+        // Its chunk stays, or new nodes would start below its generation.
+        slab.shrink_to_fit();
+        assert_eq!(slab.chunks.len(), 1);
+    }
+
+    #[test]
+    fn freed_nodes_are_used_before_new_ones() {
+        let mut slab = Slab::with_capacity(0);
+        let indices: Vec<u32> = (0..3 * CHUNK).map(|n| slab.insert(0, n).0).collect();
+        for index in &indices {
+            slab.remove(*index);
+        }
+        assert_eq!(slab.open.len(), 3);
+        for n in 0..3 * CHUNK {
+            slab.insert(0, n);
+        }
+        assert_eq!(slab.chunks.len(), 3);
+        assert!(slab.open.is_empty());
+    }
+}

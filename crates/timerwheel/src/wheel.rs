@@ -183,7 +183,7 @@ impl<T> Wheel<T> {
                 }
             }
         }
-        let more_due = self.next_slot().is_some();
+        let more_due = self.next_due().is_some();
         Advance { fired, more_due }
     }
 
@@ -220,9 +220,9 @@ impl<T> Wheel<T> {
     /// A time to call `advance` at: never later than the first deadline (a deadline that has passed counts as
     /// now), `None` when nothing waits. O(1).
     ///
-    /// Exact when the first deadline is on the lowest level, which it always is within 64 ticks after a
-    /// multiple of 64 that `advance` has seen. Else it is the start of a slot of a higher level: `advance` then
-    /// moves the slot's timers down, and the next answer is closer. At most ten such answers precede a timer.
+    /// Exact when the first deadline lies in the same 64 ticks, counted from a multiple of 64, as the time that
+    /// the wheel has reached. Else it is the start of a slot of a higher level: `advance` then moves the slot's
+    /// timers down, and the next answer is closer. At most ten such answers precede a timer.
     pub fn next_deadline(&self) -> Option<u64> {
         if self.is_cascading() {
             return Some(self.cursor);
@@ -273,9 +273,7 @@ impl<T> Wheel<T> {
 
     /// Does one unit of due work.
     fn step(&mut self) -> Step<T> {
-        let Some((slot, start)) = self.next_slot() else {
-            // Nothing waits at or before `now`, so placing timers relative to it keeps every one in its slot.
-            self.cursor = self.now;
+        let Some((slot, start)) = self.next_due() else {
             return Step::Idle;
         };
         debug_assert!(start >= self.cursor && start <= self.now);
@@ -293,15 +291,21 @@ impl<T> Wheel<T> {
         Step::Moved
     }
 
-    /// The slot to work on and the tick at which it starts; `None` when nothing is due.
-    fn next_slot(&mut self) -> Option<(u16, u64)> {
+    /// The slot to work on and the tick at which it starts; `None`, and the cursor at `now`, when nothing is
+    /// due.
+    fn next_due(&mut self) -> Option<(u16, u64)> {
         if let Some(slot) = self.cascading {
             if self.is_cascading() {
                 return Some((slot, self.cursor));
             }
             self.cascading = None;
         }
-        self.first_slot().filter(|(_, start)| *start <= self.now)
+        let due = self.first_slot().filter(|(_, start)| *start <= self.now);
+        if due.is_none() {
+            // No slot starts at or before `now`, so every timer is still in its right slot as seen from there.
+            self.cursor = self.now;
+        }
+        due
     }
 
     /// The first slot that holds a timer and the tick at which it starts, when no cascade is under way.

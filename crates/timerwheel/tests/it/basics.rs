@@ -168,6 +168,16 @@ fn the_budget_bounds_firings_and_moves_together() {
 }
 
 #[test]
+fn a_budget_that_ends_with_the_work_leaves_the_next_deadline_exact() {
+    let mut wheel = Wheel::new(0);
+    wheel.insert(1, ());
+    let advance = wheel.advance(1_000, 1, |_, ()| ());
+    assert!(!advance.more_due);
+    wheel.insert(1_001, ());
+    assert_eq!(wheel.next_deadline(), Some(1_001));
+}
+
+#[test]
 fn a_callback_that_panics_leaves_a_working_wheel() {
     let mut wheel = Wheel::new(0);
     for n in 0..5 {
@@ -210,6 +220,36 @@ fn values_are_freed_at_once() {
     assert_eq!(std::rc::Rc::strong_count(&value), 1);
     assert!(wheel.is_empty());
     assert_eq!(wheel.next_deadline(), None);
+}
+
+#[test]
+fn timers_beyond_the_first_chunk_never_move() {
+    let mut wheel = Wheel::new(0);
+    let keys: Vec<_> = (0..10_000u64).map(|n| wheel.insert(n, n)).collect();
+    let address = |wheel: &Wheel<u64>, n: usize| wheel.get(keys[n]).map(std::ptr::from_ref);
+    let before: Vec<_> = (4_096..10_000).map(|n| address(&wheel, n)).collect();
+    for n in 0..50_000 {
+        wheel.insert(n, n);
+    }
+    let after: Vec<_> = (4_096..10_000).map(|n| address(&wheel, n)).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn capacity_is_taken_at_once_and_used() {
+    let mut wheel = Wheel::with_capacity(7, 9_000);
+    assert_eq!((wheel.now(), wheel.len()), (7, 0));
+    let keys: Vec<_> = (0..9_000u64).map(|n| wheel.insert(n, n)).collect();
+    let first = wheel.get(keys[0]).map(std::ptr::from_ref);
+    for n in 0..9_000 {
+        wheel.insert(n, n);
+    }
+    // Even the first chunk stays where it is.
+    assert_eq!(wheel.get(keys[0]).map(std::ptr::from_ref), first);
+    assert_eq!(wheel.len(), 18_000);
+    drain(&mut wheel, u64::MAX);
+    wheel.shrink_to_fit();
+    assert!(wheel.is_empty());
 }
 
 #[test]

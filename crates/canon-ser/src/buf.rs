@@ -1,0 +1,139 @@
+//! Where canonical bytes go: a growing vector or a fixed slice, behind one small trait.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::error::{Code, Fail};
+
+/// An output that can also be read back and rearranged: entries are permuted in place.
+pub(crate) trait Buf {
+    /// Grows by allocating, so that its free end is no cheaper than other memory.
+    const GROWS: bool;
+
+    fn push(&mut self, byte: u8) -> Result<(), Fail>;
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), Fail>;
+    /// Appends a copy of bytes that are already in the buffer.
+    fn repeat(&mut self, range: Range<usize>) -> Result<(), Fail>;
+    fn bytes(&self) -> &[u8];
+    fn bytes_mut(&mut self) -> &mut [u8];
+    fn truncate(&mut self, len: usize);
+    /// How many more bytes fit.
+    fn room(&self) -> usize;
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+impl Buf for Vec<u8> {
+    const GROWS: bool = true;
+
+    #[inline]
+    fn push(&mut self, byte: u8) -> Result<(), Fail> {
+        Vec::push(self, byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), Fail> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn repeat(&mut self, range: Range<usize>) -> Result<(), Fail> {
+        self.extend_from_within(range);
+        Ok(())
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+
+    #[inline]
+    fn truncate(&mut self, len: usize) {
+        Vec::truncate(self, len);
+    }
+
+    #[inline]
+    fn room(&self) -> usize {
+        usize::MAX - Vec::len(self)
+    }
+}
+
+/// A fixed buffer: everything fails once it is full, nothing is allocated.
+pub(crate) struct Fixed<'b> {
+    bytes: &'b mut [u8],
+    len: usize,
+}
+
+impl<'b> Fixed<'b> {
+    pub(crate) fn new(bytes: &'b mut [u8]) -> Fixed<'b> {
+        Fixed { bytes, len: 0 }
+    }
+}
+
+impl Buf for Fixed<'_> {
+    const GROWS: bool = false;
+
+    #[inline]
+    fn push(&mut self, byte: u8) -> Result<(), Fail> {
+        let slot = self.bytes.get_mut(self.len).ok_or(Fail::new(Code::Full))?;
+        *slot = byte;
+        self.len += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), Fail> {
+        let free = self
+            .bytes
+            .get_mut(self.len..)
+            .and_then(|free| free.get_mut(..bytes.len()));
+        free.ok_or(Fail::new(Code::Full))?.copy_from_slice(bytes);
+        self.len += bytes.len();
+        Ok(())
+    }
+
+    fn repeat(&mut self, range: Range<usize>) -> Result<(), Fail> {
+        if range.len() > self.room() {
+            return Err(Fail::new(Code::Full));
+        }
+        let (at, len) = (self.len, range.len());
+        self.bytes.copy_within(range, at);
+        self.len += len;
+        Ok(())
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+
+    #[inline]
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    #[inline]
+    fn room(&self) -> usize {
+        self.bytes.len() - self.len
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.len
+    }
+}

@@ -1,0 +1,342 @@
+//! The public [`Error`] and the small internal failure that travels through hot paths.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use core::fmt;
+
+/// Stands for "no offset known" in [`Fail::At`].
+pub(crate) const NOWHERE: usize = usize::MAX;
+
+/// What went wrong. The order of the groups is the order of the predicates of [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    // Syntax
+    End,
+    Value,
+    Key,
+    Colon,
+    CommaOrEnd,
+    Trailing,
+    Escape,
+    Control,
+    NumberSyntax,
+    Utf8,
+    Surrogate,
+    CborHead,
+    CborChunk,
+    CborBreak,
+    CborBignum,
+    // Duplicates
+    Duplicate,
+    // Numbers
+    NotFinite,
+    Integer,
+    Range,
+    // Depth
+    Depth,
+    // Well-formed, but not canonical
+    Whitespace,
+    KeyOrder,
+    NumberForm,
+    EscapeForm,
+    LongHead,
+    Indefinite,
+    FloatForm,
+    NanForm,
+    BignumForm,
+    // Space
+    Full,
+    TooLarge,
+    // Data that has no form in the format
+    KeyType,
+    Misuse,
+    NoJson,
+    Unread,
+    // Outside
+    #[cfg(feature = "std")]
+    Io,
+}
+
+impl Code {
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Code::End => "the input ends in the middle of a value",
+            Code::Value => "expected a value",
+            Code::Key => "expected a string as the member's name",
+            Code::Colon => "expected ':' after the member's name",
+            Code::CommaOrEnd => "expected ',' or the end of the container",
+            Code::Trailing => "bytes follow the value; one input holds one value",
+            Code::Escape => "unknown escape in a string",
+            Code::Control => "control character in a string; it must be escaped",
+            Code::NumberSyntax => "malformed number",
+            Code::Utf8 => "the text is not UTF-8",
+            Code::Surrogate => "lone surrogate; no UTF-8 string can hold it",
+            Code::CborHead => "reserved CBOR head; this byte starts no data item",
+            Code::CborChunk => "a chunk of an indefinite-length string has another type",
+            Code::CborBreak => "CBOR break where no indefinite-length container is open",
+            Code::CborBignum => "a CBOR bignum must hold a byte string",
+            Code::Duplicate => "duplicate key",
+            Code::NotFinite => "NaN and infinity have no form in JSON",
+            Code::Integer => {
+                "integer beyond 2^53; send it as a string or choose another policy for integers"
+            }
+            Code::Range => "number out of the range of a double",
+            Code::Depth => {
+                "containers are nested deeper than the limit; raise depth_max if this is intended"
+            }
+            Code::Whitespace => "not canonical: whitespace between tokens",
+            Code::KeyOrder => "not canonical: keys are out of order",
+            Code::NumberForm => "not canonical: the number has another canonical spelling",
+            Code::EscapeForm => "not canonical: the character has another canonical spelling",
+            Code::LongHead => "not canonical: the length or integer fits a shorter head",
+            Code::Indefinite => "not canonical: indefinite length",
+            Code::FloatForm => "not canonical: the float fits a shorter one",
+            Code::NanForm => "not canonical: NaN must be f9 7e 00",
+            Code::BignumForm => "not canonical: the bignum has leading zeros or fits an integer",
+            Code::Full => "the buffer is too small for the value",
+            Code::TooLarge => "the value has more than 2^32 entries in one container",
+            Code::KeyType => {
+                "this key has no text form; use strings, integers, floats, bools, chars or unit variants"
+            }
+            Code::Misuse => "a Serialize implementation called the serializer out of order",
+            Code::NoJson => "this CBOR item has no JSON form",
+            Code::Unread => "the bytes do not fit the type",
+            #[cfg(feature = "std")]
+            Code::Io => "the writer failed",
+        }
+    }
+}
+
+/// The failure inside the crate: two words, so that a `Result` of it travels in registers.
+#[derive(Debug)]
+pub(crate) enum Fail {
+    At(Code, usize),
+    #[expect(clippy::box_collection, reason = "one word, so that the whole is two")]
+    Custom(Box<String>),
+}
+
+impl Fail {
+    pub(crate) const fn new(code: Code) -> Fail {
+        Fail::At(code, NOWHERE)
+    }
+
+    /// Fills in where the input stood, unless the failure knows better.
+    #[cold]
+    pub(crate) fn or_at(self, offset: usize) -> Fail {
+        match self {
+            Fail::At(code, NOWHERE) => Fail::At(code, offset),
+            known => known,
+        }
+    }
+}
+
+impl fmt::Display for Fail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fail::At(code, _) => f.write_str(code.reason()),
+            Fail::Custom(message) => f.write_str(message),
+        }
+    }
+}
+
+impl core::error::Error for Fail {}
+
+impl serde::ser::Error for Fail {
+    #[cold]
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Fail::Custom(Box::new(message.to_string()))
+    }
+}
+
+impl serde::de::Error for Fail {
+    #[cold]
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Fail::Custom(Box::new(message.to_string()))
+    }
+}
+
+/// Why a value or an input has no canonical form, or is not in it.
+///
+/// Opaque: ask the predicates. `Display` is one sentence with the place in it, as far as one is known.
+///
+/// ```
+/// let error = canon_ser::json::canonicalize(b"{\"a\": 1,\n \"a\": 2}").unwrap_err();
+/// assert!(error.is_duplicate_key());
+/// assert_eq!((error.offset(), error.line(), error.column()), (Some(10), Some(2), Some(2)));
+/// assert_eq!(error.to_string(), "duplicate key at line 2, column 2 (offset 10, in /a)");
+/// ```
+#[derive(Debug)]
+pub struct Error {
+    code: Option<Code>,
+    offset: Option<usize>,
+    place: Option<(usize, usize)>,
+    pointer: Option<Box<str>>,
+    message: Option<Box<str>>,
+}
+
+impl Error {
+    pub(crate) fn new(fail: Fail) -> Error {
+        let (code, offset, message) = match fail {
+            Fail::At(code, NOWHERE) => (Some(code), None, None),
+            Fail::At(code, offset) => (Some(code), Some(offset), None),
+            Fail::Custom(message) => (None, None, Some(message.into_boxed_str())),
+        };
+        Error {
+            code,
+            offset,
+            place: None,
+            pointer: None,
+            message,
+        }
+    }
+
+    /// Adds line and column, counted from the text that the offset points into.
+    pub(crate) fn in_text(mut self, text: &[u8]) -> Error {
+        if let Some(offset) = self.offset {
+            let before = &text[..offset.min(text.len())];
+            let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
+            let start = before
+                .iter()
+                .rposition(|&b| b == b'\n')
+                .map_or(0, |at| at + 1);
+            self.place = Some((line, before.len() - start + 1));
+        }
+        self
+    }
+
+    pub(crate) fn with_pointer(mut self, pointer: String) -> Error {
+        self.pointer = Some(pointer.into_boxed_str());
+        self
+    }
+
+    pub(crate) fn or_offset(mut self, offset: usize) -> Error {
+        self.offset.get_or_insert(offset);
+        self
+    }
+
+    #[cfg(feature = "std")]
+    pub(crate) fn io(error: &std::io::Error) -> Error {
+        let mut made = Error::new(Fail::new(Code::Io));
+        made.message = Some(error.to_string().into_boxed_str());
+        made
+    }
+
+    /// Bytes before the place in the input, when there was an input.
+    pub fn offset(&self) -> Option<usize> {
+        self.offset
+    }
+
+    /// Line in the text, from 1.
+    pub fn line(&self) -> Option<usize> {
+        self.place.map(|(line, _)| line)
+    }
+
+    /// Byte in the line, from 1.
+    pub fn column(&self) -> Option<usize> {
+        self.place.map(|(_, column)| column)
+    }
+
+    /// JSON Pointer (RFC 6901) to the value being written when it failed, where one is known.
+    pub fn pointer(&self) -> Option<&str> {
+        self.pointer.as_deref()
+    }
+
+    /// The reason alone, without the place.
+    pub fn reason(&self) -> &str {
+        match (&self.message, self.code) {
+            (Some(message), _) => message,
+            (None, Some(code)) => code.reason(),
+            (None, None) => "unknown failure",
+        }
+    }
+
+    fn code_is(&self, wanted: impl Fn(Code) -> bool) -> bool {
+        self.code.is_some_and(wanted)
+    }
+
+    /// The input is not well-formed JSON or CBOR (this includes bad UTF-8 and lone surrogates).
+    pub fn is_syntax(&self) -> bool {
+        use Code::*;
+        self.code_is(|code| {
+            matches!(
+                code,
+                End | Value | Key | Colon | CommaOrEnd | Trailing | Escape | Control | NumberSyntax
+            ) || matches!(
+                code,
+                Utf8 | Surrogate | CborHead | CborChunk | CborBreak | CborBignum
+            )
+        })
+    }
+
+    /// Two members of one object have the same key.
+    pub fn is_duplicate_key(&self) -> bool {
+        self.code_is(|code| code == Code::Duplicate)
+    }
+
+    /// NaN, infinity, an integer that the policy refuses, or a number that no double can hold.
+    pub fn is_number(&self) -> bool {
+        self.code_is(|code| matches!(code, Code::NotFinite | Code::Integer | Code::Range))
+    }
+
+    /// Containers nest deeper than the limit.
+    pub fn is_depth(&self) -> bool {
+        self.code_is(|code| code == Code::Depth)
+    }
+
+    /// The input is well-formed up to the offset, but not in canonical form.
+    pub fn is_not_canonical(&self) -> bool {
+        use Code::*;
+        self.code_is(|code| {
+            matches!(
+                code,
+                Whitespace | KeyOrder | NumberForm | EscapeForm | LongHead
+            ) || matches!(code, Indefinite | FloatForm | NanForm | BignumForm)
+        })
+    }
+
+    /// The fixed buffer is too small.
+    pub fn is_buffer_full(&self) -> bool {
+        self.code_is(|code| code == Code::Full)
+    }
+
+    /// The value has no form here, does not fit the wanted type, or its own serde implementation refused.
+    pub fn is_data(&self) -> bool {
+        use Code::*;
+        self.code.is_none()
+            || self.code_is(|code| matches!(code, KeyType | Misuse | NoJson | Unread | TooLarge))
+    }
+
+    /// The writer failed.
+    pub fn is_io(&self) -> bool {
+        #[cfg(feature = "std")]
+        return self.code_is(|code| code == Code::Io);
+        #[cfg(not(feature = "std"))]
+        false
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())?;
+        let pointer = self
+            .pointer
+            .as_deref()
+            .filter(|pointer| !pointer.is_empty());
+        match (self.place, self.offset, pointer) {
+            (Some((line, column)), Some(at), Some(pointer)) => {
+                write!(
+                    f,
+                    " at line {line}, column {column} (offset {at}, in {pointer})"
+                )
+            }
+            (Some((line, column)), Some(at), None) => {
+                write!(f, " at line {line}, column {column} (offset {at})")
+            }
+            (_, Some(at), _) => write!(f, " at offset {at}"),
+            (_, None, Some(pointer)) => write!(f, " at {pointer}"),
+            (_, None, None) => Ok(()),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

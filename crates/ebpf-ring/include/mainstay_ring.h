@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/*
+ * mainstay_ring.h: write to a BPF ring buffer so that every record is either
+ * delivered or counted as lost. The reading half is the Rust crate ebpf-ring.
+ *
+ * Include it after vmlinux.h (or linux/bpf.h) and bpf/bpf_helpers.h:
+ *
+ *	struct {
+ *		__uint(type, BPF_MAP_TYPE_RINGBUF);
+ *		__uint(max_entries, 256 * 1024);
+ *	} events SEC(".maps");
+ *	MR_COUNTERS(event_counts, 1);
+ *
+ *	struct event *e = mr_reserve(&events, &event_counts, 0, sizeof(*e));
+ *	if (!e)
+ *		return 0;	// counted, with its reason
+ *	e->... = ...;
+ *	mr_submit(e);
+ *
+ * Once no program writes any more, for each shard and summed over the CPUs:
+ *
+ *	seen = delivered + discarded + pending + dropped
+ *
+ * where delivered, discarded and pending are the reader's, and a record that is
+ * reserved but not yet submitted is pending.
+ *
+ * Counting costs one atomic add per record. It is atomic although the memory is
+ * per CPU because an interrupt may run the same program in the middle of an
+ * ordinary `count++`, and a count that loses an increment is no account.
+ */
+#ifndef MAINSTAY_RING_H
+#define MAINSTAY_RING_H
+
+/* Why a record was not written. Indexes into mr_counters.dropped. */
+enum mr_drop {
+	/* The reader was too slow: the record did not fit into the free space. */
+	MR_DROP_FULL = 0,
+	/* The ring's lock was taken on this CPU (NMI), though there was room. */
+	MR_DROP_BUSY = 1,
+	/* The record is larger than the whole ring: it never fits. */
+	MR_DROP_TOO_LARGE = 2,
+	/* The program had no room for its own state, so it had no record. */
+	MR_DROP_NO_STATE = 3,
+	/* Always zero in this version. */
+	MR_DROP_REASONS = 6,
+};
+
+/* One per CPU and shard. Twin of `Counters` in ebpf-ring; asserted there too. */
+struct mr_counters {
+	__u64 seen;	/* records that the program wanted to write */
+	__u64 discarded; /* records that it reserved and gave up itself */
+	__u64 dropped[MR_DROP_REASONS];
+};
+
+_Static_assert(sizeof(struct mr_counters) == 64, "mr_counters: size");
+_Static_assert(__builtin_offsetof(struct mr_counters, seen) == 0, "mr_counters: seen");
+_Static_assert(__builtin_offsetof(struct mr_counters, discarded) == 8, "mr_counters: discarded");
+_Static_assert(__builtin_offsetof(struct mr_counters, dropped) == 16, "mr_counters: dropped");
+
+/* Defines the counter map: `shards` entries, one for each ring that shares it. */
+#define MR_COUNTERS(name, shards)                      \
+	struct {                                       \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); \
+		__uint(max_entries, shards);           \
+		__type(key, __u32);                    \
+		__type(value, struct mr_counters);     \
+	} name SEC(".maps")
+
+static __always_inline void mr_add(__u64 *counter)
+{
+	__sync_fetch_and_add(counter, 1);
+}
+
+/* Counts one record that could not be written for a reason of the program's. */
+static __always_inline void mr_drop(void *counters, __u32 shard, enum mr_drop reason)
+{
+	struct mr_counters *c = bpf_map_lookup_elem(counters, &shard);
+
+	if (!c || reason >= MR_DROP_REASONS)
+		return;
+	mr_add(&c->seen);
+	mr_add(&c->dropped[reason]);
+}
+
+/* The kernel does not say why a reservation failed; the ring's fill does. A
+ * reader that frees space in between turns "full" into "busy": the total stays
+ * exact, the reason is the best that can be told. */
+static __always_inline enum mr_drop mr_reason(void *ring, __u64 size)
+{
+	__u64 ring_size = bpf_ringbuf_query(ring, BPF_RB_RING_SIZE);
+	__u64 used = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+	__u64 need = ((size + 7) & ~7ULL) + 8;
+
+	if (need > ring_size)
+		return MR_DROP_TOO_LARGE;
+	/* One byte always stays free: the kernel refuses to fill the ring. */
+	return used + need > ring_size - 1 ? MR_DROP_FULL : MR_DROP_BUSY;
+}
+
+/* Reserves `size` bytes (a constant, as the verifier demands), or counts the
+ * loss and returns NULL. `shard` < shards of MR_COUNTERS: a record for a shard
+ * that does not exist is refused without a count. */
+static __always_inline void *mr_reserve(void *ring, void *counters, __u32 shard, __u64 size)
+{
+	struct mr_counters *c = bpf_map_lookup_elem(counters, &shard);
+	void *record;
+
+	if (!c)
+		return 0;
+	mr_add(&c->seen);
+	record = bpf_ringbuf_reserve(ring, size, 0);
+	if (!record)
+		mr_add(&c->dropped[mr_reason(ring, size)]);
+	return record;
+}
+
+/* Hands a reserved record to the reader. */
+static __always_inline void mr_submit(void *record)
+{
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* Gives a reserved record up; the reader skips it and counts it as discarded. */
+static __always_inline void mr_discard(void *counters, __u32 shard, void *record)
+{
+	struct mr_counters *c = bpf_map_lookup_elem(counters, &shard);
+
+	if (c)
+		mr_add(&c->discarded);
+	bpf_ringbuf_discard(record, 0);
+}
+
+/* Copies `size` bytes, which need not be a constant, into the ring, or counts
+ * the loss. Returns 0 or the helper's negative errno. */
+static __always_inline long mr_output(void *ring, void *counters, __u32 shard, void *data,
+				      __u64 size)
+{
+	struct mr_counters *c = bpf_map_lookup_elem(counters, &shard);
+	long err;
+
+	if (!c)
+		return -22; /* EINVAL: no such shard */
+	mr_add(&c->seen);
+	err = bpf_ringbuf_output(ring, data, size, 0);
+	if (err)
+		mr_add(&c->dropped[mr_reason(ring, size)]);
+	return err;
+}
+
+#endif /* MAINSTAY_RING_H */

@@ -1,0 +1,68 @@
+use crate::counters::{Counters, DropReason};
+
+/// Where every record went.
+///
+/// Once no program writes to the ring any more, for a reader that opened it before the first
+/// record and has the counters,
+///
+/// ```text
+/// seen = delivered + discarded + pending + dropped
+/// ```
+///
+/// holds exactly. While programs write, the parts are read one after the other and so may
+/// differ by what happened in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingStats {
+    /// Records handed to a callback of this reader.
+    pub delivered: u64,
+    /// Their bytes, without headers and padding.
+    pub delivered_bytes: u64,
+    /// Records that the program gave up after reserving them: skipped by this reader, or about to be.
+    pub discarded: u64,
+    /// Records that lie in the ring: reserved, or submitted and unread.
+    pub pending: u64,
+    /// The ring's fill, with headers and padding.
+    pub pending_bytes: u64,
+    /// What the programs counted on each CPU; `None` for a reader without counters.
+    pub per_cpu: Option<Vec<Counters>>,
+}
+
+impl RingStats {
+    /// The counters of all CPUs together.
+    #[must_use]
+    pub fn counters(&self) -> Option<Counters> {
+        self.per_cpu.as_ref().map(|all| all.iter().copied().sum())
+    }
+
+    /// Records that the programs wanted to write.
+    #[must_use]
+    pub fn seen(&self) -> Option<u64> {
+        self.counters().map(|c| c.seen())
+    }
+
+    /// Records that could not be written.
+    #[must_use]
+    pub fn dropped(&self) -> Option<u64> {
+        self.counters().map(|c| c.dropped())
+    }
+
+    /// Records that could not be written for `reason`.
+    #[must_use]
+    pub fn dropped_for(&self, reason: DropReason) -> Option<u64> {
+        self.counters().map(|c| c.dropped_for(reason))
+    }
+
+    /// Whether the equation above holds; `None` for a reader without counters.
+    #[must_use]
+    pub fn is_balanced(&self) -> Option<bool> {
+        let counters = self.counters()?;
+        let found = [
+            self.delivered,
+            self.discarded,
+            self.pending,
+            counters.dropped(),
+        ];
+        Some(found.iter().fold(0u64, |sum, n| sum.wrapping_add(*n)) == counters.seen())
+    }
+}

@@ -1,0 +1,307 @@
+//! The record walker: what a consumer of a BPF ring buffer does, over any memory.
+//!
+//! Source: `kernel/bpf/ringbuf.c`. A ring has two positions, byte counts that only grow: the
+//! producer reserves by moving `producer_pos`, the consumer gives space back by moving
+//! `consumer_pos`. A record is an 8-byte header `{u32 len; u32 pg_off}` and its bytes, padded to 8.
+//! In `len`, bit 31 (BUSY) says "reserved, not yet submitted" and bit 30 (DISCARD) "skip me".
+//!
+//! ```text
+//!            consumer_pos                     producer_pos
+//!                 v                                v
+//!   ... free ... |len|pg|bytes..pad|len|pg|bytes..|  ... free ...
+//! ```
+//!
+//! The data area is mapped twice in a row, so a record that wraps is still one slice.
+//!
+//! Nothing read from the ring is believed: a header that reaches beyond the producer's position,
+//! or a producer beyond the ring, is a [`Corrupt`], and no byte outside `2 * size` is ever named.
+//!
+//! Acquire loads are written as a relaxed load and an acquire fence: headers and `producer_pos`
+//! are mapped read-only, and only relaxed loads are promised not to write
+//! (`std::sync::atomic`, "Atomic accesses to read-only memory").
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// The header's first word: not yet submitted.
+pub(crate) const BUSY: u32 = 1 << 31;
+/// The header's first word: submitted, to be skipped.
+pub(crate) const DISCARD: u32 = 1 << 30;
+/// Bytes before a record's own.
+pub(crate) const HEADER_BYTES: u64 = 8;
+
+/// Where a ring lives: the kernel's mapping, or a test's heap.
+pub(crate) trait Memory {
+    /// A record's bytes. A slice for real memory; loom's fake checks each access instead.
+    type Bytes<'a>
+    where
+        Self: 'a;
+
+    /// Bytes of the data area: a power of two, at least 8.
+    fn size(&self) -> u64;
+    fn consumer(&self) -> &AtomicU64;
+    fn producer(&self) -> &AtomicU64;
+    /// The `len` word of the header at `offset` < `size`, a multiple of 8.
+    fn header(&self, offset: u64) -> &AtomicU32;
+    /// `offset + len` <= `2 * size`.
+    fn bytes(&self, offset: u64, len: u64) -> Self::Bytes<'_>;
+}
+
+/// The ring's memory contradicts itself at `position`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Corrupt {
+    pub(crate) position: u64,
+    pub(crate) kind: CorruptKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CorruptKind {
+    /// The producer is behind the consumer, or more than the ring ahead, or between two words.
+    Producer(u64),
+    /// A record claims this many bytes and so reaches beyond the producer's position.
+    Length(u32),
+}
+
+/// Why [`RingReader::drain`](crate::RingReader::drain) returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stop {
+    /// Nothing was left. The consumer may sleep; the next record wakes it.
+    Empty,
+    /// The next record is reserved and not yet submitted. The consumer may sleep as after `Empty`.
+    Busy,
+    /// The budget was used up; there may be more.
+    Budget,
+}
+
+/// What one [`RingReader::drain`](crate::RingReader::drain) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Records handed to the callback.
+    pub records: u64,
+    /// Their bytes, without headers and padding.
+    pub bytes: u64,
+    /// Records that the program gave up itself; they were skipped.
+    pub discarded: u64,
+    /// Why the call returned.
+    pub stop: Stop,
+}
+
+/// What lies unread in a ring.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// Submitted or reserved.
+    pub(crate) records: u64,
+    /// Given up by the program, not yet skipped.
+    pub(crate) discarded: u64,
+    /// With headers and padding: the ring's fill.
+    pub(crate) bytes: u64,
+}
+
+enum Head {
+    End,
+    Busy { next: u64 },
+    Discarded { next: u64 },
+    Record { offset: u64, len: u64, next: u64 },
+}
+
+/// Reads the head at `position`, which is not beyond `end`, the producer's position.
+#[inline]
+fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt> {
+    if position == end {
+        return Ok(Head::End);
+    }
+    let offset = position & (memory.size() - 1);
+    // Pairs with the xchg of bpf_ringbuf_commit(): the bytes were written before BUSY went away.
+    let word = memory.header(offset).load(Ordering::Relaxed);
+    fence(Ordering::Acquire);
+    let len = word & !(BUSY | DISCARD);
+    let total = (u64::from(len) + HEADER_BYTES).next_multiple_of(8);
+    if total > end.wrapping_sub(position) {
+        let kind = CorruptKind::Length(len);
+        return Err(Corrupt { position, kind });
+    }
+    let next = position.wrapping_add(total);
+    Ok(if word & BUSY != 0 {
+        Head::Busy { next }
+    } else if word & DISCARD != 0 {
+        Head::Discarded { next }
+    } else {
+        Head::Record {
+            offset: offset + HEADER_BYTES,
+            len: u64::from(len),
+            next,
+        }
+    })
+}
+
+/// The producer's position, if it can be true for a consumer at `position`.
+#[inline]
+fn producer<M: Memory>(memory: &M, position: u64) -> Result<u64, Corrupt> {
+    // Pairs with the store-release in __bpf_ringbuf_reserve(): the headers before it are set.
+    let end = memory.producer().load(Ordering::Relaxed);
+    fence(Ordering::Acquire);
+    let ahead = end.wrapping_sub(position);
+    if ahead > memory.size() || !ahead.is_multiple_of(8) {
+        let kind = CorruptKind::Producer(end);
+        return Err(Corrupt { position, kind });
+    }
+    Ok(end)
+}
+
+/// A consumer's own state: its copy of `consumer_pos`, and what it took since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Consumer {
+    pub(crate) position: u64,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) discarded: u64,
+}
+
+impl Consumer {
+    /// Takes the ring over where its last consumer stopped.
+    pub(crate) fn new<M: Memory>(memory: &M) -> Result<Self, Corrupt> {
+        let position = memory.consumer().load(Ordering::Acquire);
+        let end = producer(memory, position)?;
+        if !position.is_multiple_of(8) {
+            let kind = CorruptKind::Producer(end);
+            return Err(Corrupt { position, kind });
+        }
+        Ok(Self {
+            position,
+            records: 0,
+            bytes: 0,
+            discarded: 0,
+        })
+    }
+}
+
+/// Gives space back on every way out of [`drain`], a panicking callback included.
+struct Commit<'a, M: Memory> {
+    memory: &'a M,
+    consumer: &'a mut Consumer,
+    committed: u64,
+}
+
+impl<M: Memory> Commit<'_, M> {
+    /// Often enough that a producer finds room while a long drain runs, rarely enough that the
+    /// cache line of `consumer_pos` stays out of the way.
+    #[inline]
+    fn now_and_then(&mut self) {
+        if self.consumer.position.wrapping_sub(self.committed) >= self.memory.size() / 4 {
+            self.now();
+        }
+    }
+
+    #[inline]
+    fn now(&mut self) {
+        if self.committed != self.consumer.position {
+            // Pairs with the load-acquire in __bpf_ringbuf_reserve(): the kernel may overwrite
+            // what lies before this position, so every read of it must be done.
+            self.memory
+                .consumer()
+                .store(self.consumer.position, Ordering::Release);
+            self.committed = self.consumer.position;
+        }
+    }
+}
+
+impl<M: Memory> Drop for Commit<'_, M> {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+/// Hands at most `records_max` records to `each`, oldest first, and gives their space back: after
+/// each quarter of the ring, and at the end. Skipped records count against `records_max` too.
+///
+/// On `Err` the consumer stays at the damage. A record whose callback panics counts as taken.
+pub(crate) fn drain<'m, M: Memory>(
+    memory: &'m M,
+    consumer: &mut Consumer,
+    records_max: u64,
+    mut each: impl FnMut(M::Bytes<'m>),
+) -> Result<Stop, Corrupt> {
+    let committed = consumer.position;
+    let mut end = producer(memory, committed)?;
+    let mut commit = Commit {
+        memory,
+        consumer,
+        committed,
+    };
+    let mut taken = 0;
+    let mut looked_again = false;
+    while taken < records_max {
+        let at = commit.consumer.position;
+        let stop = match head(memory, at, end)? {
+            Head::Record { offset, len, next } => {
+                // Moved before the call, committed only after it.
+                commit.consumer.position = next;
+                commit.consumer.records += 1;
+                commit.consumer.bytes += len;
+                each(memory.bytes(offset, len));
+                None
+            }
+            Head::Discarded { next } => {
+                commit.consumer.position = next;
+                commit.consumer.discarded += 1;
+                None
+            }
+            Head::Busy { .. } => Some(Stop::Busy),
+            Head::End => Some(Stop::Empty),
+        };
+        match stop {
+            None => {
+                taken += 1;
+                looked_again = false;
+                commit.now_and_then();
+            }
+            Some(stop) if looked_again => return Ok(stop),
+            Some(_) => {
+                // A producer wakes a sleeping consumer only if it sees that consumer_pos has
+                // reached its record. So publish ours, and only then (StoreLoad: a full fence)
+                // look again: either we see the record, or the producer sees us and wakes.
+                commit.now();
+                fence(Ordering::SeqCst);
+                end = producer(memory, at)?;
+                looked_again = true;
+            }
+        }
+    }
+    Ok(Stop::Budget)
+}
+
+/// Counts what is unread without consuming it. O(unread records).
+///
+/// A record reserved meanwhile may or may not be in it.
+pub(crate) fn pending<M: Memory>(memory: &M, position: u64) -> Result<Pending, Corrupt> {
+    let end = producer(memory, position)?;
+    let mut pending = Pending {
+        bytes: end.wrapping_sub(position),
+        ..Pending::default()
+    };
+    let mut at = position;
+    loop {
+        at = match head(memory, at, end)? {
+            Head::End => return Ok(pending),
+            Head::Record { next, .. } | Head::Busy { next } => {
+                pending.records += 1;
+                next
+            }
+            Head::Discarded { next } => {
+                pending.discarded += 1;
+                next
+            }
+        };
+    }
+}
+
+/// What a consumer at `position` would meet: `Budget` stands for "something to read".
+pub(crate) fn peek<M: Memory>(memory: &M, position: u64) -> Result<Stop, Corrupt> {
+    let end = producer(memory, position)?;
+    Ok(match head(memory, position, end)? {
+        Head::End => Stop::Empty,
+        Head::Busy { .. } => Stop::Busy,
+        Head::Record { .. } | Head::Discarded { .. } => Stop::Budget,
+    })
+}

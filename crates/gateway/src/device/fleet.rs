@@ -1,0 +1,200 @@
+//! Many simulated devices in one process, for load and for demonstrations.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use circuit::{Jitter, Policy};
+
+use super::crew::{Crew, CrewConfig};
+use super::ledger::{Answer, Ledger};
+use super::member::Member;
+use super::random_id;
+use super::reply::{Command, Reply};
+use crate::proto::{BootId, DeviceId};
+
+/// Most commands that one simulated device remembers.
+const COMMANDS_MAX: usize = 1_024;
+
+/// What a fleet is like.
+#[derive(Debug, Clone)]
+pub struct FleetConfig {
+    /// The gateway.
+    pub gateway: SocketAddr,
+    /// How many devices.
+    pub devices: usize,
+    /// Devices are named `{prefix}-{number}`, numbers from 0 with five digits or more.
+    pub prefix: String,
+    /// The beat interval that they ask for.
+    pub interval_ms: u32,
+    /// Most connections that are started in a second.
+    pub ramp_per_s: u32,
+    /// Reactor threads.
+    pub shards: usize,
+}
+
+impl FleetConfig {
+    /// `devices` devices named `dev-00000` and so on, with 30 seconds between beats.
+    #[must_use]
+    pub fn new(gateway: SocketAddr, devices: usize) -> Self {
+        Self {
+            gateway,
+            devices,
+            prefix: "dev".into(),
+            interval_ms: 30_000,
+            ramp_per_s: 5_000,
+            shards: 1,
+        }
+    }
+}
+
+/// Simulated devices that connect, beat and answer commands.
+pub struct Fleet {
+    crew: Crew,
+}
+
+/// What a fleet went through so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct FleetReport {
+    /// Devices that are welcomed and connected now.
+    pub connected: usize,
+    /// The most that ever were.
+    pub connected_max: usize,
+    /// Sessions that ended against the device's will.
+    pub lost: u64,
+    /// Times that a beating device was told that it is gone.
+    pub false_gone: u64,
+    /// Times that the gateway refused a device.
+    pub refused: u64,
+    /// Connections that could not be opened.
+    pub connect_failed: u64,
+    /// Beats sent.
+    pub beats: u64,
+    /// Beat round trips in milliseconds.
+    pub beat_rtt_ms: Percentiles,
+    /// Commands that arrived, repeated ones included.
+    pub commands_received: u64,
+    /// Commands that were executed.
+    pub commands_executed: u64,
+    /// Commands that arrived again and were not executed again.
+    pub duplicates_ignored: u64,
+}
+
+/// Some points of a distribution.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Percentiles {
+    /// Half are at most this.
+    pub p50: f64,
+    /// 99 in 100 are at most this.
+    pub p99: f64,
+    /// 999 in 1,000 are at most this.
+    pub p999: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Fleet {
+    /// Starts the fleet. Each device answers every command with its own name and the payload.
+    ///
+    /// # Errors
+    ///
+    /// The prefix makes no device ids, or a thread cannot be started.
+    pub fn start(config: FleetConfig) -> io::Result<Self> {
+        Self::start_with(config, |command: Command, reply: Reply| {
+            reply.answer(echo(&command))
+        })
+    }
+
+    /// Starts the fleet with `execute` for every command. It runs on the reactor's threads, so it
+    /// must not block; the [`Reply`] may be answered later from any thread.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn start_with(
+        config: FleetConfig,
+        execute: impl Fn(Command, Reply) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let members = (0..config.devices)
+            .map(|number| {
+                let id = format!("{}-{number:05}", config.prefix);
+                let id = DeviceId::parse(id.as_bytes())
+                    .map_err(|violation| io::Error::new(io::ErrorKind::InvalidInput, violation))?;
+                let ledger = Ledger::in_memory(BootId(random_id()), COMMANDS_MAX);
+                Ok(Member::new(id, config.interval_ms, ledger))
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        let crew_config = CrewConfig {
+            gateway: config.gateway,
+            shards: config.shards,
+            ramp_per_s: config.ramp_per_s,
+            reconnect: Policy {
+                base_ms: 500,
+                cap_ms: 30_000,
+                jitter: Jitter::Full,
+                first_window_ms: 2_000,
+            },
+            ends_with_members: false,
+            simulates_load: true,
+        };
+        Ok(Self {
+            crew: Crew::start(crew_config, members, Arc::new(execute))?,
+        })
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn report(&self) -> FleetReport {
+        let counters = self.crew.counters();
+        FleetReport {
+            connected: counters.connected(),
+            connected_max: counters.connected_max.load(Relaxed),
+            lost: counters.lost.load(Relaxed),
+            false_gone: counters.false_gone.load(Relaxed),
+            refused: counters.refused.load(Relaxed),
+            connect_failed: counters.connect_failed.load(Relaxed),
+            beats: counters.beats.load(Relaxed),
+            beat_rtt_ms: {
+                let round_trips = counters.round_trips.lock();
+                let ms = |quantile| round_trips.value_at_quantile(quantile) as f64 / 1_000.0;
+                Percentiles {
+                    p50: ms(0.5),
+                    p99: ms(0.99),
+                    p999: ms(0.999),
+                    max: round_trips.max() as f64 / 1_000.0,
+                }
+            },
+            commands_received: counters.commands_received.load(Relaxed),
+            commands_executed: counters.commands_executed.load(Relaxed),
+            duplicates_ignored: counters.duplicates_ignored.load(Relaxed),
+        }
+    }
+
+    /// Says goodbye for every device, disconnects, and returns the last report.
+    ///
+    /// # Errors
+    ///
+    /// The reactor failed.
+    pub fn stop(self) -> io::Result<FleetReport> {
+        let report = self.report();
+        self.crew.stop();
+        self.crew.end()?;
+        Ok(report)
+    }
+}
+
+/// `{"device":...,"payload":...}`; device ids have no control characters, so only quotes and
+/// backslashes need an escape.
+fn echo(command: &Command) -> Answer {
+    let device = command.device.replace('\\', "\\\\").replace('"', "\\\"");
+    let mut body = format!("{{\"device\":\"{device}\",\"payload\":").into_bytes();
+    body.extend_from_slice(&command.payload);
+    body.push(b'}');
+    // A payload of the largest size leaves no room to wrap it.
+    if body.len() > crate::proto::PAYLOAD_BYTES_MAX {
+        return Answer::json(command.payload.clone());
+    }
+    Answer::json(body)
+}

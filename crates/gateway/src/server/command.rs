@@ -1,0 +1,434 @@
+//! The life of a command: claimed, sent, answered, stored; or released, or in doubt.
+//!
+//! One task lives as long as the command does, whatever its HTTP client does. Three rules:
+//!
+//! - The claim, and the fact that the device may now act, are durable before the first byte is sent.
+//! - The outcome is durable before the device is told to forget the command and before the caller
+//!   is answered.
+//! - Once a byte may have been sent, only an outcome ends the claim. A device that recognises the
+//!   command (same boot id) is sent it again; one that lost its memory leaves it in doubt.
+
+use std::sync::Arc;
+
+use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Permit, Stored};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+
+use super::Shared;
+use super::directory::{CommandSlot, Device, Session};
+use super::drain::{Phase, until};
+use super::outcome::{Memo, Outcome};
+use super::shard::{ShardMessage, Stray};
+use super::table::{NotSent, OpenClaim, Reply};
+use crate::proto::{BootId, CommandId, ResultStatus};
+
+/// How long a command that may have been sent waits before it tries a full mailbox or a full
+/// connection again.
+const QUEUE_RETRY: Duration = Duration::from_millis(20);
+
+/// What a caller wants done.
+pub(crate) struct Request {
+    pub(crate) device: Arc<Device>,
+    /// Made by [`store_key`](super::outcome::store_key).
+    pub(crate) key: Vec<u8>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) payload: Arc<[u8]>,
+    pub(crate) timeout_ms: u64,
+}
+
+/// What the caller is told.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Done(Outcome),
+    Replayed(Outcome),
+    InProgress,
+    OtherPayload,
+    QueueFull,
+    Draining,
+    /// Nothing was sent; the key is free again.
+    TimedOutUnsent,
+    /// The command keeps running.
+    TimedOutSent,
+    StoreFailed(idem_store::Error),
+}
+
+/// Runs `request` to its end, also when nobody waits for the answer any more.
+pub(crate) async fn submit(shared: &Arc<Shared>, request: Request) -> Answer {
+    let (sender, receiver) = oneshot::channel();
+    tokio::spawn(run(Arc::clone(shared), request, Caller(Some(sender))));
+    receiver.await.unwrap_or(Answer::Draining)
+}
+
+/// What can be said about `key` without claiming it, if it is known.
+pub(crate) async fn replay(
+    shared: &Shared,
+    key: &[u8],
+    fingerprint: &Fingerprint,
+) -> Result<Option<Answer>, idem_store::Error> {
+    let (known, answer) = match shared.store.get(key, shared.unix_ms()).await? {
+        Lookup::Absent => return Ok(None),
+        Lookup::InFlight { .. } => return Ok(Some(Answer::InProgress)),
+        Lookup::InDoubt(claim) => (claim.fingerprint, Answer::InProgress),
+        Lookup::Stored(stored) => (
+            stored.fingerprint(),
+            Answer::Replayed(read_outcome(&stored)),
+        ),
+    };
+    Ok(Some(if known == *fingerprint {
+        answer
+    } else {
+        Answer::OtherPayload
+    }))
+}
+
+/// An outcome that this version cannot read ended somehow, so nothing but in doubt can be said.
+fn read_outcome(stored: &Stored) -> Outcome {
+    Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted)
+}
+
+/// The HTTP task that waits for the answer, until it was given one.
+struct Caller(Option<oneshot::Sender<Answer>>);
+
+impl Caller {
+    fn answer(&mut self, shared: &Shared, answer: Answer) {
+        if let Some(sender) = self.0.take() {
+            shared.counters.command(&answer);
+            // The client may have hung up; its command ran all the same.
+            drop(sender.send(answer));
+        }
+    }
+}
+
+async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
+    let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
+    let Some((slot, total)) = take_places(&shared, &request) else {
+        let answer = match replay(&shared, &request.key, &request.fingerprint).await {
+            Ok(stored) => stored.unwrap_or(Answer::QueueFull),
+            Err(error) => Answer::StoreFailed(error),
+        };
+        return caller.answer(&shared, answer);
+    };
+    let memo = Memo {
+        id: CommandId(shared.random_id()),
+        boot: request.device.session().map(|session| session.boot),
+    };
+    let memo_bytes = memo.encode();
+    let lease_ms = shared.config.commands.result_wait_ms.saturating_mul(2);
+    let mut begin = Begin::new(
+        &request.key,
+        request.fingerprint,
+        lease_ms,
+        shared.unix_ms(),
+    );
+    if memo.boot.is_some() {
+        begin = begin.declare(&memo_bytes);
+    }
+    let (permit, memo, inherited) = match shared.store.begin(&begin).await {
+        Ok(Begun::Fresh(permit)) => (permit, memo, false),
+        Ok(Begun::InDoubt(permit)) => match Memo::decode(permit.memo()) {
+            Some(memo) => (permit, memo, true),
+            None => return caller.answer(&shared, Answer::InProgress),
+        },
+        Ok(Begun::Replay(stored)) => {
+            return caller.answer(&shared, Answer::Replayed(read_outcome(&stored)));
+        }
+        Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
+        Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
+        Err(error) => return caller.answer(&shared, Answer::StoreFailed(error)),
+    };
+    let mut running = Running {
+        shared: &shared,
+        request: &request,
+        slot,
+        _total: total,
+        id: memo.id,
+        declared: memo.boot,
+        inherited,
+        sends: 0,
+        sent_epoch: 0,
+    };
+    let end = running.drive(&permit, &mut caller, deadline).await;
+    running.finish(permit, end, caller).await;
+}
+
+fn take_places(
+    shared: &Arc<Shared>,
+    request: &Request,
+) -> Option<(CommandSlot, OwnedSemaphorePermit)> {
+    let slot = request
+        .device
+        .command_slot(shared.config.commands.per_device_max)?;
+    let total = Arc::clone(&shared.running).try_acquire_owned().ok()?;
+    Some((slot, total))
+}
+
+/// A claimed command.
+struct Running<'a> {
+    shared: &'a Arc<Shared>,
+    request: &'a Request,
+    slot: CommandSlot,
+    _total: OwnedSemaphorePermit,
+    id: CommandId,
+    /// The memory that the store knows the command may have reached.
+    declared: Option<BootId>,
+    /// Somebody before this task may have sent the command.
+    inherited: bool,
+    /// How often this task may have sent it.
+    sends: u32,
+    /// The session that the command was last sent on; epochs start at 1.
+    sent_epoch: u64,
+}
+
+/// How a claimed command ends.
+enum End {
+    /// The device executed it, or it is certain that nobody will ever know.
+    Outcome(Outcome),
+    /// It was not executed and will not be.
+    Release(Answer),
+    /// Nobody waits any more; what becomes of it depends on whether it may have been sent.
+    Stop(Answer),
+}
+
+/// What one attempt to send came to.
+enum Sending {
+    /// Nothing to do until something changes.
+    Wait,
+    /// The shard's mailbox is full.
+    Later,
+    /// The device lost the memory that would recognise the command.
+    DeviceForgot,
+    StoreFailed(idem_store::Error),
+}
+
+impl Running<'_> {
+    /// Works until it is clear how the command ends. Answers the caller only when its time is up
+    /// before that.
+    async fn drive(&mut self, permit: &Permit, caller: &mut Caller, deadline: Instant) -> End {
+        let give_up =
+            Instant::now() + Duration::from_millis(self.shared.config.commands.result_wait_ms);
+        let mut drain = self.shared.drain.subscribe();
+        let sessions = self.slot.changed();
+        let mut reply = self.shared.table.wait(self.id, self.slot.device());
+        loop {
+            let changed = sessions.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let mut wake_at = if caller.0.is_some() {
+                deadline
+            } else {
+                give_up
+            };
+            match self.send(permit).await {
+                Sending::Wait => {}
+                Sending::Later if self.maybe_sent() || self.shared.phase() != Phase::Serving => {
+                    wake_at = wake_at.min(Instant::now() + QUEUE_RETRY);
+                }
+                Sending::Later => return End::Release(Answer::QueueFull),
+                Sending::DeviceForgot => return End::Outcome(Outcome::DeviceForgot),
+                Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
+            }
+            let maybe_sent = self.maybe_sent();
+            let must_stop = |phase| match phase {
+                Phase::Serving => false,
+                Phase::Draining => !maybe_sent,
+                Phase::Stopping => true,
+            };
+            tokio::select! {
+                biased;
+                arrived = &mut reply => match arrived {
+                    Ok(Reply::Result { status, body }) => {
+                        return outcome_of(status, body)
+                            .map_or(End::Release(Answer::QueueFull), End::Outcome);
+                    }
+                    Ok(Reply::NotSent(why)) => {
+                        self.sends -= 1;
+                        if why == NotSent::QueueFull && !self.maybe_sent() {
+                            return End::Release(Answer::QueueFull);
+                        }
+                        reply = self.shared.table.wait(self.id, self.slot.device());
+                        if why == NotSent::QueueFull {
+                            // An earlier send may have got through, so this one must: try again.
+                            self.sent_epoch = 0;
+                            sleep(QUEUE_RETRY).await;
+                        }
+                    }
+                    // Nobody else replaces the entry of a task that holds the permit.
+                    Err(_) => reply = self.shared.table.wait(self.id, self.slot.device()),
+                },
+                () = changed => {}
+                () = until(&mut drain, must_stop) => return End::Stop(Answer::Draining),
+                () = sleep_until(wake_at) => {
+                    let now = Instant::now();
+                    if now >= deadline && !maybe_sent {
+                        return End::Release(Answer::TimedOutUnsent);
+                    }
+                    if now >= give_up {
+                        return End::Stop(Answer::TimedOutSent);
+                    }
+                    if now >= deadline {
+                        caller.answer(self.shared, Answer::TimedOutSent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the command to the device's session, unless that session has it already.
+    async fn send(&mut self, permit: &Permit) -> Sending {
+        loop {
+            let Some(session) = self.slot.device().session() else {
+                return Sending::Wait;
+            };
+            if session.epoch == self.sent_epoch {
+                return Sending::Wait;
+            }
+            if self.declared == Some(session.boot) {
+                return self.post(session);
+            }
+            if self.maybe_sent() {
+                return Sending::DeviceForgot;
+            }
+            let memo = Memo {
+                id: self.id,
+                boot: Some(session.boot),
+            };
+            if let Err(error) = self.shared.store.declare(permit, &memo.encode()).await {
+                return Sending::StoreFailed(error);
+            }
+            self.declared = memo.boot;
+        }
+    }
+
+    fn post(&mut self, session: Session) -> Sending {
+        let command = ShardMessage::Command {
+            session,
+            id: self.id,
+            timeout_ms: u32::try_from(self.request.timeout_ms).unwrap_or(u32::MAX),
+            payload: Arc::clone(&self.request.payload),
+        };
+        if self.shared.send(session.shard, command).is_err() {
+            return Sending::Later;
+        }
+        self.sent_epoch = session.epoch;
+        self.sends += 1;
+        Sending::Wait
+    }
+}
+
+impl Running<'_> {
+    /// A byte of the command may have reached the device.
+    fn maybe_sent(&self) -> bool {
+        self.inherited || self.sends > 0
+    }
+
+    async fn finish(self, permit: Permit, end: End, caller: Caller) {
+        match end {
+            End::Outcome(outcome) => self.store(permit, outcome, caller).await,
+            End::Stop(answer) if self.maybe_sent() => self.leave_open(permit, answer, caller),
+            End::Release(answer) | End::Stop(answer) => self.release(permit, answer, caller).await,
+        }
+    }
+
+    /// Stores the outcome, then tells the device and the caller.
+    async fn store(self, permit: Permit, outcome: Outcome, mut caller: Caller) {
+        match store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await {
+            Ok(()) => caller.answer(self.shared, Answer::Done(outcome)),
+            Err(error) => caller.answer(self.shared, Answer::StoreFailed(error)),
+        }
+    }
+
+    /// The command was not executed and will not be: frees its key.
+    async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
+        let released = self
+            .shared
+            .store
+            .fail(permit, Failure::NotHappened, self.shared.unix_ms())
+            .await;
+        self.shared.table.remove(self.id);
+        caller.answer(
+            self.shared,
+            match released {
+                Ok(()) => answer,
+                Err(error) => Answer::StoreFailed(error),
+            },
+        );
+    }
+
+    /// Stops waiting for a command that may have been sent. Its key stays in doubt, to be settled by
+    /// the device's result or by a retry.
+    fn leave_open(self, permit: Permit, answer: Answer, mut caller: Caller) {
+        let claim = OpenClaim {
+            key: self.request.key.clone(),
+            fingerprint: self.request.fingerprint,
+        };
+        self.shared
+            .table
+            .leave_unresolved(self.id, self.slot.device().id(), claim);
+        drop(permit);
+        caller.answer(self.shared, answer);
+    }
+}
+
+/// Ends a claim that nobody waits for with the result that its device repeated.
+pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
+    let unresolved = |claim| shared.table.unsettle(stray.id, claim);
+    let claim = &stray.claim;
+    let lease_ms = shared.config.commands.result_wait_ms;
+    let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
+    let permit = match shared.store.begin(&begin).await {
+        Ok(Begun::InDoubt(permit)) => permit,
+        // A retry got there first: it sends the command again and hears this result again.
+        Ok(Begun::InFlight { .. }) | Err(_) => return unresolved(stray.claim),
+        Ok(Begun::Fresh(permit)) => {
+            // The claim expired. Its outcome is nobody's any more.
+            drop(permit);
+            return shared.table.remove(stray.id);
+        }
+        Ok(Begun::Replay(_) | Begun::Conflict) => return shared.table.remove(stray.id),
+    };
+    let Some(outcome) = outcome_of(stray.status, stray.body) else {
+        // Refused: the device will never execute it under this id.
+        let released = shared
+            .store
+            .fail(permit, Failure::NotHappened, shared.unix_ms())
+            .await;
+        return released.map_or_else(
+            |_| unresolved(stray.claim),
+            |()| shared.table.remove(stray.id),
+        );
+    };
+    if let Err(error) = store_outcome(&shared, &stray.device, stray.id, permit, &outcome).await {
+        tracing::error!(%error, device = stray.device.id(), "a repeated result could not be stored");
+    }
+}
+
+/// What is stored for a device's result; `None` when the device did not execute the command.
+fn outcome_of(status: ResultStatus, body: Vec<u8>) -> Option<Outcome> {
+    match status {
+        ResultStatus::Json => Some(Outcome::Json(body)),
+        ResultStatus::Opaque => Some(Outcome::Opaque(body)),
+        ResultStatus::Interrupted => Some(Outcome::Interrupted),
+        ResultStatus::Refused => None,
+    }
+}
+
+/// Makes an outcome durable, then lets the device forget its command.
+async fn store_outcome(
+    shared: &Shared,
+    device: &Device,
+    id: CommandId,
+    permit: Permit,
+    outcome: &Outcome,
+) -> Result<(), idem_store::Error> {
+    let retain_ms = shared.config.commands.retain_ms;
+    shared
+        .store
+        .complete(permit, &outcome.encode(), retain_ms, shared.unix_ms())
+        .await?;
+    shared.table.remove(id);
+    if let Some(session) = device.session() {
+        // Lost when the mailbox is full: the device repeats its result and is told then.
+        drop(shared.send(session.shard, ShardMessage::ResultAck { session, id }));
+    }
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! What the gateway can be told. Every limit of the server is here and nowhere else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::proto::BODY_BYTES_MAX;
+
+/// The gateway's settings; [`Config::default`] is right for a first run on one machine. Its serde
+/// form is the configuration file: every field is a key, every key may be left out.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where devices connect. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where HTTP is served. Port 0 takes a free one.
+    pub http: SocketAddr,
+    /// The directory of the store and the list of known devices.
+    pub data: PathBuf,
+    /// Reactor threads; 0 takes one for each core.
+    pub shards: usize,
+    /// `Host` names that HTTP requests may carry, besides the loopback ones.
+    pub hosts: Vec<String>,
+    /// Limits and times of the device side.
+    pub devices: DeviceLimits,
+    /// Limits and times of commands.
+    pub commands: CommandLimits,
+    /// Limits and times of the HTTP side.
+    pub http_limits: HttpLimits,
+    /// How long a drain waits for running commands before it records them as open.
+    pub drain_timeout_ms: u64,
+}
+
+/// Limits and times of device connections.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DeviceLimits {
+    /// Most devices that are remembered; beyond it the longest offline one is forgotten.
+    pub known_max: usize,
+    /// Most device connections at one time, shared out evenly among the shards; more wait in the
+    /// listeners' backlogs.
+    pub connections_max: usize,
+    /// The beat interval of a device that asks for none.
+    pub interval_ms: u32,
+    /// The shortest interval that a device may ask for.
+    pub interval_ms_min: u32,
+    /// The longest interval that a device may ask for.
+    pub interval_ms_max: u32,
+    /// Added to the interval before a silent device is gone.
+    pub grace_ms: u32,
+    /// A connection that has not said a whole HELLO by then is closed.
+    pub hello_timeout_ms: u64,
+    /// How long a connection has to answer a probe when its device appears a second time.
+    pub probe_timeout_ms: u64,
+    /// Bytes that wait for one device's socket; a device that lets more pile up is closed.
+    pub write_bytes_max: usize,
+}
+
+/// Limits and times of commands.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct CommandLimits {
+    /// Most commands that run or wait for one device.
+    pub per_device_max: u32,
+    /// Most commands that run or wait in the whole gateway.
+    pub total_max: usize,
+    /// How long a caller waits that does not say.
+    pub timeout_ms: u64,
+    /// The longest wait that a caller may ask for.
+    pub timeout_ms_max: u64,
+    /// How long the gateway itself waits for the result of a command that was sent; afterwards the
+    /// key is in doubt until the device answers or a retry asks again.
+    pub result_wait_ms: u64,
+    /// How long a result replays.
+    pub retain_ms: u64,
+    /// Commands on their way to one shard; beyond it callers get 429.
+    pub mailbox_max: usize,
+}
+
+/// Limits and times of the HTTP side.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct HttpLimits {
+    /// Most HTTP connections at one time; more wait in the listener's backlog.
+    pub connections_max: usize,
+    /// A client has to send its request's head within this time, and its body within as much again.
+    pub read_timeout_ms: u64,
+    /// Most clients of `/v1/events` at one time.
+    pub events_max: usize,
+    /// Most devices in one page of `/v1/devices`.
+    pub page_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)),
+            data: PathBuf::from("mainstay-data"),
+            shards: 0,
+            hosts: Vec::new(),
+            devices: DeviceLimits::default(),
+            commands: CommandLimits::default(),
+            http_limits: HttpLimits::default(),
+            drain_timeout_ms: 3_000,
+        }
+    }
+}
+
+impl Config {
+    /// Checks what no type can.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the key and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        let positive: [(&str, u64); 12] = [
+            ("devices.known_max", self.devices.known_max as u64),
+            (
+                "devices.connections_max",
+                self.devices.connections_max as u64,
+            ),
+            ("devices.interval_ms", self.devices.interval_ms.into()),
+            (
+                "devices.interval_ms_min",
+                self.devices.interval_ms_min.into(),
+            ),
+            ("devices.hello_timeout_ms", self.devices.hello_timeout_ms),
+            ("devices.probe_timeout_ms", self.devices.probe_timeout_ms),
+            (
+                "commands.per_device_max",
+                self.commands.per_device_max.into(),
+            ),
+            ("commands.timeout_ms", self.commands.timeout_ms),
+            ("commands.retain_ms", self.commands.retain_ms),
+            ("commands.mailbox_max", self.commands.mailbox_max as u64),
+            (
+                "http_limits.connections_max",
+                self.http_limits.connections_max as u64,
+            ),
+            ("http_limits.page_max", self.http_limits.page_max as u64),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key} is 0; give it at least 1"));
+        }
+        if self.devices.interval_ms_min > self.devices.interval_ms_max {
+            return Err("devices.interval_ms_min is above devices.interval_ms_max".into());
+        }
+        if self.devices.write_bytes_max < 2 * BODY_BYTES_MAX {
+            return Err(format!(
+                "devices.write_bytes_max is below {}, room for two commands",
+                2 * BODY_BYTES_MAX
+            ));
+        }
+        if !(1..=1 << 24).contains(&self.commands.total_max) {
+            return Err("commands.total_max is 1 to 16777216".into());
+        }
+        Ok(())
+    }
+}
+
+impl Default for DeviceLimits {
+    fn default() -> Self {
+        Self {
+            known_max: 1_000_000,
+            connections_max: 1_000_000,
+            interval_ms: 30_000,
+            interval_ms_min: 100,
+            interval_ms_max: 3_600_000,
+            grace_ms: 5_000,
+            hello_timeout_ms: 5_000,
+            probe_timeout_ms: 1_000,
+            write_bytes_max: 1 << 20,
+        }
+    }
+}
+
+impl Default for CommandLimits {
+    fn default() -> Self {
+        Self {
+            per_device_max: 64,
+            total_max: 65_536,
+            timeout_ms: 30_000,
+            timeout_ms_max: 3_600_000,
+            result_wait_ms: 3_600_000,
+            retain_ms: 24 * 3_600_000,
+            mailbox_max: 16_384,
+        }
+    }
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_024,
+            read_timeout_ms: 10_000,
+            events_max: 64,
+            page_max: 1_000,
+        }
+    }
+}

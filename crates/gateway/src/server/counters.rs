@@ -1,0 +1,106 @@
+//! What the gateway counts while it runs.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::command::Answer;
+use super::histogram::Histogram;
+use super::outcome::Outcome;
+use crate::proto::ErrorCode;
+
+/// Counters that shards and HTTP tasks share.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) beats: AtomicU64,
+    /// Round trips as the devices report them, in milliseconds.
+    pub(crate) beat_rtt_ms: Histogram,
+    /// From a request's arrival to its answer, in microseconds.
+    pub(crate) command_us: Histogram,
+    pub(crate) devices_gone: AtomicU64,
+    pub(crate) mailbox_full: AtomicU64,
+    rejected: [AtomicU64; ErrorCode::ALL.len()],
+    commands: [AtomicU64; CommandEnd::ALL.len()],
+}
+
+/// How commands end, as metrics name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CommandEnd {
+    Done,
+    Replayed,
+    InDoubt,
+    InProgress,
+    OtherPayload,
+    QueueFull,
+    Draining,
+    TimedOutUnsent,
+    TimedOutSent,
+    StoreFailed,
+}
+
+impl CommandEnd {
+    pub(crate) const ALL: [(Self, &'static str); 10] = [
+        (Self::Done, "done"),
+        (Self::Replayed, "replayed"),
+        (Self::InDoubt, "in-doubt"),
+        (Self::InProgress, "in-progress"),
+        (Self::OtherPayload, "other-payload"),
+        (Self::QueueFull, "queue-full"),
+        (Self::Draining, "draining"),
+        (Self::TimedOutUnsent, "timed-out-unsent"),
+        (Self::TimedOutSent, "timed-out-sent"),
+        (Self::StoreFailed, "store-failed"),
+    ];
+
+    fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Done(Outcome::DeviceForgot | Outcome::Interrupted) => Self::InDoubt,
+            Answer::Done(_) => Self::Done,
+            Answer::Replayed(_) => Self::Replayed,
+            Answer::InProgress => Self::InProgress,
+            Answer::OtherPayload => Self::OtherPayload,
+            Answer::QueueFull => Self::QueueFull,
+            Answer::Draining => Self::Draining,
+            Answer::TimedOutUnsent => Self::TimedOutUnsent,
+            Answer::TimedOutSent => Self::TimedOutSent,
+            Answer::StoreFailed(_) => Self::StoreFailed,
+        }
+    }
+}
+
+impl Counters {
+    pub(crate) fn beat(&self, rtt_ms: Option<u16>) {
+        self.beats.fetch_add(1, Relaxed);
+        if let Some(rtt_ms) = rtt_ms {
+            self.beat_rtt_ms.record(rtt_ms.into());
+        }
+    }
+
+    pub(crate) fn gone(&self) {
+        self.devices_gone.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn mailbox_full(&self) {
+        self.mailbox_full.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn rejected(&self, code: ErrorCode) {
+        let place = ErrorCode::ALL.iter().position(|known| *known == code);
+        self.rejected[place.expect("ALL names every code")].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn command(&self, answer: &Answer) {
+        self.commands[CommandEnd::of(answer) as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Every reason for which connections were rejected, and how often.
+    pub(crate) fn rejections(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.rejected.iter().map(|count| count.load(Relaxed));
+        ErrorCode::ALL.iter().map(|code| code.name()).zip(counts)
+    }
+
+    /// Every way a command can end, and how often it did.
+    pub(crate) fn command_ends(&self) -> impl Iterator<Item = (CommandEnd, &'static str, u64)> {
+        CommandEnd::ALL
+            .iter()
+            .map(|&(end, name)| (end, name, self.commands[end as usize].load(Relaxed)))
+    }
+}

@@ -1,0 +1,347 @@
+//! `POST /v1/devices/{id}/commands`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use canon_ser::json::Integers;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::{Problem, Shared};
+use crate::proto::PAYLOAD_BYTES_MAX;
+use crate::server::command::{self, Answer};
+use crate::server::drain::Phase;
+use crate::server::outcome::{Outcome, store_key};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const TIMEOUT_MS: HeaderName = HeaderName::from_static("mainstay-timeout-ms");
+
+/// Most characters of an `Idempotency-Key`.
+const KEY_CHARS_MAX: usize = 255;
+
+pub(crate) async fn submit(
+    State(shared): State<Arc<Shared>>,
+    device: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    let started = Instant::now();
+    let accepted = match device_id(device) {
+        Ok(device) => accept(&shared, &device, request).await,
+        Err(problem) => Err(problem),
+    };
+    let response = accepted.map_or_else(IntoResponse::into_response, respond);
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    shared.counters.command_us.record(micros);
+    response
+}
+
+async fn accept(
+    shared: &Arc<Shared>,
+    device_id: &str,
+    request: Request,
+) -> Result<Answer, Problem> {
+    let told = |answer: Answer| {
+        shared.counters.command(&answer);
+        Ok(answer)
+    };
+    if shared.phase() != Phase::Serving {
+        return told(Answer::Draining);
+    }
+    let idempotency_key = idempotency_key(request.headers())?;
+    let timeout_ms = timeout_ms(request.headers(), shared)?;
+    let payload = read_body(shared, request.into_body()).await?;
+    let fingerprint = fingerprint(&payload)?;
+    let key = store_key_of(device_id, &idempotency_key)?;
+    let Some(device) = shared.directory.get(device_id) else {
+        // Its list of devices may be lost or cut short; an answer that was stored still holds.
+        return match command::replay(shared, &key, &fingerprint).await {
+            Ok(Some(answer)) => told(answer),
+            Ok(None) => Err(unknown_device(device_id)),
+            Err(error) => told(Answer::StoreFailed(error)),
+        };
+    };
+    let payload = payload.into();
+    let request = command::Request {
+        device,
+        key,
+        fingerprint,
+        payload,
+        timeout_ms,
+    };
+    Ok(command::submit(shared, request).await)
+}
+
+/// The id in a path; one that is not UTF-8 names no device.
+pub(super) fn device_id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(id) = path.map_err(|rejection| {
+        bad_request(
+            "path-invalid",
+            "The path cannot be read",
+            rejection.body_text(),
+        )
+    })?;
+    Ok(id)
+}
+
+pub(super) fn unknown_device(id: &str) -> Problem {
+    let detail = format!("no device has ever said HELLO as {id:?}");
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown-device",
+        "There is no such device",
+        detail,
+    )
+}
+
+fn store_key_of(device_id: &str, idempotency_key: &str) -> Result<Vec<u8>, Problem> {
+    match crate::proto::DeviceId::parse(device_id.as_bytes()) {
+        Ok(id) => Ok(store_key(id.as_str(), idempotency_key)),
+        Err(_) => Err(unknown_device(device_id)),
+    }
+}
+
+fn bad_request(code: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, code, title, detail)
+}
+
+/// The key without the quotes of an RFC 8941 string.
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let value = match (values.next(), values.next()) {
+        (Some(value), None) => value,
+        (None, _) => {
+            return Err(bad_request(
+                "idempotency-key-missing",
+                "The request has no Idempotency-Key",
+                "send a header such as `Idempotency-Key: order-4711`, a new one for each new command",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(bad_key("the header stands there more than once"));
+        }
+    };
+    let text = value
+        .to_str()
+        .map_err(|_| bad_key("it has characters that are not visible ASCII"))?;
+    let key = match text.strip_prefix('"') {
+        Some(quoted) => unquote(quoted).ok_or_else(|| bad_key("its quotes are not closed"))?,
+        None => text.to_owned(),
+    };
+    if key.is_empty() || key.len() > KEY_CHARS_MAX {
+        return Err(bad_key("it has 1 to 255 characters"));
+    }
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad_key("it has characters that are not visible ASCII"));
+    }
+    Ok(key)
+}
+
+fn bad_key(detail: &str) -> Problem {
+    bad_request(
+        "idempotency-key-invalid",
+        "The Idempotency-Key cannot be used",
+        detail,
+    )
+}
+
+/// The inside of an sf-string (RFC 8941, section 3.3.3) whose first quote is already gone.
+fn unquote(quoted: &str) -> Option<String> {
+    let mut key = String::with_capacity(quoted.len());
+    let mut characters = quoted.chars();
+    loop {
+        match characters.next()? {
+            '"' => return characters.next().is_none().then_some(key),
+            '\\' => key.push(characters.next().filter(|c| matches!(c, '"' | '\\'))?),
+            character => key.push(character),
+        }
+    }
+}
+
+fn timeout_ms(headers: &HeaderMap, shared: &Shared) -> Result<u64, Problem> {
+    let limits = &shared.config.commands;
+    let Some(value) = headers.get(TIMEOUT_MS) else {
+        return Ok(limits.timeout_ms);
+    };
+    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    parsed
+        .filter(|ms| (1..=limits.timeout_ms_max).contains(ms))
+        .ok_or_else(|| {
+            bad_request(
+                "timeout-invalid",
+                "The Mainstay-Timeout-Ms cannot be used",
+                format!(
+                    "it is a whole number of milliseconds from 1 to {}",
+                    limits.timeout_ms_max
+                ),
+            )
+        })
+}
+
+async fn read_body(shared: &Shared, body: Body) -> Result<Vec<u8>, Problem> {
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "payload-too-large",
+            "The payload is too large",
+            format!("a payload has at most {PAYLOAD_BYTES_MAX} bytes"),
+        )
+    };
+    // Content-Length says it before a byte of the body is there.
+    if body.size_hint().lower() > PAYLOAD_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let limit = Duration::from_millis(shared.config.http_limits.read_timeout_ms);
+    let collected = Limited::new(body, PAYLOAD_BYTES_MAX).collect();
+    match tokio::time::timeout(limit, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(bad_request(
+            "body-unreadable",
+            "The request's body could not be read",
+            error.to_string(),
+        )),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request-timeout",
+            "The request's body did not arrive in time",
+            format!("a body has to arrive within {} ms", limit.as_millis()),
+        )),
+    }
+}
+
+/// The digest of what the payload means: key order and number spelling do not matter.
+fn fingerprint(payload: &[u8]) -> Result<idem_store::Fingerprint, Problem> {
+    let digest = canon_ser::digest::sha256_text(payload, Integers::Exact);
+    digest.map(idem_store::Fingerprint).map_err(|error| {
+        bad_request("not-json", "The payload is not JSON", error.to_string())
+            .at(error.line(), error.column())
+    })
+}
+
+fn respond(answer: Answer) -> Response {
+    let problem = |status, code, title, detail: &str| Problem::new(status, code, title, detail);
+    match answer {
+        Answer::Done(outcome) => respond_outcome(outcome),
+        Answer::Replayed(outcome) => {
+            let mut response = respond_outcome(outcome);
+            response
+                .headers_mut()
+                .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+            response
+        }
+        Answer::InProgress => problem(
+            StatusCode::CONFLICT,
+            "in-progress",
+            "The command still runs",
+            "an earlier request with this key has no result yet; ask again with the same key",
+        )
+        .retry_after_s(1)
+        .into_response(),
+        Answer::OtherPayload => problem(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "key-reused",
+            "The key belongs to another payload",
+            "this Idempotency-Key was used for a different command of this device; use a new one",
+        )
+        .into_response(),
+        Answer::QueueFull => problem(
+            StatusCode::TOO_MANY_REQUESTS,
+            "queue-full",
+            "The device has too many commands waiting",
+            "nothing was sent and the key is free; try again when some have ended",
+        )
+        .retry_after_s(1)
+        .into_response(),
+        Answer::Draining => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            "The gateway is stopping",
+            "ask again with the same key, here after the restart or at another gateway",
+        )
+        .retry_after_s(5)
+        .into_response(),
+        Answer::TimedOutUnsent => problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timed-out-unsent",
+            "The device did not come in time",
+            "nothing was sent and the key is free",
+        )
+        .into_response(),
+        Answer::TimedOutSent => problem(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timed-out-sent",
+            "The device did not answer in time",
+            "the command keeps running; ask again with the same key to hear its result",
+        )
+        .into_response(),
+        Answer::StoreFailed(error) => {
+            tracing::error!(%error, "the store refused a command");
+            problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "store-failed",
+                "The gateway's store failed",
+                "whether the command ran is recorded as far as the disk allowed; see the gateway's log",
+            )
+            .into_response()
+        }
+    }
+}
+
+fn respond_outcome(outcome: Outcome) -> Response {
+    let in_doubt = |detail: &str| {
+        let title = "Whether the command was executed cannot be known";
+        Problem::new(StatusCode::CONFLICT, "in-doubt", title, detail).into_response()
+    };
+    match outcome {
+        Outcome::Json(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Outcome::Opaque(body) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+        }
+        Outcome::DeviceForgot => in_doubt(
+            "the device lost its memory while the command was out; look at the device, then use a \
+             new key if it has to run again",
+        ),
+        Outcome::Interrupted => in_doubt(
+            "the device was interrupted inside the command; look at the device, then use a new key \
+             if it has to run again",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_of(value: &'static str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static(value));
+        idempotency_key(&headers).ok()
+    }
+
+    #[test]
+    fn keys_are_visible_ascii_with_or_without_quotes() {
+        assert_eq!(key_of("order-1").as_deref(), Some("order-1"));
+        assert_eq!(key_of("\"order-1\"").as_deref(), Some("order-1"));
+        assert_eq!(key_of(r#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
+        for bad in ["", "\"\"", "two words", "\"open", r#""a\x""#, "\"a\"b"] {
+            assert_eq!(key_of(bad), None, "{bad}");
+        }
+        assert_eq!(idempotency_key(&HeaderMap::new()).ok(), None);
+    }
+
+    #[test]
+    fn fingerprints_ignore_order_and_spelling() {
+        let print = |text: &str| fingerprint(text.as_bytes()).ok();
+        assert_eq!(
+            print(r#"{"a":1,"b":[1e2]}"#),
+            print(r#" {"b":[100.0], "a":1}"#)
+        );
+        assert_ne!(print("9007199254740993"), print("9007199254740992"));
+        assert_eq!(print("{"), None);
+    }
+}

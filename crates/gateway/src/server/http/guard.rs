@@ -1,0 +1,82 @@
+//! Protection against DNS rebinding: a web page whose name was pointed at this machine carries its
+//! own name in `Host`, so only names that are known to mean this gateway are served.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Problem;
+use super::Shared;
+
+pub(crate) async fn check_host(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let name = host.map_or("", without_port);
+    if is_loopback(name)
+        || shared
+            .config
+            .hosts
+            .iter()
+            .any(|h| h.eq_ignore_ascii_case(name))
+    {
+        return next.run(request).await;
+    }
+    let detail = format!(
+        "the request's Host is {:?}; allow it with --host or `hosts` in the configuration",
+        host.unwrap_or("")
+    );
+    let title = "This gateway does not answer to that name";
+    Problem::new(StatusCode::FORBIDDEN, "host-not-allowed", title, detail).into_response()
+}
+
+/// The host of a `Host` header: `name`, `name:port`, `[v6]` or `[v6]:port`.
+fn without_port(host: &str) -> &str {
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_are_loopback() {
+        for host in [
+            "localhost",
+            "LOCALHOST:7480",
+            "127.0.0.1:7480",
+            "127.9.9.9",
+            "[::1]:7480",
+        ] {
+            assert!(is_loopback(without_port(host)), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:7480",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+        ] {
+            assert!(!is_loopback(without_port(host)), "{host}");
+        }
+    }
+}

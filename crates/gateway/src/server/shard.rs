@@ -1,0 +1,460 @@
+//! The data plane: what one reactor shard does with its device connections.
+//!
+//! A connection greets (preface and HELLO), perhaps knocks (its device is connected already, and
+//! that connection is being probed), is open, and ends. One timer bounds the greeting and then
+//! watches the beats; it is moved lazily, once an interval instead of once a beat.
+
+mod entrance;
+
+use std::sync::Arc;
+
+use conn_reactor::{CloseReason, Handler, Io, Opened, TimerKey, Token};
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::directory::{Device, Presence, Session};
+use super::table::{Delivery, NotSent, OpenClaim};
+use crate::proto::{
+    Beat, BeatAck, BootId, CommandId, ErrorCode, FromDevice, FrontDoor, GoAway, GoAwayReason,
+    ResultStatus, SessionToken, Step, ToDevice, Violation,
+};
+
+/// How long a closing connection may take to read the last words.
+const LAST_WORDS_MS: u64 = 1_000;
+
+/// What the rest of the gateway says to a shard.
+pub(crate) enum ShardMessage {
+    /// Send a command on the connection of `session`.
+    Command {
+        session: Session,
+        id: CommandId,
+        timeout_ms: u32,
+        payload: Arc<[u8]>,
+    },
+    /// A command's outcome is durable.
+    ResultAck { session: Session, id: CommandId },
+    /// Find out whether the holder still lives, for a connection that knocks.
+    Probe { holder: Session, asker: Asker },
+    /// The answer to a probe.
+    Probed {
+        knocker: Token,
+        holder_epoch: u64,
+        alive: bool,
+    },
+    /// Another connection took the session over.
+    Replaced { session: Session },
+    /// Accept nobody any more.
+    StopAccepting,
+    /// Say goodbye to every device and stop.
+    Stop,
+    /// Say what was counted.
+    Report(oneshot::Sender<conn_reactor::Stats>),
+}
+
+/// A connection that waits for the outcome of a probe.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker {
+    shard: usize,
+    token: Token,
+}
+
+/// A result that no waiting command took.
+pub(crate) struct Stray {
+    pub(crate) device: Arc<Device>,
+    pub(crate) id: CommandId,
+    pub(crate) status: ResultStatus,
+    pub(crate) body: Vec<u8>,
+    pub(crate) claim: OpenClaim,
+}
+
+/// One shard's side of the gateway, for one kind of front door.
+pub(crate) struct ShardHandler<P: FrontDoor> {
+    shared: Arc<Shared>,
+    /// Frames to write at the end of a callback, so that one read leads to at most one write.
+    out: Vec<u8>,
+    door: std::marker::PhantomData<P>,
+}
+
+pub(crate) struct Conn<P: FrontDoor> {
+    door: P::State,
+    phase: Phase,
+    timer: TimerKey,
+    /// When the last whole message arrived, in the shard's milliseconds.
+    heard_ms: u64,
+}
+
+enum Phase {
+    Greeting,
+    Knocking(Box<Knocking>),
+    Open(Box<Open>),
+    /// Last words are being written; whatever still arrives is dropped.
+    Closing,
+}
+
+/// An owned HELLO that waits for a probe.
+struct Knocking {
+    device: Box<str>,
+    boot: BootId,
+    interval_ms: u32,
+    resume: Option<SessionToken>,
+}
+
+struct Open {
+    device: Arc<Device>,
+    epoch: u64,
+    interval_ms: u32,
+    probe: Option<(Asker, TimerKey)>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Timer {
+    /// The greeting has to be over, or a beat to have come.
+    Deadline(Token),
+    /// A probe has to be answered.
+    Probe(Token),
+}
+
+type ShardIo<P> = Io<ShardHandler<P>>;
+
+impl<P: FrontDoor> ShardHandler<P> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            out: Vec::new(),
+            door: std::marker::PhantomData,
+        }
+    }
+
+    fn say(&mut self, io: &mut ShardIo<P>, token: Token, message: &ToDevice<'_>) {
+        if let Some(conn) = io.state(token) {
+            P::encode(&conn.door, message, &mut self.out);
+        }
+    }
+
+    /// Writes what was said. A device that does not read until its queue is full is closed.
+    fn flush(&mut self, io: &mut ShardIo<P>, token: Token) {
+        if self.out.is_empty() {
+            return;
+        }
+        let written = io.write(token, &self.out);
+        self.out.clear();
+        if written.is_err_and(|error| error.is_full()) {
+            self.shared.counters.rejected(ErrorCode::SlowReader);
+            io.close(
+                token,
+                CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())),
+            );
+        }
+    }
+
+    /// Says the last words and closes.
+    fn part(&mut self, io: &mut ShardIo<P>, token: Token, words: &ToDevice<'_>, code: u8) {
+        self.say(io, token, words);
+        if let Some(conn) = io.state(token) {
+            conn.phase = Phase::Closing;
+        }
+        self.flush(io, token);
+        io.close_after_flush(token, CloseReason::Local(u16::from(code)), LAST_WORDS_MS);
+    }
+
+    fn reject(&mut self, io: &mut ShardIo<P>, token: Token, violation: Violation) {
+        self.shared.counters.rejected(violation.code());
+        tracing::debug!(?token, %violation, "connection rejected");
+        self.leave(io, token, Presence::Offline);
+        let words = ToDevice::Error {
+            code: violation.code(),
+            text: violation.detail(),
+        };
+        self.part(io, token, &words, violation.code().byte());
+    }
+
+    /// Ends the session in the directory, if this connection is an open one.
+    fn leave(&mut self, io: &mut ShardIo<P>, token: Token, presence: Presence) {
+        let Some(conn) = io.state(token) else { return };
+        if let Phase::Open(open) = std::mem::replace(&mut conn.phase, Phase::Closing) {
+            self.end_session(io, *open, presence);
+        }
+    }
+
+    fn end_session(&mut self, io: &mut ShardIo<P>, open: Open, presence: Presence) {
+        self.shared
+            .directory
+            .leave(&open.device, open.epoch, presence);
+        if let Some((asker, timer)) = open.probe {
+            io.cancel_timer(timer);
+            self.answer_probe(asker, open.epoch, false);
+        }
+    }
+
+    fn on_message(&mut self, io: &mut ShardIo<P>, token: Token, message: FromDevice<'_>) {
+        let now_ms = io.now_ms();
+        let Some(conn) = io.state(token) else { return };
+        match (&mut conn.phase, message) {
+            (Phase::Greeting, FromDevice::Hello(hello)) => self.on_hello(io, token, &hello),
+            (Phase::Open(open), message) if !matches!(message, FromDevice::Hello(_)) => {
+                conn.heard_ms = now_ms;
+                let device = Arc::clone(&open.device);
+                if let Some((asker, timer)) = open.probe.take() {
+                    let epoch = open.epoch;
+                    io.cancel_timer(timer);
+                    self.answer_probe(asker, epoch, true);
+                }
+                self.on_open_message(io, token, &device, message);
+            }
+            (Phase::Closing, _) => {}
+            _ => self.reject(
+                io,
+                token,
+                Violation::new(ErrorCode::Unexpected, "this message may not be sent now"),
+            ),
+        }
+    }
+
+    fn on_open_message(
+        &mut self,
+        io: &mut ShardIo<P>,
+        token: Token,
+        device: &Arc<Device>,
+        message: FromDevice<'_>,
+    ) {
+        match message {
+            FromDevice::Beat(beat) => self.on_beat(io, token, device, beat),
+            FromDevice::Result { id, status, body } => {
+                self.on_result(io, token, device, id, status, body);
+            }
+            FromDevice::GoAway(_) => {
+                self.leave(io, token, Presence::Offline);
+                io.close(token, CloseReason::PeerClosed);
+            }
+            FromDevice::Hello(_) => unreachable!("on_message lets no HELLO through"),
+        }
+    }
+
+    fn on_beat(&mut self, io: &mut ShardIo<P>, token: Token, device: &Device, beat: Beat) {
+        self.shared.counters.beat(beat.rtt_ms);
+        device.pulse.beat(self.shared.now_ms(), beat);
+        self.say(
+            io,
+            token,
+            &ToDevice::BeatAck(BeatAck {
+                stamp_ms: beat.stamp_ms,
+            }),
+        );
+    }
+
+    fn on_result(
+        &mut self,
+        io: &mut ShardIo<P>,
+        token: Token,
+        device: &Arc<Device>,
+        id: CommandId,
+        status: ResultStatus,
+        body: &[u8],
+    ) {
+        match self.shared.table.deliver(id, device, status, body) {
+            Delivery::Delivered | Delivery::Settling => {}
+            Delivery::Unknown => self.say(io, token, &ToDevice::ResultAck { id }),
+            Delivery::Settle(claim) => {
+                let device = Arc::clone(device);
+                self.shared.settle(Stray {
+                    device,
+                    id,
+                    status,
+                    body: body.to_vec(),
+                    claim,
+                });
+            }
+            Delivery::Foreign => self.reject(
+                io,
+                token,
+                Violation::new(
+                    ErrorCode::Unexpected,
+                    "the command belongs to another device",
+                ),
+            ),
+        }
+    }
+
+    fn on_deadline(&mut self, io: &mut ShardIo<P>, token: Token) {
+        let now_ms = io.now_ms();
+        let grace_ms = u64::from(self.shared.config.devices.grace_ms);
+        let Some(conn) = io.state(token) else { return };
+        match &conn.phase {
+            Phase::Open(open) => {
+                let due_ms = conn.heard_ms + u64::from(open.interval_ms) + grace_ms;
+                if due_ms > now_ms {
+                    let timer = io.set_timer(due_ms, Timer::Deadline(token));
+                    if let Some(conn) = io.state(token) {
+                        conn.timer = timer;
+                    }
+                    return;
+                }
+                self.leave(io, token, Presence::Gone);
+                self.shared.counters.gone();
+                let words = GoAway {
+                    reason: GoAwayReason::Gone,
+                    retry_within_ms: 0,
+                };
+                self.part(
+                    io,
+                    token,
+                    &ToDevice::GoAway(words),
+                    GoAwayReason::Gone.byte(),
+                );
+            }
+            Phase::Greeting | Phase::Knocking(_) => self.reject(
+                io,
+                token,
+                Violation::new(ErrorCode::HelloTimeout, "no whole HELLO arrived in time"),
+            ),
+            Phase::Closing => {}
+        }
+    }
+
+    /// Sends to a shard. A full mailbox loses the message: whoever waits for it runs into its own
+    /// deadline.
+    fn send(&self, shard: usize, message: ShardMessage) {
+        if self.shared.send(shard, message).is_err() {
+            self.shared.counters.mailbox_full();
+        }
+    }
+
+    fn on_command(
+        &mut self,
+        io: &mut ShardIo<P>,
+        session: Session,
+        command: &ToDevice<'_>,
+        id: CommandId,
+    ) {
+        if !self.is_current(io, session) {
+            return self.shared.table.not_sent(id, NotSent::SessionOver);
+        }
+        self.say(io, session.token, command);
+        if io.write(session.token, &self.out).is_err() {
+            self.shared.table.not_sent(id, NotSent::QueueFull);
+        }
+        self.out.clear();
+    }
+
+    fn is_current(&self, io: &mut ShardIo<P>, session: Session) -> bool {
+        let phase = io.state(session.token).map(|conn| &conn.phase);
+        matches!(phase, Some(Phase::Open(open)) if open.epoch == session.epoch)
+    }
+
+    fn on_stop(&mut self, io: &mut ShardIo<P>) {
+        // Spread the reconnects over time: every device has lost its gateway in the same moment.
+        let words = GoAway {
+            reason: GoAwayReason::Draining,
+            retry_within_ms: 5_000,
+        };
+        for token in io.tokens() {
+            self.say(io, token, &ToDevice::GoAway(words));
+            self.flush(io, token);
+        }
+        io.stop();
+    }
+}
+
+impl<P: FrontDoor> Handler for ShardHandler<P> {
+    type Conn = Conn<P>;
+    type Timer = Timer;
+    type Message = ShardMessage;
+
+    fn opened(&mut self, io: &mut ShardIo<P>, token: Token, _opened: Opened) -> Option<Conn<P>> {
+        let now_ms = io.now_ms();
+        let hello_by_ms = now_ms + self.shared.config.devices.hello_timeout_ms;
+        let timer = io.set_timer(hello_by_ms, Timer::Deadline(token));
+        Some(Conn {
+            door: P::State::default(),
+            phase: Phase::Greeting,
+            timer,
+            heard_ms: now_ms,
+        })
+    }
+
+    fn data(&mut self, io: &mut ShardIo<P>, token: Token, input: &[u8]) -> usize {
+        let mut consumed = 0;
+        while let Some(conn) = io.state(token) {
+            if matches!(conn.phase, Phase::Closing) {
+                return input.len();
+            }
+            match P::decode(&mut conn.door, &input[consumed..]) {
+                Ok(Step::NeedMore) => break,
+                Ok(Step::Skip { consumed: skipped }) => consumed += skipped,
+                Ok(Step::Message {
+                    consumed: bytes,
+                    message,
+                }) => {
+                    consumed += bytes;
+                    self.on_message(io, token, message);
+                }
+                Err(violation) => self.reject(io, token, violation),
+            }
+        }
+        self.flush(io, token);
+        consumed
+    }
+
+    fn closed(&mut self, io: &mut ShardIo<P>, _token: Token, conn: Conn<P>, _why: CloseReason) {
+        io.cancel_timer(conn.timer);
+        if let Phase::Open(open) = conn.phase {
+            self.end_session(io, *open, Presence::Offline);
+        }
+    }
+
+    fn connect_failed(&mut self, _io: &mut ShardIo<P>, _tag: u64, _error: std::io::Error) {}
+
+    fn timer(&mut self, io: &mut ShardIo<P>, _key: TimerKey, timer: Timer) {
+        match timer {
+            Timer::Deadline(token) => self.on_deadline(io, token),
+            Timer::Probe(token) => self.on_probe_timeout(io, token),
+        }
+    }
+
+    fn message(&mut self, io: &mut ShardIo<P>, message: ShardMessage) {
+        match message {
+            ShardMessage::Command {
+                session,
+                id,
+                timeout_ms,
+                payload,
+            } => {
+                let command = ToDevice::Command {
+                    id,
+                    timeout_ms,
+                    payload: &payload,
+                };
+                self.on_command(io, session, &command, id);
+            }
+            ShardMessage::ResultAck { session, id } => {
+                if self.is_current(io, session) {
+                    self.say(io, session.token, &ToDevice::ResultAck { id });
+                    self.flush(io, session.token);
+                }
+            }
+            ShardMessage::Probe { holder, asker } => self.on_probe(io, holder, asker),
+            ShardMessage::Probed {
+                knocker,
+                holder_epoch,
+                alive,
+            } => {
+                self.on_probed(io, knocker, holder_epoch, alive);
+            }
+            ShardMessage::Replaced { session } => {
+                if self.is_current(io, session) {
+                    let words = GoAway {
+                        reason: GoAwayReason::Replaced,
+                        retry_within_ms: 0,
+                    };
+                    self.leave(io, session.token, Presence::Offline);
+                    let code = GoAwayReason::Replaced.byte();
+                    self.part(io, session.token, &ToDevice::GoAway(words), code);
+                }
+            }
+            ShardMessage::StopAccepting => io.stop_accepting(),
+            ShardMessage::Stop => self.on_stop(io),
+            // Whoever asked may have stopped listening.
+            ShardMessage::Report(reply) => drop(reply.send(io.stats().clone())),
+        }
+    }
+}

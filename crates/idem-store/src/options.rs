@@ -1,0 +1,147 @@
+//! What a store is opened with: every limit, with its default.
+
+use crate::error::{Error, Kind};
+use crate::format;
+
+/// When an operation counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// After an `fdatasync` that covers its record. The default, and the only level at which an
+    /// acknowledged operation survives a power cut.
+    #[default]
+    Sync,
+    /// After the write; a sync follows at most this many milliseconds later. A crash of the
+    /// process loses nothing, a power cut loses up to the interval.
+    IntervalMs(u64),
+    /// After the write; the kernel syncs when it likes. A crash of the process loses nothing.
+    None,
+}
+
+/// Options of [`Store::open`](crate::Store::open): limits, all with working defaults.
+///
+/// ```
+/// use idem_store::{Durability, Options};
+///
+/// let options = Options::new().segment_bytes_max(64 << 20).durability(Durability::IntervalMs(50));
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) segment_bytes_max: u32,
+    pub(crate) durability: Durability,
+    pub(crate) key_bytes_max: u32,
+    pub(crate) memo_bytes_max: u32,
+    pub(crate) outcome_bytes_max: u32,
+    pub(crate) batch_bytes_max: u32,
+    pub(crate) keys_max: u64,
+    pub(crate) waiters_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes_max: 16 << 20,
+            durability: Durability::Sync,
+            key_bytes_max: 512,
+            memo_bytes_max: 256,
+            outcome_bytes_max: 1 << 20,
+            batch_bytes_max: 4 << 20,
+            keys_max: 100_000_000,
+            waiters_max: 65_536,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Size of a segment file, allocated as a whole. Default 16 MiB, from 64 KiB to 2 GiB. Two of
+    /// them (one in use, one spare) are the least disk space that a store takes.
+    #[must_use]
+    pub fn segment_bytes_max(mut self, bytes: u32) -> Self {
+        self.segment_bytes_max = bytes;
+        self
+    }
+
+    /// When an operation counts as done. Default [`Durability::Sync`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Longest key. Default 512, at most 65,535. Longer ones are refused
+    /// ([`Error::is_too_large`]).
+    #[must_use]
+    pub fn key_bytes_max(mut self, bytes: u32) -> Self {
+        self.key_bytes_max = bytes;
+        self
+    }
+
+    /// Longest memo. Default 256. Longer ones are refused ([`Error::is_too_large`]).
+    #[must_use]
+    pub fn memo_bytes_max(mut self, bytes: u32) -> Self {
+        self.memo_bytes_max = bytes;
+        self
+    }
+
+    /// Longest outcome. Default 1 MiB, at most a quarter of a segment. Longer ones are refused
+    /// ([`Error::is_too_large`]).
+    #[must_use]
+    pub fn outcome_bytes_max(mut self, bytes: u32) -> Self {
+        self.outcome_bytes_max = bytes;
+        self
+    }
+
+    /// How many bytes may wait for the next sync before new keys are refused
+    /// ([`Error::is_busy`]). Operations that end or extend a claim are never refused for this.
+    /// Default 4 MiB, at most half a segment.
+    #[must_use]
+    pub fn batch_bytes_max(mut self, bytes: u32) -> Self {
+        self.batch_bytes_max = bytes;
+        self
+    }
+
+    /// How many keys the store may hold before new ones are refused ([`Error::is_full`]).
+    /// Default 100 million. A key takes about 40 bytes of memory.
+    #[must_use]
+    pub fn keys_max(mut self, keys: u64) -> Self {
+        self.keys_max = keys;
+        self
+    }
+
+    /// How many calls of [`Store::wait`](crate::Store::wait) may be pending before further ones
+    /// are refused ([`Error::is_busy`]). Default 65,536.
+    #[must_use]
+    pub fn waiters_max(mut self, waiters: u32) -> Self {
+        self.waiters_max = waiters;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let fail = |what| Err(Error::new(Kind::Options(what)));
+        if !(64 << 10..=2 << 30).contains(&u64::from(self.segment_bytes_max)) {
+            return fail("segment_bytes_max is not within 64 KiB and 2 GiB");
+        }
+        if !self.segment_bytes_max.is_multiple_of(format::BLOCK) {
+            return fail("segment_bytes_max is not a multiple of 4096");
+        }
+        if self.key_bytes_max == 0 || self.key_bytes_max > u32::from(u16::MAX) {
+            return fail("key_bytes_max is not within 1 and 65535");
+        }
+        let record_max = u64::from(self.key_bytes_max)
+            + u64::from(self.memo_bytes_max.max(self.outcome_bytes_max));
+        if record_max > u64::from(self.segment_bytes_max) / 4 {
+            return fail("a key and its outcome or memo must fit a quarter of a segment");
+        }
+        if self.batch_bytes_max > self.segment_bytes_max / 2 {
+            return fail("batch_bytes_max is more than half of segment_bytes_max");
+        }
+        Ok(())
+    }
+}

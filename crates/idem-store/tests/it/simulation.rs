@@ -1,0 +1,332 @@
+//! Random operations on a simulated disk, with crashes anywhere, against a model: what was
+//! acknowledged is recovered, no key is fresh twice, and tokens only grow.
+
+use std::collections::BTreeMap;
+
+use idem_store::{Begun, Completion, Lookup, Options, Permit, Store};
+
+use crate::disk::{Disk, Rng};
+use model::{Claim, Coverage, Image, Key};
+
+mod model;
+mod operations;
+
+const KEYS: u64 = 10;
+const STEPS: u64 = 160;
+const LEASE: u64 = 1_000;
+
+#[test]
+fn random_operations_and_crashes_match_the_model() {
+    let seeds = std::env::var("MAINSTAY_SEEDS").map_or(300, |n| n.parse().expect("a number"));
+    let mut seen = Coverage::default();
+    for seed in 0..seeds {
+        let mut world = World::new(seed);
+        let run = std::panic::AssertUnwindSafe(|| world.run());
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            eprintln!("the seed that failed: {seed}");
+            std::panic::resume_unwind(panic);
+        }
+        seen.add(&world.seen);
+    }
+    println!("{seen:?}");
+    // A simulation that never reaches a state proves nothing about it.
+    assert!(seen.all_at_least(seeds.min(300) / 30), "{seen:?}");
+}
+
+enum Pending {
+    Done(Completion<()>),
+    Fresh(Completion<Begun>),
+}
+
+struct World {
+    rng: Rng,
+    disk: Disk,
+    store: Option<Store>,
+    now: u64,
+    keys: BTreeMap<u64, Key>,
+    permits: Vec<(u64, Permit)>,
+    /// Not acknowledged yet: the key, and the place in its history.
+    pending: Vec<(u64, usize, Pending)>,
+    token_max: u64,
+    dead: bool,
+    /// A long life with few faults, so that segments come and go.
+    calm: bool,
+    seen: Coverage,
+}
+
+fn name(key: u64) -> Vec<u8> {
+    format!("key-{key}").into_bytes()
+}
+
+fn options() -> Options {
+    Options::new()
+        .segment_bytes_max(64 << 10)
+        .outcome_bytes_max(8 << 10)
+        .batch_bytes_max(32 << 10)
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let disk = Disk::new(seed ^ 0xd15c);
+        let absent = || Key {
+            history: vec![Image::Absent],
+            acked: 0,
+            claim: None,
+        };
+        Self {
+            rng: Rng(seed),
+            disk,
+            store: None,
+            now: 1_700_000_000_000,
+            keys: (0..KEYS).map(|key| (key, absent())).collect(),
+            permits: Vec::new(),
+            pending: Vec::new(),
+            token_max: 0,
+            dead: false,
+            calm: seed.is_multiple_of(4),
+            seen: Coverage::default(),
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..if self.calm { 4 * STEPS } else { STEPS } {
+            if self.store.is_none() && !self.open() {
+                continue;
+            }
+            if !self.dead {
+                self.step();
+            }
+            let stats = self.store.as_ref().map(Store::stats);
+            let poisoned = stats.is_some_and(|stats| stats.poisoned);
+            self.seen.poisonings += u64::from(poisoned);
+            if poisoned || self.dead {
+                self.crash();
+            }
+        }
+        self.crash();
+        while !self.open() || self.dead {
+            self.crash();
+        }
+        let stats = self.store.as_ref().expect("open").stats();
+        assert!(
+            stats.segments <= 5,
+            "the log grows without bound: {stats:?}"
+        );
+    }
+
+    fn step(&mut self) {
+        let dice = self.rng.below(100);
+        if self.calm && (92..=98).contains(&dice) && !self.rng.one_in(6) {
+            return;
+        }
+        match dice {
+            0..=29 => self.begin(),
+            30..=49 => self.complete(),
+            50..=54 => self.fail(),
+            55..=59 => self.declare(),
+            60..=62 => self.drop_permit(),
+            63..=65 => self.forget(),
+            66..=69 => self.check_key(),
+            70..=84 => self.drive(),
+            85..=90 => self.now += self.rng.below(700),
+            91 => self.now += self.rng.below(20 * 60_000),
+            92..=93 => self.crash(),
+            94 => self.disk.die_in(self.rng.below(12)),
+            95 => self.disk.fail_sync_in(self.rng.below(3)),
+            96 => self.disk.set_full(true),
+            97 => self.disk.set_full(false),
+            98 => self.close(),
+            _ => self.cancel(),
+        }
+    }
+
+    fn store(&self) -> Store {
+        self.store.clone().expect("the world is up")
+    }
+
+    fn open(&mut self) -> bool {
+        if self.rng.one_in(8) {
+            self.disk.die_in(self.rng.below(20));
+        }
+        match Store::open_on(self.disk.mount(), options()) {
+            Ok(store) => self.store = Some(store),
+            Err(error) => {
+                assert!(!error.is_damaged(), "a crash alone never damages: {error}");
+                self.disk.crash();
+                return false;
+            }
+        }
+        for key in 0..KEYS {
+            let image = self.image_now(key);
+            let Some(image) = image else { return true };
+            let known = self.keys.get_mut(&key).expect("all keys are there");
+            let possible = &known.history[known.acked..];
+            assert!(
+                possible.iter().any(|old| old.at(self.now) == image),
+                "key {key} came back as {image:?}, possible were {possible:?}"
+            );
+            let doubt = match &image {
+                Image::Doubt { memo, print } => Some(Claim {
+                    token: 0,
+                    print: *print,
+                    until_ms: 0,
+                    declared: true,
+                    held: false,
+                    memo: memo.clone(),
+                }),
+                _ => None,
+            };
+            known.history = vec![image];
+            known.acked = 0;
+            known.claim = doubt;
+        }
+        true
+    }
+
+    /// What the store says of a key that nobody holds; none when the machine died meanwhile.
+    fn image_now(&mut self, key: u64) -> Option<Image> {
+        let got = self.store().get(&name(key), self.now);
+        let got = match self.now_or_driven(got) {
+            Ok(got) => got,
+            Err(error) => {
+                assert!(died(&error), "{error}");
+                self.dead = true;
+                return None;
+            }
+        };
+        Some(match got {
+            Lookup::Absent => Image::Absent,
+            Lookup::InDoubt(doubt) => Image::Doubt {
+                memo: doubt.memo,
+                print: doubt.fingerprint.0[0],
+            },
+            Lookup::Stored(stored) => Image::Stored {
+                print: stored.fingerprint().0[0],
+                until_ms: stored.retain_until_ms(),
+                failed: stored.is_failure(),
+                outcome: stored.into_outcome(),
+            },
+            Lookup::InFlight { .. } => panic!("key {key} is held after opening"),
+        })
+    }
+
+    fn now_or_driven<T: std::fmt::Debug>(
+        &mut self,
+        mut completion: Completion<T>,
+    ) -> Result<T, idem_store::Error> {
+        for _ in 0..4 {
+            match completion.try_now() {
+                Ok(result) => return result,
+                Err(pending) => {
+                    completion = pending;
+                    self.drive();
+                }
+            }
+        }
+        panic!("still pending after four turns of the flusher");
+    }
+
+    fn crash(&mut self) {
+        self.seen.crashes += 1;
+        self.dead = false;
+        self.leave();
+        self.disk.crash();
+    }
+
+    fn close(&mut self) {
+        self.permits.clear();
+        for key in 0..KEYS {
+            self.dropped(key);
+        }
+        let closed = self.store().close();
+        self.settle();
+        if closed.is_ok() {
+            self.seen.closed_in_order += 1;
+            for key in self.keys.values_mut() {
+                key.acked = key.history.len() - 1;
+            }
+        }
+        self.leave();
+        self.disk.crash();
+    }
+
+    /// Gives up everything that belongs to the running store.
+    fn leave(&mut self) {
+        if let Some(store) = self.store.take() {
+            let stats = store.stats();
+            self.seen.dropped_segments += stats.segments_dropped;
+            self.seen.carried += stats.records_carried;
+            // The disk must see nothing of what dropping does.
+            self.disk.die_in(0);
+        }
+        self.permits.clear();
+        self.pending.clear();
+        for key in self.keys.values_mut() {
+            key.claim = None;
+        }
+    }
+
+    fn drive(&mut self) {
+        self.store().drive();
+        self.settle();
+    }
+
+    /// Collects the acknowledgements.
+    fn settle(&mut self) {
+        let poisoned = self.store().stats().poisoned;
+        for (key, at, pending) in std::mem::take(&mut self.pending) {
+            match pending {
+                Pending::Done(completion) => match completion.try_now() {
+                    Ok(Ok(())) => self.acked(key, at),
+                    Ok(Err(error)) => assert!(error.is_poisoned(), "{error}"),
+                    Err(completion) => {
+                        assert!(!poisoned, "a waiter of a poisoned store hangs");
+                        self.pending.push((key, at, Pending::Done(completion)));
+                    }
+                },
+                Pending::Fresh(completion) => match completion.try_now() {
+                    Ok(Ok(Begun::Fresh(permit))) => {
+                        self.acked(key, at);
+                        let claim = self.keys.get_mut(&key).expect("all").claim.as_mut();
+                        if let Some(claim) = claim.filter(|claim| claim.token == 0 && claim.held) {
+                            // The token is known only now.
+                            claim.token = permit.token();
+                            self.token_max = self.token_max.max(permit.token());
+                        }
+                        self.permits.push((key, permit));
+                    }
+                    Ok(Ok(other)) => panic!("expected fresh: {other:?}"),
+                    Ok(Err(error)) => assert!(error.is_poisoned(), "{error}"),
+                    Err(completion) => {
+                        assert!(!poisoned, "a waiter of a poisoned store hangs");
+                        self.pending.push((key, at, Pending::Fresh(completion)));
+                    }
+                },
+            }
+        }
+    }
+
+    fn acked(&mut self, key: u64, at: usize) {
+        let key = self.keys.get_mut(&key).expect("all keys are there");
+        key.acked = key.acked.max(at);
+    }
+
+    /// Notes what a crash would leave from now on; returns the place in the history.
+    fn note(&mut self, key: u64, image: Image) -> usize {
+        let key = self.keys.get_mut(&key).expect("all keys are there");
+        key.history.push(image);
+        key.history.len() - 1
+    }
+
+    fn note_token(&mut self, permit: &Permit) {
+        assert!(permit.token() > self.token_max, "a token did not grow");
+        self.token_max = permit.token();
+    }
+}
+
+/// Whether the machine died in the call that failed.
+fn died(error: &idem_store::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let source = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.is_poisoned() || source.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,257 @@
+//! `mainstay gateway`: the device gateway.
+
+mod demo;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ::gateway::server::{Config, Gateway};
+use clap::Args;
+use serde::Serialize;
+use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::units::{parse_duration, parse_interval};
+use crate::{Verdict, limits};
+use demo::Demo;
+
+/// Run a device gateway: devices over TCP, commands over HTTP, a dashboard.
+///
+/// Settings come from flags, then from MAINSTAY_... variables, then from the configuration file.
+/// Ctrl-C (or SIGTERM) drains: nothing new is taken, running commands end or are recorded, the
+/// store is synced. A second Ctrl-C ends at once.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    mainstay gateway --demo 2000\n  \
+    mainstay gateway --listen 127.0.0.1:7400 --http 127.0.0.1:7480 --data ./mainstay-data\n  \
+    curl -d '{\"valve\":\"open\"}' -H 'Idempotency-Key: order-1' \
+    http://127.0.0.1:7480/v1/devices/dev-00000/commands")]
+pub(crate) struct GatewayArgs {
+    /// Also run N simulated devices; the store is a temporary one unless --data is given
+    #[arg(long, value_name = "N")]
+    demo: Option<usize>,
+    /// Where devices connect [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDR", env = "MAINSTAY_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Where HTTP is served [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR", env = "MAINSTAY_HTTP")]
+    http: Option<SocketAddr>,
+    /// Directory of the store [default: mainstay-data]
+    #[arg(long, value_name = "DIR", env = "MAINSTAY_DATA")]
+    data: Option<PathBuf>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Reactor threads; 0 is one for each core (key: shards)
+    #[arg(long, value_name = "N", env = "MAINSTAY_SHARDS")]
+    shards: Option<usize>,
+    /// A Host name that HTTP requests may carry, besides the loopback ones; may be repeated (key: hosts)
+    #[arg(
+        long = "host",
+        value_name = "NAME",
+        env = "MAINSTAY_HOSTS",
+        value_delimiter = ','
+    )]
+    hosts: Vec<String>,
+    /// Beat interval of devices that ask for none (key: devices.interval_ms) [default: 30s]
+    #[arg(long, value_name = "TIME", env = "MAINSTAY_BEAT", value_parser = parse_interval)]
+    beat: Option<u32>,
+    /// Added to the interval before a silent device is gone (key: devices.grace_ms) [default: 5s]
+    #[arg(long, value_name = "TIME", env = "MAINSTAY_GRACE", value_parser = parse_interval)]
+    grace: Option<u32>,
+    /// Most devices to remember; beyond it the longest offline one is forgotten (key: devices.known_max)
+    #[arg(long, value_name = "N", env = "MAINSTAY_DEVICES_MAX")]
+    devices_max: Option<usize>,
+    /// How long a drain waits for running commands (key: drain_timeout_ms) [default: 3s]
+    #[arg(long, value_name = "TIME", env = "MAINSTAY_DRAIN_TIMEOUT", value_parser = parse_duration)]
+    drain_timeout: Option<Duration>,
+    /// Print JSON lines instead of text
+    #[arg(long, env = "MAINSTAY_JSON")]
+    json: bool,
+}
+
+pub(crate) fn run(args: GatewayArgs) -> io::Result<Verdict> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("mainstay-http")
+        .build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
+    let open_files = limits::raise_open_files()?;
+    let mut config = read_config(&args)?;
+    let temporary = choose_data(&args, &mut config)?;
+    if let Some(devices) = args.demo {
+        // A simulated device takes a descriptor on each side.
+        limits::check_open_files(devices as u64 * 2 + 512, open_files)?;
+    }
+    let data = config.data.clone();
+    let mut stop = Stop::listen()?;
+    let gateway = Gateway::start(config).await?;
+    let ready = Ready {
+        event: "ready",
+        listen: gateway.device_addr(),
+        http: gateway.http_addr(),
+        data: &data,
+        open_files,
+        demo: args.demo,
+    };
+    ready.print(args.json, temporary.is_some());
+    let demo = match args.demo {
+        Some(devices) => Some(Demo::start(&gateway, devices, args.json).await?),
+        None => None,
+    };
+    stop.wait().await;
+    let draining = Instant::now();
+    say(args.json, "draining", "draining; Ctrl-C again ends at once");
+    tokio::select! {
+        drained = drain(gateway, demo) => drained?,
+        () = stop.wait() => return Err(io::Error::other("ended before it was drained")),
+    }
+    say(
+        args.json,
+        "stopped",
+        &format!("stopped in {:.1} s", draining.elapsed().as_secs_f64()),
+    );
+    drop(temporary);
+    Ok(Verdict::Good)
+}
+
+async fn drain(gateway: Gateway, demo: Option<Demo>) -> io::Result<()> {
+    if let Some(demo) = &demo {
+        demo.stop_commands();
+    }
+    gateway.drain().await?;
+    match demo {
+        Some(demo) => demo.stop().await,
+        None => Ok(()),
+    }
+}
+
+/// The signals that ask to stop.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn read_config(args: &GatewayArgs) -> io::Result<Config> {
+    let mut config = match &args.config {
+        Some(path) => parse_file(path)?,
+        None => Config::default(),
+    };
+    set(&mut config.listen, args.listen);
+    set(&mut config.http, args.http);
+    set(&mut config.data, args.data.clone());
+    set(&mut config.shards, args.shards);
+    set(&mut config.devices.interval_ms, args.beat);
+    set(&mut config.devices.grace_ms, args.grace);
+    set(&mut config.devices.known_max, args.devices_max);
+    let drain_ms = args.drain_timeout.map(|time| time.as_millis());
+    set(
+        &mut config.drain_timeout_ms,
+        drain_ms.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+    );
+    if !args.hosts.is_empty() {
+        config.hosts.clone_from(&args.hosts);
+    }
+    config
+        .check()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Ok(config)
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+fn parse_file(path: &Path) -> io::Result<Config> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: {error}", path.display()),
+        )
+    })
+}
+
+/// A demonstration gets a directory of its own that goes when it ends, unless one is named.
+fn choose_data(args: &GatewayArgs, config: &mut Config) -> io::Result<Option<TempDir>> {
+    if args.demo.is_none() || args.data.is_some() || args.config.is_some() {
+        return Ok(None);
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("mainstay-demo-")
+        .tempdir()?;
+    config.data = dir.path().to_owned();
+    Ok(Some(dir))
+}
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    event: &'static str,
+    listen: SocketAddr,
+    http: SocketAddr,
+    data: &'a Path,
+    open_files: Option<u64>,
+    demo: Option<usize>,
+}
+
+impl Ready<'_> {
+    fn print(&self, json: bool, temporary: bool) {
+        for (what, address) in [("devices", self.listen), ("HTTP", self.http)] {
+            if !address.ip().is_loopback() {
+                tracing::warn!(
+                    %address,
+                    "{what}: everybody who reaches this address is served; there is no TLS and no \
+                     authentication yet"
+                );
+            }
+        }
+        if json {
+            println!(
+                "{}",
+                serde_json::to_string(self).expect("plain values always serialize")
+            );
+            return;
+        }
+        let note = if temporary { " (temporary)" } else { "" };
+        let open_files = self
+            .open_files
+            .map_or("no limit".into(), |limit| limit.to_string());
+        println!("devices     {}", self.listen);
+        println!("dashboard   http://{}/", self.http);
+        println!("data        {}{note}", self.data.display());
+        println!("open files  {open_files}");
+    }
+}
+
+/// A line about what happens, in words or as JSON.
+fn say(json: bool, event: &str, text: &str) {
+    if json {
+        println!("{}", serde_json::json!({ "event": event, "text": text }));
+    } else {
+        println!("{text}");
+    }
+}

@@ -1,0 +1,215 @@
+//! `mainstay swarm`: many simulated devices in one process.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use ::gateway::device::{Fleet, FleetConfig, FleetReport, Percentiles};
+use clap::Args;
+use serde::Serialize;
+
+use crate::units::{parse_duration, parse_interval};
+use crate::{Verdict, limits};
+
+/// Connect many simulated devices to a gateway, let them beat and answer commands, and report.
+///
+/// Exits with 1 when a device was lost, was declared gone while it was beating, or never got in.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  mainstay swarm --connect 127.0.0.1:7400 --devices 10000 --beat 30s --for 60s"
+)]
+pub(crate) struct SwarmArgs {
+    /// The gateway's device address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    connect: SocketAddr,
+    /// How many devices
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    devices: usize,
+    /// Time between two beats of a device
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_interval)]
+    beat: u32,
+    /// How long to stay, counted from the start; without it until Ctrl-C
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    stay: Option<Duration>,
+    /// Devices are named PREFIX-00000, PREFIX-00001, ...
+    #[arg(long, default_value = "dev")]
+    prefix: String,
+    /// Most connections to start in a second
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    ramp: u32,
+    /// Reactor threads
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    shards: usize,
+    /// Print one JSON object at the end and nothing else on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// The fixed part of `--json`, with more fields behind it.
+#[derive(Serialize)]
+struct Report {
+    devices: usize,
+    connected_max: usize,
+    lost: u64,
+    false_gone: u64,
+    beats: u64,
+    beat_rtt_ms: Rtt,
+    commands: Commands,
+    elapsed_s: f64,
+    connected_at_end: usize,
+    refused: u64,
+    connect_failed: u64,
+}
+
+#[derive(Serialize)]
+struct Rtt {
+    p50: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+#[derive(Serialize)]
+struct Commands {
+    received: u64,
+    executed: u64,
+    duplicates_ignored: u64,
+}
+
+pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
+    // One descriptor for each device, and some for the rest of the process.
+    limits::check_open_files(args.devices as u64 + 64, limits::raise_open_files()?)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    let config = FleetConfig {
+        prefix: args.prefix.clone(),
+        interval_ms: args.beat,
+        ramp_per_s: args.ramp,
+        shards: args.shards,
+        ..FleetConfig::new(args.connect, args.devices)
+    };
+    let started = Instant::now();
+    let fleet = Fleet::start(config)?;
+    let mut progress = Progress::new(started, args.devices);
+    while !interrupted.load(Relaxed) && args.stay.is_none_or(|stay| started.elapsed() < stay) {
+        std::thread::sleep(Duration::from_millis(100));
+        progress.show(&fleet.report());
+    }
+    progress.end();
+    let report = fleet.stop()?;
+    let elapsed_s = started.elapsed().as_secs_f64();
+    print_report(args, &report, elapsed_s);
+    let good = report.lost == 0 && report.false_gone == 0 && report.connected_max == args.devices;
+    Ok(if good {
+        Verdict::Good
+    } else {
+        Verdict::Negative
+    })
+}
+
+fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
+    let Percentiles {
+        p50,
+        p99,
+        p999,
+        max,
+        ..
+    } = report.beat_rtt_ms;
+    if args.json {
+        let report = Report {
+            devices: args.devices,
+            connected_max: report.connected_max,
+            lost: report.lost,
+            false_gone: report.false_gone,
+            beats: report.beats,
+            beat_rtt_ms: Rtt {
+                p50,
+                p99,
+                p999,
+                max,
+            },
+            commands: Commands {
+                received: report.commands_received,
+                executed: report.commands_executed,
+                duplicates_ignored: report.duplicates_ignored,
+            },
+            elapsed_s,
+            connected_at_end: report.connected,
+            refused: report.refused,
+            connect_failed: report.connect_failed,
+        };
+        let json = serde_json::to_string(&report).expect("numbers always serialize");
+        println!("{json}");
+        return;
+    }
+    println!(
+        "devices    {} of {} connected",
+        report.connected_max, args.devices
+    );
+    println!(
+        "lost       {}, falsely gone {}",
+        report.lost, report.false_gone
+    );
+    println!("beats      {}", report.beats);
+    println!("round trip p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}");
+    println!(
+        "commands   {} received, {} executed, {} duplicates ignored",
+        report.commands_received, report.commands_executed, report.duplicates_ignored
+    );
+    println!("elapsed    {elapsed_s:.1} s");
+}
+
+/// A line that is redrawn on a terminal, or a line now and then for a file.
+struct Progress {
+    started: Instant,
+    devices: usize,
+    terminal: bool,
+    next: Duration,
+}
+
+impl Progress {
+    fn new(started: Instant, devices: usize) -> Self {
+        Self {
+            started,
+            devices,
+            terminal: io::stderr().is_terminal(),
+            next: Duration::ZERO,
+        }
+    }
+
+    fn show(&mut self, report: &FleetReport) {
+        let elapsed = self.started.elapsed();
+        if elapsed < self.next {
+            return;
+        }
+        let line = format!(
+            "{:4} s  {} of {} connected  {} beats  p99 {:.2} ms  {} lost  {} commands",
+            elapsed.as_secs(),
+            report.connected,
+            self.devices,
+            report.beats,
+            report.beat_rtt_ms.p99,
+            report.lost,
+            report.commands_executed,
+        );
+        if self.terminal {
+            self.next = elapsed + Duration::from_millis(200);
+            eprint!("\r{line}\x1b[K");
+            // A progress line that cannot be drawn is no failure of the run.
+            drop(io::stderr().flush());
+        } else {
+            self.next = elapsed + Duration::from_secs(10);
+            eprintln!("{line}");
+        }
+    }
+
+    fn end(&self) {
+        if self.terminal {
+            eprintln!();
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `mainstay trace` on the running kernel. Needs root; skipped with the reason where it cannot.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
+use serde_json::Value;
+
+fn mainstay(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    command
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// A running `trace`, attached.
+struct Tracing {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Tracing {
+    /// Returns when the program is attached; nothing, and the reason on stdout, when it may not.
+    fn start(args: &[&str]) -> Option<Self> {
+        let mut child = mainstay(args).spawn().expect("the binary was built");
+        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut line = String::new();
+        stderr.read_line(&mut line).expect("it is text");
+        if line.starts_with("watching") {
+            return Some(Self { child, stderr });
+        }
+        stderr.read_to_string(&mut line).expect("it is text");
+        assert_eq!(child.wait().expect("it is ours").code(), Some(2), "{line}");
+        assert!(
+            line.contains("CAP_BPF") || line.contains("forbids"),
+            "no reason: {line}"
+        );
+        println!("SKIP: {line}");
+        None
+    }
+
+    fn interrupt(mut self) -> Output {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .expect("kill exists");
+        assert!(sent.success());
+        let mut stderr = Vec::new();
+        self.stderr.read_to_end(&mut stderr).expect("a pipe");
+        let mut output = self.child.wait_with_output().expect("it is ours");
+        output.stderr = stderr;
+        output
+    }
+}
+
+fn map_with(name: &str, entries: u32) -> (MapHandle, u32) {
+    let opts = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let map = MapHandle::create(MapType::Hash, Some(name), 4, 4, entries * 2, &opts);
+    let map = map.expect("root may make maps");
+    for n in 0..entries {
+        map.update(&n.to_ne_bytes(), &[0; 4], MapFlags::ANY)
+            .expect("room");
+    }
+    let id = map.info().expect("it is a map").info.id;
+    (map, id)
+}
+
+#[test]
+fn map_iter_reports_a_known_walk_as_json() {
+    let pid = std::process::id().to_string();
+    let Some(tracing) = Tracing::start(&["trace", "map-iter", "--json", "--pid", &pid]) else {
+        return;
+    };
+    let (map, id) = map_with("cli_walk", 200);
+    for _ in 0..5 {
+        assert_eq!(map.keys().count(), 200);
+    }
+    let output = tracing.interrupt();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let lines: Vec<Value> = String::from_utf8(output.stdout)
+        .expect("JSON is text")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one object a line"))
+        .collect();
+    let (last, rows) = lines.split_last().expect("at least the account");
+    let row = rows
+        .iter()
+        .find(|row| row["map_id"] == id)
+        .expect("the map was walked");
+    assert_eq!(row["pid"], std::process::id());
+    assert_eq!(
+        (&row["map_name"], &row["map_type"]),
+        (&"cli_walk".into(), &"hash".into())
+    );
+    assert_eq!(
+        (&row["walks"], &row["keys"], &row["restarts"]),
+        (&5.into(), &1000.into(), &0.into())
+    );
+    assert!(row["comm"].is_string());
+    let (p50, p99) = (
+        row["step_ns"]["p50"].as_u64(),
+        row["step_ns"]["p99"].as_u64(),
+    );
+    assert!(p50 > Some(0) && p99 >= p50, "{row}");
+    let count = |name: &str| last["events"][name].as_u64().expect("a count");
+    assert!(count("seen") >= 1005);
+    assert_eq!(
+        count("seen"),
+        count("delivered") + count("pending") + count("dropped")
+    );
+    assert_eq!(count("dropped"), 0);
+}
+
+#[test]
+fn map_iter_ends_by_itself_with_a_table_and_the_drop_line() {
+    if Tracing::start(&["trace", "map-iter", "--for", "1ms"]).is_none() {
+        return;
+    }
+    let output = mainstay(&["trace", "map-iter", "--for", "1ms"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.trim_start().starts_with("PID"), "{text}");
+    let last = text.lines().last().expect("a line");
+    assert!(
+        last.starts_with("events: ") && last.contains("dropped"),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b'), "no terminal control in a pipe");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for args in [
+        &["trace", "map-iter", "--for", "soon"][..],
+        &["trace", "map-iter", "--pid", "0"],
+        &["trace", "map-iter", "--ring-bytes", "5000"],
+        &["trace", "nothing"],
+    ] {
+        let output = mainstay(args).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+}
+
+/// Without privileges the message says what is missing.
+#[test]
+fn without_capabilities_the_error_names_them() {
+    let dropped = Command::new("setpriv")
+        .args([
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--reuid=65534",
+            "--clear-groups",
+        ])
+        .arg(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["trace", "map-iter", "--for", "1ms"])
+        .output();
+    let output = match dropped {
+        Ok(output) if output.status.code() == Some(2) => output,
+        other => {
+            println!("SKIP: setpriv cannot drop privileges here: {other:?}");
+            return;
+        }
+    };
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        text.contains("CAP_BPF and CAP_PERFMON") && text.contains("root"),
+        "{text}"
+    );
+    assert!(output.stdout.is_empty());
+}

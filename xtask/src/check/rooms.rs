@@ -1,0 +1,74 @@
+//! Unsafe is a room with a door: the only files that may hold `unsafe`, and why they need it.
+
+use super::source::{File, code_only, line_of, words};
+
+/// A file and the reason. A row whose file holds no `unsafe` any more is an error too.
+const ROOMS: &[(&str, &str)] = &[
+    (
+        "crates/canon-ser/tests/it/allocations.rs",
+        "a global allocator that counts",
+    ),
+    (
+        "crates/conn-reactor/src/platform/portable.rs",
+        "polling's registration by number, on systems without epoll",
+    ),
+    (
+        "crates/ebpf-ring/src/mapping.rs",
+        "the kernel's memory, mapped and read while the kernel writes",
+    ),
+    (
+        "crates/kernel-scope/tests/it/map_iter.rs",
+        "calls get_next_key on descriptors that are no maps, which libbpf-rs cannot",
+    ),
+];
+
+/// Crates that forbid it altogether.
+const FORBID: &[&str] = &[
+    "canon-ser",
+    "circuit",
+    "heartbeat-codec",
+    "gateway",
+    "mainstay",
+    "mainstay-cli",
+];
+
+/// `files`: every Rust file of ours.
+pub(crate) fn check(files: &[File]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let listed = |path: &str| ROOMS.iter().any(|(room, _)| *room == path);
+    let mut used = Vec::new();
+    for file in files.iter().filter(|file| !file.is_generated()) {
+        let code = code_only(&file.text);
+        let Some(first) = words(&code, "unsafe").next() else {
+            continue;
+        };
+        used.push(file.path.as_str());
+        if !listed(&file.path) {
+            let line = line_of(&code, first);
+            wrong.push(format!(
+                "{}:{line}: `unsafe` outside the rooms of xtask/src/check/rooms.rs",
+                file.path
+            ));
+        }
+    }
+    for (room, _) in ROOMS.iter().filter(|(room, _)| !used.contains(room)) {
+        wrong.push(format!(
+            "{room} is listed as a room but holds no `unsafe`: remove the row"
+        ));
+    }
+    for name in FORBID {
+        let roots = [
+            format!("crates/{name}/src/lib.rs"),
+            format!("crates/{name}/src/main.rs"),
+        ];
+        for file in files.iter().filter(|file| roots.contains(&file.path)) {
+            if !file.text.contains("#![forbid(unsafe_code)]") {
+                wrong.push(format!(
+                    "{}: `#![forbid(unsafe_code)]` is missing",
+                    file.path
+                ));
+            }
+        }
+    }
+    wrong
+}

@@ -1,0 +1,118 @@
+//! `cargo xtask soak`: the same tests as `test`, for hours instead of seconds.
+
+use crate::Command;
+use crate::cmd::Cmd;
+use crate::flags::Flags;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "soak",
+    about: "Runs a seeded or kill test with far larger counts",
+    help: HELP,
+    run,
+};
+
+const HELP: &str = "\
+usage: cargo xtask soak [NAME] [--COUNT N] [-- ARGS...]
+
+Without NAME: lists what there is and its counts. A soak is a row of a table in xtask/src/soak.rs: the tests that
+`cargo xtask test` also runs, in release, with a larger count from an environment variable. ARGS go to the tests.
+
+example: cargo xtask soak gateway --kills 200";
+
+/// One soak: add a row for a new one.
+struct Soak {
+    name: &'static str,
+    about: &'static str,
+    package: &'static str,
+    /// Substring of the test names to run.
+    filter: &'static str,
+    counts: &'static [Count],
+}
+
+/// A count that a test reads from its environment.
+struct Count {
+    flag: &'static str,
+    variable: &'static str,
+    /// What the soak uses when the flag is absent.
+    default: u64,
+}
+
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "idem",
+        about: "random operations and crashes of the embedded store, one history per seed",
+        package: "idem-store",
+        filter: "simulation",
+        counts: &[Count {
+            flag: "--seeds",
+            variable: "MAINSTAY_SEEDS",
+            default: 1_000_000,
+        }],
+    },
+    Soak {
+        name: "gateway",
+        about: "kill -9 of a gateway under load, then every key is accounted for",
+        package: "mainstay-cli",
+        filter: "kill",
+        counts: &[Count {
+            flag: "--kills",
+            variable: "MAINSTAY_KILLS",
+            default: 200,
+        }],
+    },
+];
+
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
+    let Some(name) = flags.positional() else {
+        flags.finish()?;
+        list();
+        return Ok(());
+    };
+    let soak = SOAKS.iter().find(|soak| soak.name == name);
+    let soak =
+        soak.ok_or_else(|| format!("there is no soak `{name}`; `cargo xtask soak` lists them"))?;
+    let mut envs = Vec::new();
+    for count in soak.counts {
+        let value = flags.number(count.flag)?.unwrap_or(count.default);
+        envs.push((count.variable, value.to_string()));
+    }
+    let rest = flags.finish()?;
+    soak.tests().arg("--no-run").run()?;
+    let listed = soak.tests().args(["--", soak.filter, "--list"]).capture()?;
+    if !listed.lines().any(|line| line.ends_with(": test")) {
+        // The harness would call that a success.
+        return Err(format!(
+            "no test of {} has `{}` in its name",
+            soak.package, soak.filter
+        ));
+    }
+    let cmd = envs
+        .into_iter()
+        .fold(soak.tests(), |cmd, (key, value)| cmd.env(key, value));
+    // One at a time: a soak wants the machine for itself.
+    cmd.args(["--", soak.filter, "--nocapture", "--test-threads=1"])
+        .args(rest)
+        .run()
+}
+
+impl Soak {
+    fn tests(&self) -> Cmd {
+        Cmd::cargo()
+            .args(["test", "--release", "--all-features"])
+            .args(["--package", self.package, "--test", "it"])
+    }
+}
+
+fn list() {
+    println!("soaks, run one with `cargo xtask soak NAME`:");
+    for soak in SOAKS {
+        println!("  {:<10} {}", soak.name, soak.about);
+        for count in soak.counts {
+            println!(
+                "  {:<10}   {} N (default {})",
+                "", count.flag, count.default
+            );
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask test`: everything the README promises.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::check::{features, layers, layouts, links, native, tidy};
+use crate::cmd::Cmd;
+use crate::flags::Flags;
+use crate::stages::{Outcome, Stages};
+use crate::workspace::Workspace;
+use crate::{Command, build_bpf, tools};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "test",
+    about: "Everything the README promises: tools, formatting, lints, tests, features, layers, docs",
+    help: HELP,
+    run,
+};
+
+const HELP: &str = "\
+usage: cargo xtask test [--keep-going] [--no-install] [--without-c] [--only STAGE[,STAGE...]]
+
+  --keep-going   run the remaining stages after a failure
+  --no-install   install nothing, even as root on Debian
+  --without-c    leave out what needs a C compiler and libraries, as on a machine that has none
+  --only         only these stages
+
+stages: tools fmt layers tidy links layouts bpf clippy tests loom doctests features docs
+
+Missing tools are installed with apt when we are root on Debian; else the command that installs them is printed
+and what needs them is skipped and counted.
+
+example: cargo xtask test --only fmt,clippy,tests";
+
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
+    let options = Options::take(&mut flags)?;
+    flags.finish()?;
+    let mut stages = options.stages();
+    let result = run_stages(&mut stages, &options);
+    let summary = stages.finish();
+    result.and(summary)
+}
+
+/// What `test` and `ci` can be told.
+pub(crate) struct Options {
+    keep_going: bool,
+    only: Vec<String>,
+    install: bool,
+    without_c: bool,
+}
+
+impl Options {
+    pub(crate) fn take(flags: &mut Flags) -> Result<Self, String> {
+        let only = flags.value("--only")?.unwrap_or_default();
+        Ok(Self {
+            keep_going: flags.switch("--keep-going"),
+            only: only
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            install: !flags.switch("--no-install"),
+            without_c: flags.switch("--without-c"),
+        })
+    }
+
+    pub(crate) fn stages(&self) -> Stages {
+        Stages::new(self.keep_going, self.only.clone())
+    }
+}
+
+/// Runs every stage, what fails fastest first.
+pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), String> {
+    let workspace = Workspace::load()?;
+    let mut found = tools::look();
+    stages.run("tools", || {
+        tools::provide(&workspace, options.install, &mut found)
+    })?;
+    let with_c = found.has_c_libraries() && !options.without_c;
+    stages.run("fmt", || {
+        Cmd::cargo().args(["fmt", "--all", "--check"]).run()?;
+        // A workspace of its own.
+        passed(Cmd::cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
+    })?;
+    stages.run("layers", || layers::check(&workspace))?;
+    let features = native::selection(&workspace, with_c);
+    stages.run("tidy", || tidy::check(&workspace))?;
+    stages.run("links", || links::check(&workspace.root))?;
+    stages.run("layouts", || layouts::check(&workspace.root))?;
+    stages.run("bpf", bpf_objects)?;
+    stages.run("clippy", || {
+        let clippy = Cmd::cargo()
+            .args(["clippy", "--all-targets"])
+            .args(&features.args);
+        with_note(
+            clippy.args(["--", "-D", "warnings"]).run(),
+            &features.left_out,
+        )
+    })?;
+    stages.run("tests", || tests(&workspace, &features, &found))?;
+    stages.run("loom", || loom(&workspace))?;
+    stages.run("doctests", || {
+        with_note(
+            Cmd::cargo()
+                .args(["test", "--doc"])
+                .args(&features.args)
+                .run(),
+            &features.left_out,
+        )
+    })?;
+    stages.run("features", || features::check(&workspace, with_c))?;
+    stages.run("docs", || {
+        let doc = Cmd::cargo().args(["doc", "--no-deps"]).args(&features.args);
+        with_note(
+            doc.env("RUSTDOCFLAGS", "-D warnings").run(),
+            &features.left_out,
+        )
+    })
+}
+
+/// Tests that run under loom: every interleaving of the atomics that they use.
+const UNDER_LOOM: &[&str] = &["ebpf-ring"];
+
+fn loom(workspace: &Workspace) -> Result<Outcome, String> {
+    // The flag changes every dependency, so it gets a target directory of its own.
+    let target = workspace.target.join("loom");
+    for package in UNDER_LOOM {
+        Cmd::cargo()
+            .args(["test", "--lib", "--package", package])
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("CARGO_TARGET_DIR", &target)
+            .run()?;
+    }
+    Ok(Outcome::Passed(UNDER_LOOM.join(", ")))
+}
+
+/// The committed objects and skeletons are those of the sources.
+fn bpf_objects() -> Result<Outcome, String> {
+    (build_bpf::COMMAND.run)(&["--check".into()])?;
+    Outcome::passed()
+}
+
+fn tests(
+    workspace: &Workspace,
+    features: &native::Selection,
+    found: &tools::Found,
+) -> Result<Outcome, String> {
+    let log = workspace.target.join("xtask/skipped-tests.txt");
+    let mut envs = tools::environment(workspace, found);
+    envs.push(("MAINSTAY_SKIP_LOG".into(), start_log(&log)?));
+    let (runner, what): (&[&str], _) = if found.has("cargo-nextest") {
+        (&["nextest", "run"], "cargo-nextest")
+    } else {
+        // `--tests --bins --lib --examples` is what nextest builds too; doctests have their own stage.
+        (
+            &["test", "--lib", "--bins", "--tests", "--examples"],
+            "cargo test",
+        )
+    };
+    Cmd::cargo()
+        .args(runner)
+        .args(&features.args)
+        .quiet_envs(&envs)
+        .run()?;
+    let skipped = std::fs::read_to_string(&log).unwrap_or_default();
+    let count = skipped.lines().count();
+    if count > 0 {
+        print!("tests that could not run here:\n{skipped}");
+    }
+    let mut note = format!("{what}, {count} tests could not run here");
+    if !features.left_out.is_empty() {
+        note = format!("{note}; {}", features.left_out);
+    }
+    Ok(Outcome::Passed(note))
+}
+
+/// An empty file that tests append a line to when they cannot run: `name: reason`.
+fn start_log(log: &Path) -> Result<OsString, String> {
+    let dir = log.parent().expect("the path was just joined");
+    std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(log, ""))
+        .map_err(|error| format!("cannot write {}: {error}", log.display()))?;
+    Ok(log.into())
+}
+
+fn passed(cmd: Cmd) -> Result<Outcome, String> {
+    cmd.run()?;
+    Outcome::passed()
+}
+
+fn with_note(result: Result<(), String>, note: &str) -> Result<Outcome, String> {
+    result.map(|()| Outcome::Passed(note.to_owned()))
+}
