@@ -14,6 +14,7 @@ mod build_bpf;
 mod check;
 mod ci;
 mod cmd;
+mod conformance;
 mod doctor;
 mod flags;
 mod fuzz;
@@ -43,6 +44,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     bench::COMMAND,
     soak::COMMAND,
     fuzz::COMMAND,
+    conformance::COMMAND,
     doctor::COMMAND,
 ];
 

@@ -28,6 +28,7 @@ struct Tool {
 
 const C_LIBRARIES: &str = "the feature `trace` (libbpf is C)";
 const BPF: &str = "rebuilding the BPF objects";
+const GO: &str = "the Go side of the conformance run";
 const PAGE: &str = "the dashboard test in a browser";
 
 const TOOLS: &[Tool] = &[
@@ -90,6 +91,12 @@ const TOOLS: &[Tool] = &[
         sign: Sign::Program(&["python3"]),
         package: "python3",
         needed_for: "the protocol's client in Python",
+    },
+    Tool {
+        name: "go",
+        sign: Sign::Program(&["go"]),
+        package: "golang-go",
+        needed_for: GO,
     },
     Tool {
         name: "node",

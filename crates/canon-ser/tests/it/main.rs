@@ -9,6 +9,7 @@ mod allocations;
 mod cbor_input;
 mod cbor_values;
 mod digest;
+mod golden_numbers;
 mod json_check;
 mod json_text;
 mod json_values;
