@@ -43,6 +43,8 @@ pub(crate) enum Code {
     Indefinite,
     FloatForm,
     NanForm,
+    NarrowFloat,
+    NegativeZero,
     BignumForm,
     // Space
     Full,
@@ -51,6 +53,12 @@ pub(crate) enum Code {
     KeyType,
     Misuse,
     NoJson,
+    #[cfg(feature = "ciborium")]
+    NoValue,
+    DagKey,
+    DagTag,
+    DagFloat,
+    DagSimple,
     Unread,
     // Outside
     #[cfg(feature = "std")]
@@ -92,6 +100,8 @@ impl Code {
             Code::Indefinite => "not canonical: indefinite length",
             Code::FloatForm => "not canonical: the float fits a shorter one",
             Code::NanForm => "not canonical: NaN must be f9 7e 00",
+            Code::NarrowFloat => "not canonical: floats take 64 bits here",
+            Code::NegativeZero => "not canonical: -0.0 is written as 0.0 here",
             Code::BignumForm => "not canonical: the bignum has leading zeros or fits an integer",
             Code::Full => "the buffer is too small for the value",
             Code::TooLarge => "the value has more than 2^32 entries in one container",
@@ -100,6 +110,14 @@ impl Code {
             }
             Code::Misuse => "a Serialize implementation called the serializer out of order",
             Code::NoJson => "this CBOR item has no JSON form",
+            #[cfg(feature = "ciborium")]
+            Code::NoValue => "ciborium's Value has no such item",
+            Code::DagKey => "DAG-CBOR has text keys only",
+            Code::DagTag => {
+                "DAG-CBOR has no tag but 42, which holds a byte string: 0, then a content id"
+            }
+            Code::DagFloat => "NaN and infinity have no form in DAG-CBOR",
+            Code::DagSimple => "DAG-CBOR has no simple values but false, true and null",
             Code::Unread => "the bytes do not fit the type",
             #[cfg(feature = "std")]
             Code::Io => "the writer failed",
@@ -118,6 +136,14 @@ pub(crate) enum Fail {
 impl Fail {
     pub(crate) const fn new(code: Code) -> Fail {
         Fail::At(code, NOWHERE)
+    }
+
+    /// Forgets where: the offset is one in bytes that the caller never had.
+    pub(crate) fn without_offset(self) -> Fail {
+        match self {
+            Fail::At(code, _) => Fail::new(code),
+            custom => custom,
+        }
     }
 
     /// Fills in where the input stood, unless the failure knows better.
@@ -275,7 +301,12 @@ impl Error {
 
     /// NaN, infinity, an integer that the policy refuses, or a number that no double can hold.
     pub fn is_number(&self) -> bool {
-        self.code_is(|code| matches!(code, Code::NotFinite | Code::Integer | Code::Range))
+        self.code_is(|code| {
+            matches!(
+                code,
+                Code::NotFinite | Code::DagFloat | Code::Integer | Code::Range
+            )
+        })
     }
 
     /// Containers nest deeper than the limit.
@@ -290,7 +321,10 @@ impl Error {
             matches!(
                 code,
                 Whitespace | KeyOrder | NumberForm | EscapeForm | LongHead
-            ) || matches!(code, Indefinite | FloatForm | NanForm | BignumForm)
+            ) || matches!(
+                code,
+                Indefinite | FloatForm | NanForm | NarrowFloat | NegativeZero | BignumForm
+            )
         })
     }
 
@@ -303,7 +337,14 @@ impl Error {
     pub fn is_data(&self) -> bool {
         use Code::*;
         self.code.is_none()
-            || self.code_is(|code| matches!(code, KeyType | Misuse | NoJson | Unread | TooLarge))
+            || self.code_is(|code| {
+                #[cfg(feature = "ciborium")]
+                if code == NoValue {
+                    return true;
+                }
+                matches!(code, KeyType | Misuse | NoJson | Unread | TooLarge)
+                    || matches!(code, DagKey | DagTag | DagSimple)
+            })
     }
 
     /// The writer failed.

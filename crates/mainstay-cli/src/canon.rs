@@ -48,7 +48,7 @@ struct FormArgs {
     /// The form of the input [default: the form of the output]
     #[arg(long, value_enum)]
     from: Option<Form>,
-    /// A frozen profile: jcs/1 or json-utf8/1 for JSON, cbor-core-det/1 for CBOR [default: jcs/1, cbor-core-det/1]
+    /// A frozen profile: jcs/1 or json-utf8/1 for JSON, cbor-core-det/1, cbor-length-first/1 or dag-cbor/1 for CBOR [default: jcs/1, cbor-core-det/1]
     #[arg(long)]
     profile: Option<Profile>,
     /// Print the digest of the canonical bytes, in lowercase hex and a newline, instead of the bytes
@@ -114,7 +114,9 @@ fn write_form(to: Form, args: &FormArgs) -> Result<Verdict, String> {
         return check(profile, &input, args);
     }
     let canonical = match (from, to) {
-        (Form::Json, Form::Cbor) => cbor::from_json(&input),
+        (Form::Json, Form::Cbor) => {
+            cbor::from_json(&input).and_then(|core| profile.canonicalize(&core))
+        }
         (Form::Cbor, Form::Json) => cbor::to_json(&input, key_order(profile)),
         _ => profile.canonicalize(&input),
     };

@@ -6,8 +6,11 @@ mod de;
 mod emit;
 mod head;
 mod json;
+pub(crate) mod profiles;
 mod read;
 mod ser;
+#[cfg(feature = "ciborium")]
+mod value;
 
 use alloc::vec::Vec;
 
@@ -19,8 +22,11 @@ use crate::error::{Error, Fail};
 use crate::json as json_api;
 use crate::order::Scratch;
 
+#[cfg(feature = "ciborium")]
+pub use crate::cbor::value::{from_value, to_value};
+
 /// How deep values may nest unless [`Options`] say otherwise.
-const DEPTH_MAX: usize = 128;
+pub(crate) const DEPTH_MAX: usize = 128;
 
 /// What to refuse.
 #[derive(Clone, Copy, Debug)]
@@ -269,6 +275,11 @@ pub fn check_with(bytes: &[u8], options: Options) -> Result<(), Error> {
 /// ```
 pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
     check(bytes)?;
+    read_checked(bytes)
+}
+
+/// Reads a value from bytes that have been checked under any profile.
+pub(crate) fn read_checked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
     let mut deserializer = de::Deserializer::new(bytes);
     let value = T::deserialize(&mut deserializer);
     let at = deserializer.offset();

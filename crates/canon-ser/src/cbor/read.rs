@@ -53,6 +53,9 @@ pub(crate) enum Kind {
 
 /// What the driver tells while it reads. Failures without an offset get that of the item.
 pub(crate) trait Sink {
+    /// Strict reading wants 64 bits for every float instead of the shortest form.
+    const WIDE_FLOATS: bool = false;
+
     fn item(&mut self, item: Item<'_>, place: Place) -> Result<(), Fail>;
     /// A container or tag; `len` is its length where that is known.
     fn open(&mut self, kind: Kind, len: Option<u64>, place: Place) -> Result<(), Fail>;
@@ -309,7 +312,11 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             return Err(Fail::At(Code::CborBreak, start));
         }
         if let Some(value) = head.float() {
-            if STRICT {
+            if STRICT && S::WIDE_FLOATS {
+                if head.info != 27 && value.is_finite() {
+                    return Err(Fail::new(Code::NarrowFloat));
+                }
+            } else if STRICT {
                 check_float(value, &self.bytes[start..head.end])?;
             }
             return sink.item(Item::Float(value), place);

@@ -1,6 +1,7 @@
 //! Canonical JSON: RFC 8785 from any serde value, and from JSON text.
 
 mod check;
+mod de;
 mod emit;
 mod key;
 pub(crate) mod number;
@@ -13,7 +14,7 @@ pub(crate) mod text;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::buf::{Buf, Fixed};
 use crate::error::{Code, Error, Fail};
@@ -401,4 +402,42 @@ pub fn check(bytes: &[u8]) -> Result<(), Error> {
 /// As [`check`].
 pub fn check_with(bytes: &[u8], options: impl Into<Options>) -> Result<(), Error> {
     check::check(bytes, options.into()).map_err(|fail| text_error(fail, bytes))
+}
+
+/// Reads a value from canonical JSON, and refuses every other JSON, also in parts that the type ignores.
+///
+/// # Errors
+///
+/// As [`check`]; [`Error::is_data`] when the text does not fit the type.
+///
+/// ```
+/// use canon_ser::json;
+///
+/// let value: (u64, String) = json::from_slice(br#"[1,"two"]"#)?;
+/// assert_eq!(value, (1, "two".into()));
+/// assert!(json::from_slice::<(u64, String)>(br#"[1, "two"]"#).unwrap_err().is_not_canonical());
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
+    from_slice_with(bytes, Options::new())
+}
+
+/// [`from_slice`] under other [`Options`] (or just an [`Integers`] or a [`KeyOrder`]).
+///
+/// # Errors
+///
+/// As [`from_slice`].
+pub fn from_slice_with<'de, T: Deserialize<'de>>(
+    bytes: &'de [u8],
+    options: impl Into<Options>,
+) -> Result<T, Error> {
+    check_with(bytes, options)?;
+    let mut deserializer = de::Deserializer::new(bytes);
+    let value = T::deserialize(&mut deserializer);
+    let at = deserializer.offset();
+    value.map_err(|fail| {
+        let pointer = pointer::pointer(&bytes[..at.min(bytes.len())]);
+        let error = Error::new(fail.or_at(at)).or_offset(at);
+        error.in_text(bytes).with_pointer(pointer)
+    })
 }

@@ -31,11 +31,8 @@ fn a_digest_is_the_plain_hash_of_the_canonical_bytes() {
     }
     seen.sort();
     seen.dedup();
-    assert_eq!(
-        seen.len(),
-        Profile::ALL.len(),
-        "three profiles, three forms"
-    );
+    // Text keys and integers are the same in all profiles of CBOR.
+    assert_eq!(seen.len(), 3);
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -67,13 +64,23 @@ fn golden_bytes_never_change() {
 #[test]
 fn ids_are_frozen() {
     let ids: Vec<_> = Profile::ALL.iter().map(|profile| profile.id()).collect();
-    assert_eq!(ids, ["jcs/1", "json-utf8/1", "cbor-core-det/1"]);
+    assert_eq!(
+        ids,
+        [
+            "jcs/1",
+            "json-utf8/1",
+            "cbor-core-det/1",
+            "cbor-length-first/1",
+            "dag-cbor/1"
+        ]
+    );
     for &profile in Profile::ALL {
         assert_eq!(profile.to_string().parse(), Ok(profile));
     }
     assert!(Profile::from_id("jcs").is_none());
     assert_eq!(
         "x".parse::<Profile>().unwrap_err().to_string(),
-        "unknown profile; known are jcs/1 json-utf8/1 cbor-core-det/1"
+        "unknown profile; known are jcs/1 json-utf8/1 cbor-core-det/1 \
+         cbor-length-first/1 dag-cbor/1"
     );
 }

@@ -75,6 +75,35 @@ fn profiles_differ_in_key_order() {
 }
 
 #[test]
+fn the_other_profiles_of_cbor() {
+    gives(
+        &["cbor", "--profile", "cbor-length-first/1"],
+        b"\xa2\x18\x64\x00\x20\x00",
+        0,
+        b"\xa2\x20\x00\x18\x64\x00",
+    );
+    gives(
+        &["cbor", "--from", "json", "--profile", "dag-cbor/1"],
+        b"{\"b\": 1.5, \"a\": -0.0}",
+        0,
+        b"\xa2\x61a\x00\x61b\xfb\x3f\xf8\0\0\0\0\0\0",
+    );
+    let refused = gives(
+        &["cbor", "--profile", "dag-cbor/1"],
+        b"\xa1\x01\x02",
+        2,
+        b"",
+    );
+    assert!(refused.contains("text keys only at offset 1"), "{refused}");
+    gives(
+        &["cbor", "--profile", "dag-cbor/1", "--check", "--json"],
+        b"\x81\xf9\x3c\x00",
+        1,
+        b"{\"canonical\":false,\"offset\":1,\"reason\":\"not canonical: floats take 64 bits here\"}\n",
+    );
+}
+
+#[test]
 fn digests_in_hex_with_a_newline() {
     // As sha256sum and b3sum print them for the bytes `{}` and (CBOR) 0xa0.
     gives(
