@@ -235,6 +235,14 @@ impl Error {
         self
     }
 
+    /// Forgets the place: it is one in a text that the caller never had. The pointer stays.
+    #[cfg(feature = "rules")]
+    pub(crate) fn without_place(mut self) -> Error {
+        self.offset = None;
+        self.place = None;
+        self
+    }
+
     pub(crate) fn or_offset(mut self, offset: usize) -> Error {
         self.offset.get_or_insert(offset);
         self

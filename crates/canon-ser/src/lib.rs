@@ -17,6 +17,8 @@ mod levels;
 mod order;
 
 mod profile;
+#[cfg(feature = "rules")]
+pub mod rules;
 pub mod semantic;
 
 #[cfg(feature = "digest")]

@@ -1,6 +1,8 @@
 //! Do two JSON texts mean the same? Key order, whitespace, escapes and the spelling of numbers do not count.
 
 use alloc::string::{String, ToString};
+#[cfg(feature = "rules")]
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
 
@@ -8,6 +10,8 @@ use crate::error::Error;
 use crate::json::string::{JsonKeys, string_end, value_end};
 use crate::json::{Integers, canonicalize_with, pointer};
 use crate::order::{KeyRules, common_prefix};
+#[cfg(feature = "rules")]
+use crate::{json::KeyOrder, rules::RuleSet};
 
 /// The first place where two texts differ, in canonical order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +90,47 @@ pub fn equal(left: &[u8], right: &[u8]) -> Result<bool, Error> {
 pub fn diff(left: &[u8], right: &[u8]) -> Result<Option<Difference>, Error> {
     let left = canonicalize_with(left, Integers::Exact)?;
     let right = canonicalize_with(right, Integers::Exact)?;
+    Ok(first_difference(&left, &right))
+}
+
+/// The canonical text of what a document means under a rule set.
+///
+/// In every object, at any depth: members with null go, if the rules say so; aliases take the name of their field; times become
+/// RFC 3339 in UTC; numbers with a unit factor are multiplied, in exact decimals. Numbers and keys then follow the rules'
+/// options. The normal form of a normal form is itself. See docs/RULES.md.
+///
+/// # Errors
+///
+/// As [`canonicalize_with`] for the text; with a pointer, a field that is not what its rule says; a duplicate key when a field
+/// is there under two of its names.
+#[cfg(feature = "rules")]
+pub fn normalize(text: &[u8], rules: &RuleSet) -> Result<Vec<u8>, Error> {
+    let rules = rules.rules();
+    crate::rules::normalize(text, rules, rules.options())
+}
+
+/// Do two JSON texts mean the same under a rule set?
+///
+/// # Errors
+///
+/// As [`normalize`], of either text.
+#[cfg(feature = "rules")]
+pub fn equal_with(left: &[u8], right: &[u8], rules: &RuleSet) -> Result<bool, Error> {
+    Ok(normalize(left, rules)? == normalize(right, rules)?)
+}
+
+/// Where two JSON texts differ first under a rule set. Pointers and values are those of the normal form.
+///
+/// # Errors
+///
+/// As [`normalize`], of either text.
+#[cfg(feature = "rules")]
+pub fn diff_with(left: &[u8], right: &[u8], rules: &RuleSet) -> Result<Option<Difference>, Error> {
+    // In the one order that the search for the difference knows.
+    let rules = rules.rules();
+    let options = rules.options().order(KeyOrder::Utf16);
+    let left = crate::rules::normalize(left, rules, options)?;
+    let right = crate::rules::normalize(right, rules, options)?;
     Ok(first_difference(&left, &right))
 }
 

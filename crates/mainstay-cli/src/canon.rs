@@ -8,6 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use canon_ser::json::{self, Integers, KeyOrder};
+use canon_ser::rules::RuleSet;
 use canon_ser::{Profile, cbor, semantic};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -39,7 +40,9 @@ enum Action {
     /// Do two JSON documents mean the same? Key order, whitespace, escapes and the spelling of numbers do not count
     ///
     /// Exit code 0: the same. 1: they differ, and stdout says where. 2: a document cannot be read.
-    #[command(after_help = "Example:\n  mainstay canon eq left.json right.json")]
+    #[command(
+        after_help = "Example:\n  mainstay canon eq left.json right.json\n  mainstay canon eq --rules telemetry.json left.json right.json"
+    )]
     Eq(EqArgs),
 }
 
@@ -70,6 +73,9 @@ struct EqArgs {
     /// Print one JSON object, {"equal":bool,"left","pointer","right"}
     #[arg(long)]
     json: bool,
+    /// A rule set (JSON): which fields are times or aliases, units, whether null is absence
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
     /// The left document; - is stdin
     left: PathBuf,
     /// The right document; - is stdin
@@ -192,12 +198,23 @@ fn compare(args: &EqArgs) -> Result<Verdict, String> {
     if [&args.left, &args.right].iter().all(|file| is_stdin(file)) {
         return Err("only one of the two documents can be stdin".into());
     }
-    let canonical = |file: &Path| {
+    let rules = args.rules.as_deref().map(read_rules).transpose()?;
+    // Each on its own first, so that an error names its file.
+    let readable = |file: &Path| {
         let text = read(file)?;
-        json::canonicalize_with(&text, Integers::Exact).map_err(|error| in_file(file, &error))
+        let normal = match &rules {
+            None => json::canonicalize_with(&text, Integers::Exact),
+            Some(rules) => semantic::normalize(&text, rules),
+        };
+        normal.map_err(|error| in_file(file, &error))
     };
-    let (left, right) = (canonical(&args.left)?, canonical(&args.right)?);
-    let found = semantic::diff(&left, &right).map_err(|error| error.to_string())?;
+    let (left, right) = (readable(&args.left)?, readable(&args.right)?);
+    // The normal form of a normal form is itself.
+    let found = match &rules {
+        None => semantic::diff(&left, &right),
+        Some(rules) => semantic::diff_with(&left, &right, rules),
+    };
+    let found = found.map_err(|error| error.to_string())?;
     if args.json {
         print_json(&Compared {
             equal: found.is_none(),
@@ -213,6 +230,10 @@ fn compare(args: &EqArgs) -> Result<Verdict, String> {
     } else {
         Verdict::Negative
     })
+}
+
+fn read_rules(file: &Path) -> Result<RuleSet, String> {
+    RuleSet::from_json(&read(file)?).map_err(|error| format!("{}: {error}", name(file)))
 }
 
 fn is_stdin(file: &Path) -> bool {

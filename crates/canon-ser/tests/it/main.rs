@@ -20,4 +20,5 @@ mod private_structs;
 mod profiles;
 mod rfc8785;
 mod rfc8949;
+mod rules;
 mod semantic;

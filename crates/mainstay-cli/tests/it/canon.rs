@@ -183,6 +183,48 @@ fn failures_are_named_on_stderr_and_write_nothing() {
 }
 
 #[test]
+fn eq_under_rules() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("a UTF-8 path").to_string()
+    };
+    let rules = file(
+        "rules.json",
+        r#"{"id":"r","version":"1.0.0","effective_from":"2026-01-01T00:00:00Z","rules":{"null_is_absent":true,
+            "fields":{"at":{"time":"epoch_s"},"m":{"aliases":{"cm":{"factor":"0.01"}}}}}}"#,
+    );
+    let one = file("one.json", r#"{"at":0,"m":2.5,"x":null}"#);
+    let same = file(
+        "same.json",
+        r#"{"cm":250,"at":"1970-01-01T01:00:00+01:00"}"#,
+    );
+    let other = file("other.json", r#"{"cm":251,"at":0}"#);
+    let wrong = file("wrong.json", r#"{"at":true}"#);
+    gives(&["eq", "--rules", &rules, &one, &same], b"", 0, b"");
+    gives(
+        &["eq", &one, &same],
+        b"",
+        1,
+        b"/at differs: 0 against \"1970-01-01T01:00:00+01:00\"\n",
+    );
+    gives(
+        &["eq", "--rules", &rules, &one, &other],
+        b"",
+        1,
+        b"/m differs: 2.5 against 2.51\n",
+    );
+    let stderr = gives(&["eq", "--rules", &rules, &one, &wrong], b"", 2, b"");
+    assert!(
+        stderr.contains("wrong.json: the rules want") && stderr.contains("at /at"),
+        "{stderr}"
+    );
+    let stderr = gives(&["eq", "--rules", &one, &one, &same], b"", 2, b"");
+    assert!(stderr.contains("one.json: "), "{stderr}");
+}
+
+#[test]
 fn eq_compares_meaning() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
