@@ -264,3 +264,23 @@ mod values {
         assert!(cbor::to_value(&hex("f7")).unwrap_err().is_data());
     }
 }
+
+proptest! {
+    #[test]
+    fn check_accepts_exactly_what_canonicalize_makes(value in any_value(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&sorted(&value), &mut bytes).unwrap();
+        let changed = at.index(bytes.len());
+        bytes[changed] = byte;
+        for &profile in Profile::ALL.iter().filter(|profile| !profile.is_json()) {
+            match profile.canonicalize(&bytes) {
+                Ok(canonical) => {
+                    prop_assert!(profile.check(&canonical).is_ok(), "{profile}");
+                    prop_assert_eq!(&profile.canonicalize(&canonical).unwrap(), &canonical);
+                    prop_assert_eq!(profile.check(&bytes).is_ok(), canonical == bytes, "{}", profile);
+                }
+                Err(_) => prop_assert!(profile.check(&bytes).is_err(), "{profile}"),
+            }
+        }
+    }
+}
