@@ -5,12 +5,12 @@
 //! | feature | the question it answers |
 //! |---|---|
 //! | [`canon-ser`](canon_ser) | do two machines produce the same bytes for the same value? |
-//! | [`timerwheel`](timerwheel) | when does it fire? |
+//! | [`timerwheel`] | when does it fire? |
 //! | [`idem-store`](idem_store) | did this already happen? |
 //! | [`heartbeat-codec`](heartbeat_codec) | is the other side alive? |
 //! | [`conn-reactor`](conn_reactor) | who is connected, what can be read or written? |
 //! | [`ebpf-ring`](ebpf_ring) | what does the kernel see, now? |
-//! | [`circuit`](circuit) | should I stop trying? |
+//! | [`circuit`] | should I stop trying? |
 //! | `kernel-scope` | who iterates which BPF map? |
 //! | [`gateway`](gateway::server), [`device`](gateway::device) | all of it at work |
 //!

@@ -10,8 +10,8 @@ use circuit::{Jitter, Policy};
 use super::crew::{Crew, CrewConfig};
 use super::ledger::{Answer, Ledger};
 use super::member::Member;
-use super::reply::{Command, Reply};
 use super::random_id;
+use super::reply::{Command, Reply};
 use crate::proto::{BootId, DeviceId};
 
 /// Most commands that one simulated device remembers.
@@ -102,7 +102,9 @@ impl Fleet {
     ///
     /// The prefix makes no device ids, or a thread cannot be started.
     pub fn start(config: FleetConfig) -> io::Result<Self> {
-        Self::start_with(config, |command: Command, reply: Reply| reply.answer(echo(&command)))
+        Self::start_with(config, |command: Command, reply: Reply| {
+            reply.answer(echo(&command))
+        })
     }
 
     /// Starts the fleet with `execute` for every command. It runs on the reactor's threads, so it
@@ -137,7 +139,9 @@ impl Fleet {
             ends_with_members: false,
             simulates_load: true,
         };
-        Ok(Self { crew: Crew::start(crew_config, members, Arc::new(execute))? })
+        Ok(Self {
+            crew: Crew::start(crew_config, members, Arc::new(execute))?,
+        })
     }
 
     /// What happened so far.

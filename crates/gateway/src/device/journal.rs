@@ -66,7 +66,10 @@ impl Journal {
             (fresh_boot, 0)
         } else {
             let boot = read_header(&bytes).ok_or_else(|| damaged(path, 0))?;
-            (boot, HEADER_BYTES + read_entries(path, &bytes, &mut commands)?)
+            (
+                boot,
+                HEADER_BYTES + read_entries(path, &bytes, &mut commands)?,
+            )
         };
         if keep < bytes.len() {
             file.set_len(keep as u64)?;
@@ -79,17 +82,32 @@ impl Journal {
         let bytes = keep.max(HEADER_BYTES) as u64;
         let path = path.to_owned();
         let compact_at = COMPACT_BYTES_MIN.max(bytes * 2);
-        Ok((Self { path, file, bytes, compact_at, broken: false }, boot, commands))
+        Ok((
+            Self {
+                path,
+                file,
+                bytes,
+                compact_at,
+                broken: false,
+            },
+            boot,
+            commands,
+        ))
     }
 
     /// Makes `entry` durable.
     pub(crate) fn append(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         if self.broken {
-            return Err(io::Error::other("an earlier write failed; start the device again"));
+            return Err(io::Error::other(
+                "an earlier write failed; start the device again",
+            ));
         }
         let mut bytes = Vec::new();
         put_entry(&mut bytes, entry);
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(&bytes)
+            .and_then(|()| self.file.sync_data());
         self.broken = written.is_err();
         self.bytes += bytes.len() as u64;
         written
@@ -170,7 +188,11 @@ fn read_entries(path: &Path, file: &[u8], commands: &mut Commands) -> io::Result
     }
     let rest = &entries[at..];
     let later_entry = (1..rest.len()).any(|skip| read_entry(&rest[skip..]).is_some());
-    if later_entry { Err(damaged(path, HEADER_BYTES + at)) } else { Ok(at) }
+    if later_entry {
+        Err(damaged(path, HEADER_BYTES + at))
+    } else {
+        Ok(at)
+    }
 }
 
 fn damaged(path: &Path, offset: usize) -> io::Error {
@@ -228,7 +250,13 @@ fn read_entry(bytes: &[u8]) -> Option<(usize, Read)> {
         (FORGOTTEN, []) => Read::Forgotten(id),
         (DONE, [status, body @ ..]) => {
             let status = ResultStatus::from_byte(*status)?;
-            Read::Done(id, Answer { status, body: body.to_vec() })
+            Read::Done(
+                id,
+                Answer {
+                    status,
+                    body: body.to_vec(),
+                },
+            )
         }
         _ => return None,
     };
@@ -242,4 +270,85 @@ fn sync_dir(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: BootId =
+        BootId(*b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f");
+    const ID: CommandId =
+        CommandId(*b"\xa0\xa1\xa2\xa3\xa4\xa5\xa6\xa7\xa8\xa9\xaa\xab\xac\xad\xae\xaf");
+
+    /// The file that docs/FORMAT.md prints.
+    fn golden() -> Vec<u8> {
+        let page = include_str!("../../docs/FORMAT.md");
+        let hex = page.rsplit("```").nth(1).unwrap();
+        hex.split_whitespace()
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect()
+    }
+
+    fn open(path: &Path) -> io::Result<(BootId, Commands)> {
+        Journal::open(path, BootId([0xee; 16])).map(|(_, boot, commands)| (boot, commands))
+    }
+
+    #[test]
+    fn a_file_has_exactly_these_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.journal");
+        let (mut journal, ..) = Journal::open(&path, BOOT).unwrap();
+        let answer = Answer::json("42");
+        let done = Entry::Done {
+            id: ID,
+            answer: &answer,
+        };
+        for entry in [Entry::Started { id: ID }, done, Entry::Forgotten { id: ID }] {
+            journal.append(&entry).unwrap();
+        }
+        drop(journal);
+        assert_eq!(fs::read(&path).unwrap(), golden());
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.journal");
+        let golden = golden();
+        // The header, and what is known behind each of the three entries.
+        for (end, known) in [
+            (28, None),
+            (53, Some(None)),
+            (81, Some(Some(Answer::json("42")))),
+            (golden.len(), None),
+        ] {
+            fs::write(&path, &golden[..end]).unwrap();
+            let (boot, commands) = open(&path).unwrap();
+            assert_eq!((boot, commands.get(&ID)), (BOOT, known.as_ref()), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.journal");
+        let golden = golden();
+        // Damage in the last entry is a torn write; anywhere before it is damage.
+        for at in 0..81 {
+            let mut changed = golden.clone();
+            changed[at] ^= 0x40;
+            fs::write(&path, &changed).unwrap();
+            let error = open(&path).err().unwrap_or_else(|| panic!("byte {at}"));
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}");
+            assert_eq!(fs::read(&path).unwrap(), changed, "byte {at}");
+        }
+        for at in 81..golden.len() {
+            let mut torn = golden.clone();
+            torn[at] ^= 0x40;
+            fs::write(&path, &torn).unwrap();
+            assert!(open(&path).unwrap().1[&ID].is_some(), "byte {at}");
+            assert_eq!(fs::read(&path).unwrap(), golden[..81], "byte {at}");
+        }
+    }
 }

@@ -61,7 +61,7 @@ pub(crate) enum CrewMessage {
     Start(Outbox),
     /// The outbox has answers.
     Answers,
-    /// Say goodbye and end.
+    /// Begin nothing new; say goodbye and end when what runs has ended.
     Stop,
 }
 
@@ -83,6 +83,8 @@ pub(crate) struct Members {
     outbox: Option<Outbox>,
     out: Vec<u8>,
     active: usize,
+    /// Commands that were given to `execute` and not answered yet.
+    running: usize,
     stopping: bool,
 }
 
@@ -104,13 +106,16 @@ impl Members {
             outbox: None,
             out: Vec::new(),
             active,
+            running: 0,
             stopping: false,
         }
     }
 
     fn start(&mut self, io: &mut MembersIo) {
         // Shards connect side by side, so each one takes its share of the rate.
-        let per_s = u64::from(self.config.ramp_per_s).div_ceil(self.config.shards as u64).max(1);
+        let per_s = u64::from(self.config.ramp_per_s)
+            .div_ceil(self.config.shards as u64)
+            .max(1);
         for member in 0..self.members.len() {
             self.set_alarm(io, Alarm::Connect(member), member as u64 * 1_000 / per_s);
         }
@@ -139,17 +144,28 @@ impl Members {
         }
         let delay_ms = match member.return_within_ms.take() {
             Some(within_ms) => random_u64() % (u64::from(within_ms) + 1),
-            None => member.backoff.next_delay_ms(&self.config.reconnect, random_u64()),
+            None => member
+                .backoff
+                .next_delay_ms(&self.config.reconnect, random_u64()),
         };
         self.set_alarm(io, Alarm::Connect(index), delay_ms);
     }
 
     fn flush(&mut self, io: &mut MembersIo, index: usize) {
-        let Some(token) = self.members[index].connection.filter(|_| !self.out.is_empty()) else {
+        let Some(token) = self.members[index]
+            .connection
+            .filter(|_| !self.out.is_empty())
+        else {
             return self.out.clear();
         };
-        if io.write(token, &self.out).is_err_and(|error| error.is_full()) {
-            io.close(token, CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())));
+        if io
+            .write(token, &self.out)
+            .is_err_and(|error| error.is_full())
+        {
+            io.close(
+                token,
+                CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())),
+            );
         }
         self.out.clear();
     }
@@ -193,11 +209,17 @@ impl Members {
                 let member = &mut self.members[index];
                 if let Some(sent) = member.beat_sent.take() {
                     let rtt = sent.elapsed();
-                    member.session.set_rtt_ms(u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX));
+                    member
+                        .session
+                        .set_rtt_ms(u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX));
                     self.counters.round_trip(rtt);
                 }
             }
-            Event::Command { id, timeout_ms, payload } => {
+            Event::Command {
+                id,
+                timeout_ms,
+                payload,
+            } => {
                 self.on_command(index, id, timeout_ms, payload);
             }
             Event::ResultAck { id } => self.members[index].ledger.forget(id),
@@ -217,15 +239,27 @@ impl Members {
     }
 
     fn on_command(&mut self, index: usize, id: CommandId, timeout_ms: u32, payload: &[u8]) {
+        if self.stopping {
+            // The gateway sends it again in the next session.
+            return;
+        }
         self.counters.command_received();
         let member = &mut self.members[index];
         match member.ledger.admit(id) {
             Admission::Execute => {
                 self.counters.command_executed();
-                let outbox = self.outbox.clone().expect("members connect only after Start");
+                self.running += 1;
+                let outbox = self
+                    .outbox
+                    .clone()
+                    .expect("members connect only after Start");
                 let payload = payload.to_vec();
-                let command =
-                    Command { device: Arc::clone(&member.device), id, payload, timeout_ms };
+                let command = Command {
+                    device: Arc::clone(&member.device),
+                    id,
+                    payload,
+                    timeout_ms,
+                };
                 (self.execute)(command, Reply::new(outbox, index, id));
             }
             Admission::Running => self.counters.duplicate_ignored(),
@@ -252,9 +286,17 @@ impl Members {
     }
 
     fn on_refusal(&mut self, io: &mut MembersIo, index: usize, code: ErrorCode, text: &str) {
-        tracing::warn!(device = &*self.members[index].device, code = code.name(), text, "refused");
+        tracing::warn!(
+            device = &*self.members[index].device,
+            code = code.name(),
+            text,
+            "refused"
+        );
         self.counters.refused();
-        if matches!(code, ErrorCode::BadVersion | ErrorCode::BadDeviceId | ErrorCode::BadPreface) {
+        if matches!(
+            code,
+            ErrorCode::BadVersion | ErrorCode::BadDeviceId | ErrorCode::BadPreface
+        ) {
             self.retire(index, text);
         }
         self.hang_up(io, index);
@@ -277,18 +319,31 @@ impl Members {
     }
 
     fn on_answers(&mut self, io: &mut MembersIo) {
-        let outbox = self.outbox.clone().expect("members connect only after Start");
+        let outbox = self
+            .outbox
+            .clone()
+            .expect("members connect only after Start");
         for (index, id, answer) in outbox.take() {
+            self.running -= 1;
             if self.members[index].ledger.finish(id, &answer) {
                 put_result(id, &answer, &mut self.out);
                 self.flush(io, index);
             }
         }
+        if self.stopping {
+            self.leave_when_idle(io);
+        }
     }
 
-    fn on_stop(&mut self, io: &mut MembersIo) {
-        self.stopping = true;
-        let leaving = GoAway { reason: GoAwayReason::Leaving, retry_within_ms: 0 };
+    /// Ends the shard once every command that was begun is answered and written down.
+    fn leave_when_idle(&mut self, io: &mut MembersIo) {
+        if self.running > 0 {
+            return;
+        }
+        let leaving = GoAway {
+            reason: GoAwayReason::Leaving,
+            retry_within_ms: 0,
+        };
         for index in 0..self.members.len() {
             encode_from_device(&FromDevice::GoAway(leaving), &mut self.out);
             self.flush(io, index);
@@ -298,12 +353,18 @@ impl Members {
 }
 
 fn put_result(id: CommandId, answer: &Answer, out: &mut Vec<u8>) {
-    let result = FromDevice::Result { id, status: answer.status, body: &answer.body };
+    let result = FromDevice::Result {
+        id,
+        status: answer.status,
+        body: &answer.body,
+    };
     encode_from_device(&result, out);
 }
 
 fn put_results(ledger: &Ledger, out: &mut Vec<u8>) {
-    ledger.unacknowledged().for_each(|(id, answer)| put_result(id, answer, out));
+    ledger
+        .unacknowledged()
+        .for_each(|(id, answer)| put_result(id, answer, out));
 }
 
 impl Handler for Members {
@@ -312,7 +373,9 @@ impl Handler for Members {
     type Message = CrewMessage;
 
     fn opened(&mut self, io: &mut MembersIo, token: Token, opened: Opened) -> Option<usize> {
-        let Opened::Connected { tag, .. } = opened else { return None };
+        let Opened::Connected { tag, .. } = opened else {
+            return None;
+        };
         let index = usize::try_from(tag).expect("tags are indices");
         let member = &mut self.members[index];
         member.connection = Some(token);
@@ -325,9 +388,14 @@ impl Handler for Members {
     fn data(&mut self, io: &mut MembersIo, token: Token, input: &[u8]) -> usize {
         let now_ms = io.now_ms();
         let mut consumed = 0;
-        let Some(&mut index) = io.state(token) else { return input.len() };
+        let Some(&mut index) = io.state(token) else {
+            return input.len();
+        };
         while self.members[index].connection == Some(token) {
-            match self.members[index].session.receive(now_ms, &input[consumed..]) {
+            match self.members[index]
+                .session
+                .receive(now_ms, &input[consumed..])
+            {
                 Ok(None) => break,
                 Ok(Some((bytes, event))) => {
                     consumed += bytes;
@@ -362,7 +430,7 @@ impl Handler for Members {
         self.come_back(io, index);
         if self.active == 0 && self.config.ends_with_members && !self.stopping {
             self.stopping = true;
-            io.stop();
+            self.leave_when_idle(io);
         }
     }
 
@@ -398,7 +466,10 @@ impl Handler for Members {
                 self.start(io);
             }
             CrewMessage::Answers => self.on_answers(io),
-            CrewMessage::Stop => self.on_stop(io),
+            CrewMessage::Stop => {
+                self.stopping = true;
+                self.leave_when_idle(io);
+            }
         }
     }
 }

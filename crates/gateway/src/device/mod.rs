@@ -48,8 +48,12 @@ pub const COMMANDS_MAX: usize = 1_024;
 
 /// How a device that lost its gateway comes back: spread over two seconds at once, then doubling
 /// up to half a minute with full jitter.
-const RECONNECT: Policy =
-    Policy { base_ms: 500, cap_ms: 30_000, jitter: Jitter::Full, first_window_ms: 2_000 };
+const RECONNECT: Policy = Policy {
+    base_ms: 500,
+    cap_ms: 30_000,
+    jitter: Jitter::Full,
+    first_window_ms: 2_000,
+};
 
 /// One device that is connected to a gateway, or tries to be.
 pub struct Device {
@@ -70,7 +74,12 @@ impl Device {
     /// A device named `id` that connects to `gateway`.
     #[must_use]
     pub fn builder(gateway: SocketAddr, id: impl Into<String>) -> Builder {
-        Builder { gateway, id: id.into(), interval_ms: 0, journal: None }
+        Builder {
+            gateway,
+            id: id.into(),
+            interval_ms: 0,
+            journal: None,
+        }
     }
 
     /// Whether the gateway has welcomed the device and the connection stands.
@@ -84,7 +93,7 @@ impl Device {
         self.crew.counters().set_load(percent);
     }
 
-    /// Says goodbye and disconnects; a command that runs is finished first.
+    /// Says goodbye and disconnects; commands that were begun are finished and written down first.
     ///
     /// # Errors
     ///
@@ -132,7 +141,10 @@ impl Builder {
     ///
     /// The id is not 1 to 64 bytes of UTF-8 without control characters, the journal cannot be used,
     /// or a thread cannot be started.
-    pub fn start(self, execute: impl FnMut(&Command) -> Answer + Send + 'static) -> io::Result<Device> {
+    pub fn start(
+        self,
+        execute: impl FnMut(&Command) -> Answer + Send + 'static,
+    ) -> io::Result<Device> {
         let id = DeviceId::parse(self.id.as_bytes())
             .map_err(|violation| io::Error::new(io::ErrorKind::InvalidInput, violation))?;
         let boot = BootId(random_id());
@@ -177,8 +189,7 @@ fn run_commands(
 ) {
     for (command, reply) in inbox {
         // A panic drops the reply, which answers that the command was interrupted.
-        let executed =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| execute(&command)));
+        let executed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| execute(&command)));
         match executed {
             Ok(answer) => reply.answer(answer),
             Err(_) => tracing::error!(id = %command.id, "a command panicked and is in doubt"),

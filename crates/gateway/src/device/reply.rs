@@ -42,7 +42,10 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(shard: Sender<CrewMessage>) -> Self {
-        Self { answers: Arc::default(), shard }
+        Self {
+            answers: Arc::default(),
+            shard,
+        }
     }
 
     pub(crate) fn take(&self) -> Vec<(usize, CommandId, Answer)> {
@@ -58,7 +61,12 @@ impl std::fmt::Debug for Outbox {
 
 impl Reply {
     pub(crate) fn new(outbox: Outbox, member: usize, id: CommandId) -> Self {
-        Self { outbox, member, id, answered: false }
+        Self {
+            outbox,
+            member,
+            id,
+            answered: false,
+        }
     }
 
     /// Answers from any thread. An answer of more than 64 KiB cannot be sent: the caller then hears

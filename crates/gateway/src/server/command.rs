@@ -73,9 +73,16 @@ pub(crate) async fn replay(
         Lookup::Absent => return Ok(None),
         Lookup::InFlight { .. } => return Ok(Some(Answer::InProgress)),
         Lookup::InDoubt(claim) => (claim.fingerprint, Answer::InProgress),
-        Lookup::Stored(stored) => (stored.fingerprint(), Answer::Replayed(read_outcome(&stored))),
+        Lookup::Stored(stored) => (
+            stored.fingerprint(),
+            Answer::Replayed(read_outcome(&stored)),
+        ),
     };
-    Ok(Some(if known == *fingerprint { answer } else { Answer::OtherPayload }))
+    Ok(Some(if known == *fingerprint {
+        answer
+    } else {
+        Answer::OtherPayload
+    }))
 }
 
 /// An outcome that this version cannot read ended somehow, so nothing but in doubt can be said.
@@ -110,10 +117,18 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         boot: request.device.session().map(|session| session.boot),
     };
     let memo_bytes = memo.encode();
-    let wait_ms = shared.config.commands.result_wait_ms.max(request.timeout_ms);
+    let wait_ms = shared
+        .config
+        .commands
+        .result_wait_ms
+        .max(request.timeout_ms);
     let lease_ms = wait_ms.saturating_mul(2).saturating_add(LEASE_SLACK_MS);
-    let mut begin =
-        Begin::new(&request.key, request.fingerprint, lease_ms, shared.unix_ms());
+    let mut begin = Begin::new(
+        &request.key,
+        request.fingerprint,
+        lease_ms,
+        shared.unix_ms(),
+    );
     if memo.boot.is_some() {
         begin = begin.declare(&memo_bytes);
     }
@@ -149,7 +164,9 @@ fn take_places(
     shared: &Arc<Shared>,
     request: &Request,
 ) -> Option<(CommandSlot, OwnedSemaphorePermit)> {
-    let slot = request.device.command_slot(shared.config.commands.per_device_max)?;
+    let slot = request
+        .device
+        .command_slot(shared.config.commands.per_device_max)?;
     let total = Arc::clone(&shared.running).try_acquire_owned().ok()?;
     Some((slot, total))
 }
@@ -205,7 +222,11 @@ impl Running<'_> {
             let changed = sessions.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let mut wake_at = if caller.0.is_some() { deadline } else { give_up };
+            let mut wake_at = if caller.0.is_some() {
+                deadline
+            } else {
+                give_up
+            };
             match self.send(permit).await {
                 Sending::Wait => {}
                 Sending::Later if self.maybe_sent() || self.shared.phase() != Phase::Serving => {
@@ -264,7 +285,9 @@ impl Running<'_> {
     /// Sends the command to the device's session, unless that session has it already.
     async fn send(&mut self, permit: &Permit) -> Sending {
         loop {
-            let Some(session) = self.slot.device().session() else { return Sending::Wait };
+            let Some(session) = self.slot.device().session() else {
+                return Sending::Wait;
+            };
             if session.epoch == self.sent_epoch {
                 return Sending::Wait;
             }
@@ -274,7 +297,10 @@ impl Running<'_> {
             if self.maybe_sent() {
                 return Sending::DeviceForgot;
             }
-            let memo = Memo { id: self.id, boot: Some(session.boot) };
+            let memo = Memo {
+                id: self.id,
+                boot: Some(session.boot),
+            };
             if let Err(error) = self.shared.store.declare(permit, &memo.encode()).await {
                 return Sending::StoreFailed(error);
             }
@@ -322,7 +348,11 @@ impl Running<'_> {
 
     /// The command was not executed and will not be: frees its key.
     async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let released = self.shared.store.fail(permit, Failure::NotHappened, self.shared.unix_ms()).await;
+        let released = self
+            .shared
+            .store
+            .fail(permit, Failure::NotHappened, self.shared.unix_ms())
+            .await;
         self.shared.table.remove(self.id);
         caller.answer(
             self.shared,
@@ -340,7 +370,9 @@ impl Running<'_> {
             key: self.request.key.clone(),
             fingerprint: self.request.fingerprint,
         };
-        self.shared.table.leave_unresolved(self.id, self.slot.device().id(), claim);
+        self.shared
+            .table
+            .leave_unresolved(self.id, self.slot.device().id(), claim);
         drop(permit);
         caller.answer(self.shared, answer);
     }
@@ -365,8 +397,14 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
     };
     let Some(outcome) = outcome_of(stray.status, stray.body) else {
         // Refused: the device will never execute it under this id.
-        let released = shared.store.fail(permit, Failure::NotHappened, shared.unix_ms()).await;
-        return released.map_or_else(|_| unresolved(stray.claim), |()| shared.table.remove(stray.id));
+        let released = shared
+            .store
+            .fail(permit, Failure::NotHappened, shared.unix_ms())
+            .await;
+        return released.map_or_else(
+            |_| unresolved(stray.claim),
+            |()| shared.table.remove(stray.id),
+        );
     };
     if let Err(error) = store_outcome(&shared, &stray.device, stray.id, permit, &outcome).await {
         tracing::error!(%error, device = stray.device.id(), "a repeated result could not be stored");
@@ -392,7 +430,10 @@ async fn store_outcome(
     outcome: &Outcome,
 ) -> Result<(), idem_store::Error> {
     let retain_ms = shared.config.commands.retain_ms;
-    shared.store.complete(permit, &outcome.encode(), retain_ms, shared.unix_ms()).await?;
+    shared
+        .store
+        .complete(permit, &outcome.encode(), retain_ms, shared.unix_ms())
+        .await?;
     shared.table.remove(id);
     if let Some(session) = device.session() {
         // Lost when the mailbox is full: the device repeats its result and is told then.

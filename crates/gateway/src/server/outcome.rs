@@ -20,7 +20,9 @@ pub(crate) fn device_of(store_key: &[u8]) -> Option<DeviceId<'_>> {
     let (&version, rest) = store_key.split_first()?;
     let (&device_bytes, rest) = rest.split_first()?;
     let device = rest.get(..usize::from(device_bytes))?;
-    (version == VERSION).then(|| DeviceId::parse(device).ok()).flatten()
+    (version == VERSION)
+        .then(|| DeviceId::parse(device).ok())
+        .flatten()
 }
 
 /// What a claim remembers: which command it is, and which memory of the device would recognise it.
@@ -47,7 +49,10 @@ impl Memo {
             [] => None,
             boot => Some(BootId(boot.try_into().ok()?)),
         };
-        (version == VERSION).then_some(Self { id: CommandId(*id), boot })
+        (version == VERSION).then_some(Self {
+            id: CommandId(*id),
+            boot,
+        })
     }
 }
 
@@ -79,7 +84,9 @@ impl Outcome {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[VERSION, kind], body) = bytes.split_first_chunk::<2>()? else { return None };
+        let (&[VERSION, kind], body) = bytes.split_first_chunk::<2>()? else {
+            return None;
+        };
         match kind {
             0 => Some(Self::Json(body.to_vec())),
             1 => Some(Self::Opaque(body.to_vec())),
@@ -94,6 +101,36 @@ impl Outcome {
 mod tests {
     use super::*;
 
+    /// Whether docs/FORMAT.md prints these bytes.
+    fn printed(bytes: &[u8]) -> bool {
+        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let page = include_str!("../../docs/FORMAT.md");
+        page.contains(&format!("`{}`", hex.join(" ")))
+    }
+
+    #[test]
+    fn stored_bytes_are_those_of_the_page() {
+        let ids: Vec<u8> = (0..16).chain(0xa0..0xb0).collect();
+        let [boot, command] = [&ids[..16], &ids[16..]].map(|id| id.try_into().unwrap());
+        let memo = Memo {
+            id: CommandId(command),
+            boot: Some(BootId(boot)),
+        };
+        assert!(printed(&store_key("pump-7", "k-1")));
+        assert!(printed(&memo.encode()));
+        for outcome in [
+            Outcome::Json(b"42".to_vec()),
+            Outcome::Opaque(vec![255]),
+            Outcome::DeviceForgot,
+            Outcome::Interrupted,
+        ] {
+            assert!(printed(&outcome.encode()), "{outcome:?}");
+        }
+        let payload = br#"{"b":1e2,"a":1.0}"#;
+        let digest = canon_ser::digest::sha256_text(payload, canon_ser::json::Integers::Exact);
+        assert!(printed(&digest.unwrap()));
+    }
+
     #[test]
     fn keys_name_their_device() {
         let key = store_key("pump-7", "order 1");
@@ -105,7 +142,10 @@ mod tests {
 
     #[test]
     fn memos_and_outcomes_read_back() {
-        let memo = Memo { id: CommandId([7; 16]), boot: Some(BootId([9; 16])) };
+        let memo = Memo {
+            id: CommandId([7; 16]),
+            boot: Some(BootId([9; 16])),
+        };
         assert_eq!(Memo::decode(&memo.encode()), Some(memo));
         let unsent = Memo { boot: None, ..memo };
         assert_eq!(Memo::decode(&unsent.encode()), Some(unsent));

@@ -64,7 +64,9 @@ impl Registry {
 
     /// Writes what is left and ends the writer; later names are dropped.
     pub(crate) fn close(&self) {
-        let Some(writer) = self.0.lock().take() else { return };
+        let Some(writer) = self.0.lock().take() else {
+            return;
+        };
         drop(writer.lines);
         if writer.thread.join().is_err() {
             tracing::error!("the writer of the device list panicked");
@@ -104,7 +106,9 @@ fn rewrite(path: &Path, ids: &[Box<str>]) -> io::Result<File> {
     for id in ids {
         put_line(&mut out, &Line::Id(id.clone()))?;
     }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_data()?;
     fs::rename(&fresh, path)?;
     OpenOptions::new().append(true).open(path)
 }
@@ -167,7 +171,9 @@ mod tests {
         for number in 0..1_000 {
             lines.send(Line::Id(format!("{number}").into())).unwrap();
             if number >= 3 {
-                lines.send(Line::Forgotten(format!("{}", number - 3).into())).unwrap();
+                lines
+                    .send(Line::Forgotten(format!("{}", number - 3).into()))
+                    .unwrap();
             }
         }
         drop(lines);
@@ -180,14 +186,35 @@ mod tests {
     fn what_was_met_is_remembered_and_a_torn_line_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let (registry, _) = Registry::open(dir.path()).unwrap();
-        ["a", "b \"quoted\"", "c"].iter().for_each(|id| registry.remember(id));
+        ["a", "b \"quoted\"", "c"]
+            .iter()
+            .for_each(|id| registry.remember(id));
         registry.forget("a");
         registry.close();
+        let path = dir.path().join(FILE);
+        let golden = concat!(
+            "{\"id\":\"a\"}\n",
+            "{\"id\":\"b \\\"quoted\\\"\"}\n",
+            "{\"id\":\"c\"}\n",
+            "{\"forgotten\":\"a\"}\n",
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), golden);
         assert_eq!(ids(dir.path()), ["b \"quoted\"", "c"]);
 
-        let path = dir.path().join(FILE);
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":\"to").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"id\":\"to")
+            .unwrap();
         assert_eq!(ids(dir.path()), ["b \"quoted\"", "c"]);
-        assert_eq!(fs::read(&path).unwrap().iter().filter(|b| **b == b'\n').count(), 2);
+        assert_eq!(
+            fs::read(&path)
+                .unwrap()
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count(),
+            2
+        );
     }
 }

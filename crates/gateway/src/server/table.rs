@@ -96,14 +96,23 @@ impl CommandTable {
             }
             None => State::Waiting(sender),
         };
-        bucket.insert(id, Entry { device: device.id().into(), state });
+        bucket.insert(
+            id,
+            Entry {
+                device: device.id().into(),
+                state,
+            },
+        );
         receiver
     }
 
     /// The claim behind `id` has no task any more, but may have an effect. To be called before its
     /// permit is given up: the next holder of the permit replaces this entry.
     pub(crate) fn leave_unresolved(&self, id: CommandId, device: &str, claim: OpenClaim) {
-        let entry = Entry { device: device.into(), state: State::Unresolved(claim) };
+        let entry = Entry {
+            device: device.into(),
+            state: State::Unresolved(claim),
+        };
         self.bucket(id).lock().insert(id, entry);
     }
 
@@ -131,11 +140,16 @@ impl CommandTable {
         body: &[u8],
     ) -> Delivery {
         let mut bucket = self.bucket(id).lock();
-        let Some(entry) = bucket.get_mut(&id) else { return Delivery::Unknown };
+        let Some(entry) = bucket.get_mut(&id) else {
+            return Delivery::Unknown;
+        };
         if *entry.device != *device.id() {
             return Delivery::Foreign;
         }
-        let reply = || Reply::Result { status, body: body.to_vec() };
+        let reply = || Reply::Result {
+            status,
+            body: body.to_vec(),
+        };
         match std::mem::replace(&mut entry.state, State::Settling) {
             State::Waiting(waiter) => {
                 // A task that stopped listening in this very moment hears it when it is repeated.
@@ -154,15 +168,13 @@ impl CommandTable {
     /// `id` could not be sent.
     pub(crate) fn not_sent(&self, id: CommandId, why: NotSent) {
         let mut bucket = self.bucket(id).lock();
-        if let Some(entry) = bucket.get_mut(&id) {
-            if !matches!(entry.state, State::Waiting(_)) {
-                return;
-            }
-            if let State::Waiting(waiter) =
-                std::mem::replace(&mut entry.state, State::Between(None))
-            {
-                drop(waiter.send(Reply::NotSent(why)));
-            }
+        let Some(entry) = bucket.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(&mut entry.state, State::Between(None)) {
+            State::Waiting(waiter) => drop(waiter.send(Reply::NotSent(why))),
+            // Its task has the result already, or has left the claim open.
+            other => entry.state = other,
         }
     }
 

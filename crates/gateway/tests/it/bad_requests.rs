@@ -24,11 +24,23 @@ fn a_command_has_one_usable_key() {
     rig.known("a");
     post(&rig, |r| r.body("{}")).problem(400, "idempotency-key-missing");
     let long = "x".repeat(256);
-    for bad in ["", "\"\"", "two words", "\"open", "\"a\"b", r#""\x""#, "k\u{e4}", &long] {
+    for bad in [
+        "",
+        "\"\"",
+        "two words",
+        "\"open",
+        "\"a\"b",
+        r#""\x""#,
+        "k\u{e4}",
+        &long,
+    ] {
         let response = post(&rig, |r| r.header("Idempotency-Key", bad).body("{}"));
         response.problem(400, "idempotency-key-invalid");
     }
-    let twice = |r: Request| r.header("Idempotency-Key", "k").header("Idempotency-Key", "k");
+    let twice = |r: Request| {
+        r.header("Idempotency-Key", "k")
+            .header("Idempotency-Key", "k")
+    };
     post(&rig, |r| twice(r).body("{}")).problem(400, "idempotency-key-invalid");
     claimed_nothing(&rig);
 }
@@ -50,7 +62,10 @@ fn a_payload_is_json() {
     rig.known("a");
     let not_json = |payload: &str| {
         let problem = rig.post("a", "k", payload).problem(400, "not-json");
-        (problem["line"].as_u64().unwrap(), problem["column"].as_u64().unwrap())
+        (
+            problem["line"].as_u64().unwrap(),
+            problem["column"].as_u64().unwrap(),
+        )
     };
     assert_eq!(not_json("{\"a\":1,\n  \"b\":x}"), (2, 7));
     assert_eq!(not_json(""), (1, 1));
@@ -67,8 +82,18 @@ fn a_payload_is_json() {
 fn a_deadline_is_a_number_within_its_limits() {
     let rig = Rig::start();
     rig.known("a");
-    for bad in ["0", "-1", "1.5", "soon", "", "3600001", "99999999999999999999"] {
-        let request = rig.command("a", "k", "{}").header("Mainstay-Timeout-Ms", bad);
+    for bad in [
+        "0",
+        "-1",
+        "1.5",
+        "soon",
+        "",
+        "3600001",
+        "99999999999999999999",
+    ] {
+        let request = rig
+            .command("a", "k", "{}")
+            .header("Mainstay-Timeout-Ms", bad);
         request.send(rig.http_addr).problem(400, "timeout-invalid");
     }
     claimed_nothing(&rig);
@@ -77,10 +102,21 @@ fn a_deadline_is_a_number_within_its_limits() {
 #[test]
 fn a_device_that_never_came_is_not_found() {
     let rig = Rig::start();
-    for (path, id) in [("a", "a"), ("%00", "\u{0}"), (&*"x".repeat(65), &"x".repeat(65))] {
+    for (path, id) in [
+        ("a", "a"),
+        ("%00", "\u{0}"),
+        (&*"x".repeat(65), &"x".repeat(65)),
+    ] {
         let problem = rig.post(path, "k", "{}").problem(404, "unknown-device");
-        assert!(problem["detail"].as_str().unwrap().contains(&format!("{id:?}")), "{problem}");
-        rig.get(&format!("/v1/devices/{path}")).problem(404, "unknown-device");
+        assert!(
+            problem["detail"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("{id:?}")),
+            "{problem}"
+        );
+        rig.get(&format!("/v1/devices/{path}"))
+            .problem(404, "unknown-device");
     }
     rig.post("%ff", "k", "{}").problem(400, "path-invalid");
     rig.get("/v1/devices/%ff").problem(400, "path-invalid");
@@ -93,13 +129,24 @@ fn a_payload_has_at_most_64_kib() {
     rig.known("a");
     let payload = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
     let command = |key: &str, bytes| rig.command("a", key, &payload(bytes));
-    command("k", 65_537).send(rig.http_addr).problem(413, "payload-too-large");
-    command("k", 65_537).chunked().send(rig.http_addr).problem(413, "payload-too-large");
-    command("k", 1 << 20).chunked().send(rig.http_addr).problem(413, "payload-too-large");
+    command("k", 65_537)
+        .send(rig.http_addr)
+        .problem(413, "payload-too-large");
+    command("k", 65_537)
+        .chunked()
+        .send(rig.http_addr)
+        .problem(413, "payload-too-large");
+    command("k", 1 << 20)
+        .chunked()
+        .send(rig.http_addr)
+        .problem(413, "payload-too-large");
     claimed_nothing(&rig);
 
     let mut peer = rig.online("a");
-    for (key, request) in [("l", command("l", 65_536)), ("c", command("c", 65_536).chunked())] {
+    for (key, request) in [
+        ("l", command("l", 65_536)),
+        ("c", command("c", 65_536).chunked()),
+    ] {
         let addr = rig.http_addr;
         let call = std::thread::spawn(move || request.send(addr));
         let (id, there) = peer.command();
@@ -108,7 +155,11 @@ fn a_payload_has_at_most_64_kib() {
         let answer = payload(65_536);
         peer.result(id, gateway::proto::ResultStatus::Json, &answer);
         call.join().unwrap().done(&answer);
-        assert_eq!(peer.hear(), Some(crate::peer::Heard::ResultAck(id)), "{key}");
+        assert_eq!(
+            peer.hear(),
+            Some(crate::peer::Heard::ResultAck(id)),
+            "{key}"
+        );
     }
 }
 
@@ -129,8 +180,11 @@ fn other_pages_and_methods_are_problems_too() {
     let rig = Rig::start();
     rig.get("/v1/nothing").problem(404, "no-such-page");
     rig.get(PATH).problem(405, "method-not-allowed");
-    Request::post("/v1/devices").send(rig.http_addr).problem(405, "method-not-allowed");
+    Request::post("/v1/devices")
+        .send(rig.http_addr)
+        .problem(405, "method-not-allowed");
     for bad in ["limit=0", "limit=1001", "limit=x", "limit=-1"] {
-        rig.get(&format!("/v1/devices?{bad}")).problem(400, "query-invalid");
+        rig.get(&format!("/v1/devices?{bad}"))
+            .problem(400, "query-invalid");
     }
 }

@@ -31,19 +31,24 @@ fn a_command_is_answered_and_its_answer_replayed() {
     first.done(r#"{"n":1,"payload":{"a":1,"b":[100]}}"#);
     // The same key and the same meaning in other words.
     for again in [r#"{"a":1,"b":[100]}"#, " { \"b\" : [1e2],\n\"a\":1.0}"] {
-        rig.post("pump-7", "k", again).replay_of(r#"{"n":1,"payload":{"a":1,"b":[100]}}"#);
+        rig.post("pump-7", "k", again)
+            .replay_of(r#"{"n":1,"payload":{"a":1,"b":[100]}}"#);
     }
     // RFC 8941 strings name the key inside the quotes.
-    rig.post("pump-7", r#""k""#, r#"{"a":1,"b":[100]}"#).replay_of(&first.text());
+    rig.post("pump-7", r#""k""#, r#"{"a":1,"b":[100]}"#)
+        .replay_of(&first.text());
     assert_eq!(executed.load(Relaxed), 1);
 
     rig.post("pump-7", "k2", "7").done(r#"{"n":2,"payload":7}"#);
-    rig.post("pump-7", r#""say\"hi\\""#, "8").done(r#"{"n":3,"payload":8}"#);
-    rig.post("pump-7", r#"say"hi\"#, "8").replay_of(r#"{"n":3,"payload":8}"#);
+    rig.post("pump-7", r#""say\"hi\\""#, "8")
+        .done(r#"{"n":3,"payload":8}"#);
+    rig.post("pump-7", r#"say"hi\"#, "8")
+        .replay_of(r#"{"n":3,"payload":8}"#);
     device.stop().unwrap();
     // What is stored is answered without the device, and after a restart.
     let rig = rig.restart();
-    rig.post("pump-7", "k2", "7.0").replay_of(r#"{"n":2,"payload":7}"#);
+    rig.post("pump-7", "k2", "7.0")
+        .replay_of(r#"{"n":2,"payload":7}"#);
     assert_eq!((rig.outcomes("replayed"), rig.outcomes("done")), (1.0, 0.0));
 }
 
@@ -83,17 +88,30 @@ fn the_device_sees_the_payload_as_it_was_sent_and_the_time_that_is_left() {
         std::thread::spawn(move || request.send(addr))
     };
     match peer.hear() {
-        Some(Heard::Command { id, timeout_ms, payload: there }) => {
+        Some(Heard::Command {
+            id,
+            timeout_ms,
+            payload: there,
+        }) => {
             assert_eq!((timeout_ms, there.as_slice()), (12_345, payload.as_bytes()));
             peer.result(id, ResultStatus::Opaque, [0, 255]);
         }
         other => panic!("{other:?}"),
     }
     let response = call.join().unwrap();
-    assert_eq!((response.status, response.body.as_slice()), (200, [0, 255].as_slice()));
-    assert_eq!(response.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(
+        (response.status, response.body.as_slice()),
+        (200, [0, 255].as_slice())
+    );
+    assert_eq!(
+        response.header("content-type"),
+        Some("application/octet-stream")
+    );
     let replay = rig.post("a", "k", payload);
-    assert_eq!((replay.body.as_slice(), replay.replayed()), ([0, 255].as_slice(), true));
+    assert_eq!(
+        (replay.body.as_slice(), replay.replayed()),
+        ([0, 255].as_slice(), true)
+    );
 }
 
 #[test]
@@ -131,7 +149,9 @@ fn a_client_that_hangs_up_cancels_nothing() {
 fn commands_of_one_device_run_side_by_side() {
     let rig = Rig::start();
     let mut peer = rig.online("a");
-    let calls: Vec<_> = (0..20).map(|n| rig.post_later("a", &format!("k{n}"), &n.to_string())).collect();
+    let calls: Vec<_> = (0..20)
+        .map(|n| rig.post_later("a", &format!("k{n}"), &n.to_string()))
+        .collect();
     let commands: Vec<_> = calls.iter().map(|_| peer.command()).collect();
     // Answered in another order than they came.
     for (id, payload) in commands.iter().rev() {

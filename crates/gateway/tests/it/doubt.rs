@@ -86,7 +86,10 @@ fn a_refused_command_frees_its_key() {
 fn a_deadline_before_the_device_came_frees_the_key() {
     let rig = Rig::start();
     rig.known("a");
-    let late = rig.command("a", "k", "{}").timeout_ms(20).send(rig.http_addr);
+    let late = rig
+        .command("a", "k", "{}")
+        .timeout_ms(20)
+        .send(rig.http_addr);
     late.problem(504, "timed-out-unsent");
     assert_eq!(rig.outcomes("timed-out-unsent"), 1.0);
     let mut peer = rig.online("a");
@@ -111,7 +114,10 @@ fn a_device_that_comes_in_time_gets_what_waits_for_it() {
 fn a_deadline_after_the_device_got_it_stops_nothing() {
     let rig = Rig::start();
     let mut peer = rig.online("a");
-    let late = rig.command("a", "k", "{}").timeout_ms(20).send(rig.http_addr);
+    let late = rig
+        .command("a", "k", "{}")
+        .timeout_ms(20)
+        .send(rig.http_addr);
     late.problem(504, "timed-out-sent");
     let (id, _) = peer.command();
     rig.post("a", "k", "{}").problem(409, "in-progress");
@@ -125,9 +131,14 @@ fn a_deadline_after_the_device_got_it_stops_nothing() {
 fn a_claim_that_nobody_waits_for_is_settled_by_the_device() {
     let rig = Rig::with(|config| config.commands.result_wait_ms = 20);
     let mut peer = rig.online("a");
-    let late = rig.command("a", "k", "{}").timeout_ms(10).send(rig.http_addr);
+    let late = rig
+        .command("a", "k", "{}")
+        .timeout_ms(10)
+        .send(rig.http_addr);
     late.problem(504, "timed-out-sent");
-    until("the gateway has given up", || rig.metric("mainstay_commands_running") == 0.0);
+    until("the gateway has given up", || {
+        rig.metric("mainstay_commands_running") == 0.0
+    });
     assert_eq!(rig.metric("mainstay_commands_open"), 1.0);
     let (id, _) = peer.command();
     peer.result(id, ResultStatus::Json, "1");
@@ -140,13 +151,22 @@ fn a_claim_that_nobody_waits_for_is_settled_by_the_device() {
 fn a_retry_takes_up_a_claim_that_nobody_waits_for() {
     let rig = Rig::with(|config| config.commands.result_wait_ms = 20);
     let mut peer = rig.online("a");
-    rig.command("a", "k", "{}").timeout_ms(10).send(rig.http_addr).problem(504, "timed-out-sent");
-    until("the gateway has given up", || rig.metric("mainstay_commands_running") == 0.0);
+    rig.command("a", "k", "{}")
+        .timeout_ms(10)
+        .send(rig.http_addr)
+        .problem(504, "timed-out-sent");
+    until("the gateway has given up", || {
+        rig.metric("mainstay_commands_running") == 0.0
+    });
     let first = peer.command();
     let rig = rig.restart();
     let mut peer = rig.online("a");
     let call = rig.post_later("a", "k", "{}");
-    assert_eq!(peer.command(), first, "the same id, so that the device recognises it");
+    assert_eq!(
+        peer.command(),
+        first,
+        "the same id, so that the device recognises it"
+    );
     peer.result(first.0, ResultStatus::Json, "1");
     call.join().unwrap().done("1");
 }
@@ -171,9 +191,14 @@ fn a_retry_and_a_repeated_result_may_meet() {
     });
     for round in 0..60 {
         let key = format!("k{round}");
-        let late = rig.command("a", &key, "{}").timeout_ms(1).send(rig.http_addr);
+        let late = rig
+            .command("a", &key, "{}")
+            .timeout_ms(1)
+            .send(rig.http_addr);
         late.problem(504, "timed-out-sent");
-        until("the gateway has given up", || rig.metric("mainstay_commands_running") == 0.0);
+        until("the gateway has given up", || {
+            rig.metric("mainstay_commands_running") == 0.0
+        });
         let id = ids.recv().unwrap();
         let retries: Vec<_> = (0..3).map(|_| rig.post_later("a", &key, "{}")).collect();
         twin.result(id, ResultStatus::Json, "1");

@@ -11,7 +11,10 @@ fn running_commands_are_finished_and_new_ones_refused() {
     let mut rig = Rig::with(|config| config.drain_timeout_ms = 30_000);
     let mut peer = rig.online("a");
     rig.known("away");
-    assert_eq!((rig.get("/readyz").status, rig.get("/healthz").status), (200, 200));
+    assert_eq!(
+        (rig.get("/readyz").status, rig.get("/healthz").status),
+        (200, 200)
+    );
     let running = rig.post_later("a", "running", "{}");
     let (id, _) = peer.command();
     let waiting = rig.post_later("away", "waiting", "{}");
@@ -26,7 +29,9 @@ fn running_commands_are_finished_and_new_ones_refused() {
     waiting.join().unwrap().problem(503, "draining");
     assert!(rig.outcomes("draining") >= 2.0);
     assert_eq!(rig.get("/healthz").status, 200);
-    until("no device can connect", || std::net::TcpStream::connect(rig.device_addr).is_err());
+    until("no device can connect", || {
+        std::net::TcpStream::connect(rig.device_addr).is_err()
+    });
 
     peer.result(id, ResultStatus::Json, "1");
     running.join().unwrap().done("1");
@@ -82,7 +87,9 @@ fn clients_that_hold_every_place_do_not_hold_up_the_end() {
     let mut rig = Rig::with(|config| config.http_limits.connections_max = 2);
     let streams = [(); 2].map(|()| {
         let request = Request::get("/v1/events").start(rig.http_addr);
-        until("the server has it", || request.peek(&mut [0]).is_ok_and(|n| n > 0));
+        until("the server has it", || {
+            request.peek(&mut [0]).is_ok_and(|n| n > 0)
+        });
         request
     });
     rig.drain_later().join().unwrap();

@@ -11,7 +11,7 @@ use gateway::proto::{
 
 use crate::rig::{PATIENCE, until};
 
-pub struct Gate {
+pub(crate) struct Gate {
     listener: TcpListener,
     stream: Option<TcpStream>,
     phase: NativePhase,
@@ -20,26 +20,39 @@ pub struct Gate {
 
 /// An owned message of a device.
 #[derive(Debug, PartialEq)]
-pub enum Said {
-    Hello { device: String, boot: BootId, resume: Option<SessionToken> },
+pub(crate) enum Said {
+    Hello {
+        device: String,
+        boot: BootId,
+        resume: Option<SessionToken>,
+    },
     Beat(Beat),
-    Result { id: CommandId, status: ResultStatus, body: Vec<u8> },
+    Result {
+        id: CommandId,
+        status: ResultStatus,
+        body: Vec<u8>,
+    },
     GoAway,
 }
 
 impl Gate {
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        Self { listener, stream: None, phase: NativePhase::Preface, input: Vec::new() }
+        Self {
+            listener,
+            stream: None,
+            phase: NativePhase::Preface,
+            input: Vec::new(),
+        }
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
     /// Closes the connection and takes the next one. Returns its HELLO.
-    pub fn accept(&mut self) -> Said {
+    pub(crate) fn accept(&mut self) -> Said {
         self.stream = None;
         until("the device connects", || match self.listener.accept() {
             Ok((stream, _)) => {
@@ -54,22 +67,30 @@ impl Gate {
         self.hear().unwrap()
     }
 
-    pub fn welcome(&mut self, session: SessionToken, interval_ms: u32) {
-        self.say(&ToDevice::Welcome(Welcome { session, interval_ms, grace_ms: 10_000 }));
+    pub(crate) fn welcome(&mut self, session: SessionToken, interval_ms: u32) {
+        self.say(&ToDevice::Welcome(Welcome {
+            session,
+            interval_ms,
+            grace_ms: 10_000,
+        }));
     }
 
-    pub fn say(&mut self, message: &ToDevice<'_>) {
+    pub(crate) fn say(&mut self, message: &ToDevice<'_>) {
         let mut bytes = Vec::new();
         Native::encode(&self.phase, message, &mut bytes);
         self.stream.as_ref().unwrap().write_all(&bytes).unwrap();
     }
 
-    pub fn command(&mut self, id: CommandId, payload: &str) {
-        self.say(&ToDevice::Command { id, timeout_ms: 1_000, payload: payload.as_bytes() });
+    pub(crate) fn command(&mut self, id: CommandId, payload: &str) {
+        self.say(&ToDevice::Command {
+            id,
+            timeout_ms: 1_000,
+            payload: payload.as_bytes(),
+        });
     }
 
     /// The next message; `None` when the device has closed.
-    pub fn hear(&mut self) -> Option<Said> {
+    pub(crate) fn hear(&mut self) -> Option<Said> {
         loop {
             match Native::decode(&mut self.phase, &self.input).unwrap() {
                 Step::NeedMore => {
@@ -92,7 +113,7 @@ impl Gate {
 
     /// The next result; beats are answered on the way.
     #[track_caller]
-    pub fn result(&mut self) -> (CommandId, ResultStatus, Vec<u8>) {
+    pub(crate) fn result(&mut self) -> (CommandId, ResultStatus, Vec<u8>) {
         loop {
             match self.hear() {
                 Some(Said::Result { id, status, body }) => return (id, status, body),
@@ -111,7 +132,11 @@ fn own(message: FromDevice<'_>) -> Said {
             resume: hello.resume,
         },
         FromDevice::Beat(beat) => Said::Beat(beat),
-        FromDevice::Result { id, status, body } => Said::Result { id, status, body: body.to_vec() },
+        FromDevice::Result { id, status, body } => Said::Result {
+            id,
+            status,
+            body: body.to_vec(),
+        },
         FromDevice::GoAway(_) => Said::GoAway,
     }
 }

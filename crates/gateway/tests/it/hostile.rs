@@ -30,42 +30,78 @@ fn hello_of(id: &[u8]) -> Vec<u8> {
 }
 
 /// First words that are refused, with the reason.
-pub fn first_words() -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
+pub(crate) fn first_words() -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
     use ErrorCode::{BadDeviceId, BadPreface, BadVersion, Malformed, TooLarge, Unexpected};
     let behind = |bytes: &[u8]| [&PREFACE, bytes].concat();
     let hello = |id: &[u8]| hello_of(id);
     let cut = hello(b"a");
     vec![
-        ("an HTTP request", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), BadPreface),
+        (
+            "an HTTP request",
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            BadPreface,
+        ),
         ("a TLS handshake", CLIENT_HELLO.to_vec(), BadPreface),
-        ("noise", (0..200_u8).map(|n| n.wrapping_mul(73) ^ 0xa5).collect(), BadPreface),
+        (
+            "noise",
+            (0..200_u8).map(|n| n.wrapping_mul(73) ^ 0xa5).collect(),
+            BadPreface,
+        ),
         ("much noise", vec![0xee; 300_000], BadPreface),
         ("one wrong byte", b"X".to_vec(), BadPreface),
         ("a late wrong byte", b"MSX".to_vec(), BadPreface),
         ("another version", b"MST\x02".to_vec(), BadVersion),
-        ("4 GiB announced", behind(b"\x01\xff\xff\xff\xff\x0f"), TooLarge),
-        ("16 EiB announced", behind(b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), TooLarge),
+        (
+            "4 GiB announced",
+            behind(b"\x01\xff\xff\xff\xff\x0f"),
+            TooLarge,
+        ),
+        (
+            "16 EiB announced",
+            behind(b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+            TooLarge,
+        ),
         ("2 MiB announced", behind(b"\x01\xff\xff\x7f"), TooLarge),
         ("257 bytes announced", behind(b"\x01\x81\x02"), TooLarge),
         ("64 KiB before HELLO", behind(b"\x07\x80\x80\x04"), TooLarge),
-        ("a length that is too long", behind(b"\x01\x96\x00"), Malformed),
+        (
+            "a length that is too long",
+            behind(b"\x01\x96\x00"),
+            Malformed,
+        ),
         ("a reserved kind", behind(b"\x80\x00"), Malformed),
         ("the last reserved kind", behind(b"\xff\x00"), Malformed),
         ("kind 0", behind(b"\x00\x00"), Unexpected),
         ("an unknown kind", behind(b"\x7f\x00"), Unexpected),
         ("the gateway's own WELCOME", framed(2, &[0; 24]), Unexpected),
-        ("a beat before HELLO", framed(3, &[0, 0, 0, 0, 0, 0, 0]), Unexpected),
+        (
+            "a beat before HELLO",
+            framed(3, &[0, 0, 0, 0, 0, 0, 0]),
+            Unexpected,
+        ),
         ("a result before HELLO", framed(7, &[0; 17]), Unexpected),
         ("an empty HELLO", framed(1, b""), Malformed),
-        ("a HELLO that is cut", framed(1, &cut[6..cut.len() - 1]), Malformed),
-        ("a HELLO that lacks its token", framed(1, &[&[1][..], &cut[7..]].concat()), Malformed),
+        (
+            "a HELLO that is cut",
+            framed(1, &cut[6..cut.len() - 1]),
+            Malformed,
+        ),
+        (
+            "a HELLO that lacks its token",
+            framed(1, &[&[1][..], &cut[7..]].concat()),
+            Malformed,
+        ),
         ("an empty id", hello(b""), BadDeviceId),
         ("65 bytes of id", hello(&[b'x'; 65]), BadDeviceId),
         ("an id that is not UTF-8", hello(b"pump-\xff"), BadDeviceId),
         ("an overlong encoding", hello(b"\xc0\xaf"), BadDeviceId),
         ("a control character", hello(b"a\nb"), BadDeviceId),
         ("a zero byte", hello(b"a\0b"), BadDeviceId),
-        ("a C1 control character", hello("a\u{85}".as_bytes()), BadDeviceId),
+        (
+            "a C1 control character",
+            hello("a\u{85}".as_bytes()),
+            BadDeviceId,
+        ),
     ]
 }
 
@@ -88,7 +124,9 @@ fn first_words_that_are_none_are_refused_and_counted() {
     }
     assert_eq!(rig.get("/v1/devices").json()["known"], 0);
     rig.serves();
-    until("every descriptor is back", || sockets_on(rig.device_addr) == before);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == before
+    });
 }
 
 #[test]
@@ -110,18 +148,50 @@ fn a_welcome_device_that_breaks_a_rule_is_refused_too() {
     long_result.resize(4 + 65_554, 0);
     for (what, bytes, code) in [
         ("a second HELLO", hello, Unexpected),
-        ("4 GiB announced", b"\x07\xff\xff\xff\xff\x0f".to_vec(), Malformed),
-        ("65,569 bytes announced", b"\x07\xa1\x80\x04".to_vec(), TooLarge),
+        (
+            "4 GiB announced",
+            b"\x07\xff\xff\xff\xff\x0f".to_vec(),
+            Malformed,
+        ),
+        (
+            "65,569 bytes announced",
+            b"\x07\xa1\x80\x04".to_vec(),
+            TooLarge,
+        ),
         ("65,537 bytes of result", long_result, TooLarge),
-        ("a length that is too long", b"\x03\x87\x00".to_vec(), Malformed),
+        (
+            "a length that is too long",
+            b"\x03\x87\x00".to_vec(),
+            Malformed,
+        ),
         ("a reserved kind", b"\x80".to_vec(), Malformed),
-        ("the gateway's own COMMAND", b"\x06\x00".to_vec(), Unexpected),
+        (
+            "the gateway's own COMMAND",
+            b"\x06\x00".to_vec(),
+            Unexpected,
+        ),
         ("a short beat", b"\x03\x06123456".to_vec(), Malformed),
         ("a long beat", b"\x03\x0812345678".to_vec(), Malformed),
-        ("a load of 101", b"\x03\x07\0\0\0\0\x65\0\0".to_vec(), Malformed),
-        ("a short result", b"\x07\x101234567890123456".to_vec(), Malformed),
-        ("an unknown status", [&b"\x07\x11"[..], &[0; 16], &[4]].concat(), Malformed),
-        ("an unknown reason", b"\x09\x05\x63\0\0\0\0".to_vec(), Malformed),
+        (
+            "a load of 101",
+            b"\x03\x07\0\0\0\0\x65\0\0".to_vec(),
+            Malformed,
+        ),
+        (
+            "a short result",
+            b"\x07\x101234567890123456".to_vec(),
+            Malformed,
+        ),
+        (
+            "an unknown status",
+            [&b"\x07\x11"[..], &[0; 16], &[4]].concat(),
+            Malformed,
+        ),
+        (
+            "an unknown reason",
+            b"\x09\x05\x63\0\0\0\0".to_vec(),
+            Malformed,
+        ),
     ] {
         let counted = rig.rejections(code.name());
         let mut peer = rig.online("bad");
@@ -136,7 +206,9 @@ fn a_welcome_device_that_breaks_a_rule_is_refused_too() {
         assert_eq!(peer.hear(), None, "{what}");
     }
     rig.serves();
-    until("every descriptor is back", || sockets_on(rig.device_addr) == 0);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
 }
 
 #[test]
@@ -145,7 +217,11 @@ fn what_was_said_before_the_mistake_holds() {
     let mut peer = rig.online("a");
     let call = rig.post_later("a", "k", "{}");
     let (id, _) = peer.command();
-    let result = FromDevice::Result { id, status: ResultStatus::Json, body: b"1" };
+    let result = FromDevice::Result {
+        id,
+        status: ResultStatus::Json,
+        body: b"1",
+    };
     peer.write(&[encode(&result), vec![0xff]].concat());
     call.join().unwrap().done("1");
     peer.rejected(ErrorCode::Malformed);
@@ -169,7 +245,9 @@ fn a_connection_that_never_says_hello_is_closed() {
         peer.rejected(ErrorCode::HelloTimeout);
     }
     rig.serves();
-    until("every descriptor is back", || sockets_on(rig.device_addr) == 0);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
 }
 
 #[test]
@@ -184,7 +262,10 @@ fn a_hello_in_pieces_is_welcome_when_it_is_whole() {
     let mut peer = Peer::connect(rig.device_addr);
     let mut bytes = greeting(0, "b", BOOT, None);
     for stamp_ms in 0..1_000 {
-        let beat = gateway::proto::Beat { stamp_ms, ..Default::default() };
+        let beat = gateway::proto::Beat {
+            stamp_ms,
+            ..Default::default()
+        };
         bytes.extend_from_slice(&encode(&FromDevice::Beat(beat)));
     }
     peer.write(&bytes);
@@ -206,7 +287,9 @@ fn half_a_connection_leaves_nothing_behind() {
         peer.write(said);
         peer.reset();
     }
-    until("every descriptor is back", || sockets_on(rig.device_addr) == 0);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
     until("the device is offline", || rig.state("a") == "offline");
     assert_eq!(rig.metric("mainstay_connections"), 0.0);
     rig.serves();
@@ -237,7 +320,9 @@ fn narrow(addr: SocketAddr) -> Peer {
     socket.connect(&addr.into()).unwrap();
     let stream: std::net::TcpStream = socket.into();
     stream.set_read_timeout(Some(crate::rig::PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(crate::rig::PATIENCE)).unwrap();
+    stream
+        .set_write_timeout(Some(crate::rig::PATIENCE))
+        .unwrap();
     Peer::over(stream)
 }
 
@@ -255,13 +340,18 @@ fn a_device_that_does_not_read_is_cut_off() {
     let mut key = 0;
     until("its queue is full", || {
         key += 1;
-        let request = rig.command("slow", &format!("k{key}"), &payload).timeout_ms(1);
+        let request = rig
+            .command("slow", &format!("k{key}"), &payload)
+            .timeout_ms(1);
         let response = request.send(rig.http_addr);
         assert!([429, 504].contains(&response.status), "{}", response.text());
         response.status == 429
     });
     rig.serves();
-    assert_eq!((rig.state("slow"), rig.rejections("slow-reader")), ("online".into(), 0.0));
+    assert_eq!(
+        (rig.state("slow"), rig.rejections("slow-reader")),
+        ("online".into(), 0.0)
+    );
     // It still beats, and every answer waits for it too, until there is no room.
     let beats = encode(&FromDevice::Beat(gateway::proto::Beat::default())).repeat(1_000);
     until("it is cut off", || {
@@ -270,7 +360,9 @@ fn a_device_that_does_not_read_is_cut_off() {
     });
     assert_eq!(rig.rejections("slow-reader"), 1.0);
     drop(slow);
-    until("every descriptor is back", || sockets_on(rig.device_addr) == 0);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
     rig.serves();
     // What it was sent it may have done, so it is sent that again, and it answers now.
     let mut healed = rig.online("slow");

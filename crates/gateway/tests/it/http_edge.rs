@@ -10,7 +10,10 @@ fn only_known_names_are_served() {
     let rig = Rig::with(|config| config.hosts = vec!["Gateway.Example".into()]);
     let port = rig.http_addr.port();
     let ask = |host: &str, path: &str| {
-        Request::get(path).without("Host").header("Host", host).send(rig.http_addr)
+        Request::get(path)
+            .without("Host")
+            .header("Host", host)
+            .send(rig.http_addr)
     };
     for host in [
         "localhost",
@@ -34,14 +37,27 @@ fn only_known_names_are_served() {
         "[::2]",
         "0.0.0.0",
     ] {
-        for path in ["/healthz", "/", "/metrics", "/v1/devices", "/v1/events", "/nothing"] {
+        for path in [
+            "/healthz",
+            "/",
+            "/metrics",
+            "/v1/devices",
+            "/v1/events",
+            "/nothing",
+        ] {
             ask(host, path).problem(403, "host-not-allowed");
         }
     }
-    Request::get("/healthz").without("Host").send(rig.http_addr).problem(403, "host-not-allowed");
+    Request::get("/healthz")
+        .without("Host")
+        .send(rig.http_addr)
+        .problem(403, "host-not-allowed");
     // A command of a foreign page claims nothing and reaches nobody.
     let mut peer = rig.online("a");
-    let evil = rig.command("a", "k", "{}").without("Host").header("Host", "evil.example");
+    let evil = rig
+        .command("a", "k", "{}")
+        .without("Host")
+        .header("Host", "evil.example");
     evil.send(rig.http_addr).problem(403, "host-not-allowed");
     peer.hears_nothing();
 }
@@ -50,7 +66,11 @@ fn only_known_names_are_served() {
 fn a_head_that_does_not_arrive_is_not_awaited() {
     let rig = Rig::with(|config| config.http_limits.read_timeout_ms = 100);
     // One that says nothing, one that stops in the middle, one that keeps a connection open.
-    for start in ["", "GET /healthz HTTP/1.1\r\nHost: local", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+    for start in [
+        "",
+        "GET /healthz HTTP/1.1\r\nHost: local",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
         let mut stream = connect(rig.http_addr);
         stream.write_all(start.as_bytes()).unwrap();
         let mut answer = Vec::new();
@@ -59,8 +79,12 @@ fn a_head_that_does_not_arrive_is_not_awaited() {
     }
     // Byte by byte, each one well within the limit.
     let mut stream = connect(rig.http_addr);
-    let mut drip = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
-    until("the server hangs up", || stream.write_all(&[*drip.next().unwrap()]).is_err());
+    let mut drip = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "
+        .iter()
+        .chain(std::iter::repeat(&b'x'));
+    until("the server hangs up", || {
+        stream.write_all(&[*drip.next().unwrap()]).is_err()
+    });
     assert_eq!(rig.get("/healthz").status, 200);
 }
 
@@ -68,10 +92,16 @@ fn a_head_that_does_not_arrive_is_not_awaited() {
 fn a_body_that_does_not_arrive_is_not_awaited() {
     let rig = Rig::with(|config| config.http_limits.read_timeout_ms = 100);
     let mut peer = rig.online("a");
-    for body in ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"] {
+    for body in [
+        "Content-Length: 100\r\n\r\n{",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+    ] {
         let mut stream = connect(rig.http_addr);
-        let head = "POST /v1/devices/a/commands HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\n";
-        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        let head =
+            "POST /v1/devices/a/commands HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\n";
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .unwrap();
         Response::read(&mut stream).problem(408, "request-timeout");
     }
     peer.hears_nothing();
@@ -84,8 +114,12 @@ fn a_body_that_does_not_arrive_is_not_awaited() {
 fn clients_beyond_the_limit_wait_for_a_place() {
     let rig = Rig::with(|config| config.http_limits.connections_max = 1);
     let mut first = connect(rig.http_addr);
-    first.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    until("it has the place", || first.peek(&mut [0]).is_ok_and(|n| n > 0));
+    first
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    until("it has the place", || {
+        first.peek(&mut [0]).is_ok_and(|n| n > 0)
+    });
     let mut second = Request::get("/healthz").start(rig.http_addr);
     second.set_nonblocking(true).unwrap();
     assert!(second.peek(&mut [0]).is_err(), "nobody has answered");

@@ -13,18 +13,28 @@ use crate::rig::{Rig, until};
 
 /// Descriptors of this process that are connections accepted on `addr`. Other tests of this process
 /// do not change it.
-pub fn sockets_on(addr: SocketAddr) -> usize {
+pub(crate) fn sockets_on(addr: SocketAddr) -> usize {
     let own: HashSet<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .filter_map(|link| {
+            Some(
+                link.to_str()?
+                    .strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .to_owned(),
+            )
+        })
         .collect();
     let port = format!(":{:04X}", addr.port());
     let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
     let accepted = table.lines().filter(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         // Local address, state (0A listens), inode.
-        fields.len() > 9 && fields[1].ends_with(&port) && fields[3] != "0A" && own.contains(fields[9])
+        fields.len() > 9
+            && fields[1].ends_with(&port)
+            && fields[3] != "0A"
+            && own.contains(fields[9])
     });
     accepted.count()
 }
@@ -40,7 +50,11 @@ fn a_storm_of_bad_peers_leaks_nothing() {
     let this = std::env::current_exe().unwrap();
     let name = concat!(module_path!(), "::a_storm_of_bad_peers_leaks_nothing");
     let name = name.split_once("::").unwrap().1;
-    let output = output_of(Command::new(this).args(["--exact", name, "--nocapture"]).env(CHILD, "1"));
+    let output = output_of(
+        Command::new(this)
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1"),
+    );
     assert!(output.contains("1 passed"), "{output}");
 }
 
@@ -82,12 +96,16 @@ fn storm() {
             if n % 2 == 0 { cut.reset() } else { drop(cut) }
         }
         // All of them are closed by the gateway, none by this side.
-        until("the gateway has closed them all", || sockets_on(rig.device_addr) == 0);
+        until("the gateway has closed them all", || {
+            sockets_on(rig.device_addr) == 0
+        });
     };
     // The first round pays for what is kept on purpose.
     round();
     rig.serves();
-    until("the good device is offline", || sockets_on(rig.device_addr) == 0);
+    until("the good device is offline", || {
+        sockets_on(rig.device_addr) == 0
+    });
     let before = descriptors();
     round();
     round();

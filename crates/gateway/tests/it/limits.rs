@@ -24,10 +24,17 @@ fn a_device_has_only_so_many_commands() {
     // Another device is not concerned.
     rig.serves();
 
-    commands.iter().for_each(|(id, _)| peer.result(*id, ResultStatus::Json, "1"));
-    calls.into_iter().for_each(|call| call.join().unwrap().done("1"));
+    commands
+        .iter()
+        .for_each(|(id, _)| peer.result(*id, ResultStatus::Json, "1"));
+    calls
+        .into_iter()
+        .for_each(|call| call.join().unwrap().done("1"));
     for (id, _) in &commands {
-        assert!(matches!(peer.hear(), Some(crate::peer::Heard::ResultAck(_))), "{id}");
+        assert!(
+            matches!(peer.hear(), Some(crate::peer::Heard::ResultAck(_))),
+            "{id}"
+        );
     }
     let call = rig.post_later("a", "k2", r#"{"another":"payload"}"#);
     peer.answer("2");
@@ -53,7 +60,9 @@ fn a_full_mailbox_is_a_full_queue() {
         config.commands.per_device_max = 1_000;
     });
     let peer = rig.online("a");
-    let calls: Vec<_> = (0..64).map(|n| rig.post_later("a", &format!("k{n}"), "{}")).collect();
+    let calls: Vec<_> = (0..64)
+        .map(|n| rig.post_later("a", &format!("k{n}"), "{}"))
+        .collect();
     // Each of them is sent or refused; refused ones are free to be sent again.
     drop(peer);
     let mut peer = crate::peer::Peer::connect(rig.device_addr);

@@ -1,5 +1,8 @@
 //! The gateway from outside: its HTTP contract, its device protocol, its device library.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
 
 mod bad_requests;
 mod commands;

@@ -13,18 +13,27 @@ use crate::rig::{Rig, until};
 fn the_metrics_page_is_open_metrics_and_names_what_was_promised() {
     let rig = Rig::start();
     let mut peer = rig.online("a");
-    let beat = Beat { stamp_ms: 1, load_percent: None, rtt_ms: Some(9) };
+    let beat = Beat {
+        stamp_ms: 1,
+        load_percent: None,
+        rtt_ms: Some(9),
+    };
     peer.say(&FromDevice::Beat(beat));
     assert_eq!(peer.hear(), Some(Heard::BeatAck(1)));
     let call = rig.post_later("a", "k", "{}");
     peer.answer("1");
     call.join().unwrap().done("1");
     Peer::connect(rig.device_addr).write(b"GET / HTTP/1.1\r\n\r\n");
-    until("the garbage is counted", || rig.rejections("bad-preface") == 1.0);
+    until("the garbage is counted", || {
+        rig.rejections("bad-preface") == 1.0
+    });
 
     let response = rig.get("/metrics");
     let kind = response.header("content-type").unwrap();
-    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
+    assert!(
+        kind.starts_with("application/openmetrics-text; version=1.0.0"),
+        "{kind}"
+    );
     let page = response.text();
     let families = parse(&page);
     for family in [
@@ -61,9 +70,16 @@ fn the_metrics_page_is_open_metrics_and_names_what_was_promised() {
         ("mainstay_commands_running", 0.0),
         ("mainstay_mailbox_depth{shard=\"1\"}", 0.0),
     ] {
-        assert!((rig.metric(series) - value).abs() < 1e-9, "{series}: {}", rig.metric(series));
+        assert!(
+            (rig.metric(series) - value).abs() < 1e-9,
+            "{series}: {}",
+            rig.metric(series)
+        );
     }
-    assert!(rig.metric("mainstay_store_syncs_total") >= 2.0, "the claim and the outcome");
+    assert!(
+        rig.metric("mainstay_store_syncs_total") >= 2.0,
+        "the claim and the outcome"
+    );
     assert!(rig.metric("mainstay_store_batch_records_sum") >= 2.0);
 }
 
@@ -106,13 +122,21 @@ fn the_dashboard_hears_a_tick_a_second() {
     let mut events = BufReader::new(Request::get("/v1/events").start(rig.http_addr)).lines();
     let mut line = || events.next().unwrap().unwrap();
     assert_eq!(line(), "HTTP/1.1 200 OK");
-    let head: Vec<_> = std::iter::from_fn(|| Some(line()).filter(|line| !line.is_empty())).collect();
-    assert!(head.contains(&"content-type: text/event-stream".to_owned()), "{head:?}");
+    let head: Vec<_> =
+        std::iter::from_fn(|| Some(line()).filter(|line| !line.is_empty())).collect();
+    assert!(
+        head.contains(&"content-type: text/event-stream".to_owned()),
+        "{head:?}"
+    );
     for _ in 0..2 {
         while line() != "event: tick" {}
         let data = line();
-        let tick: serde_json::Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!((&tick["devices"]["online"], &tick["draining"]), (&1.into(), &false.into()));
+        let tick: serde_json::Value =
+            serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+        assert_eq!(
+            (&tick["devices"]["online"], &tick["draining"]),
+            (&1.into(), &false.into())
+        );
         assert!(tick["time_ms"].as_u64() > Some(1_700_000_000_000), "{tick}");
         assert_eq!(line(), "");
     }
@@ -132,6 +156,16 @@ fn the_dashboard_is_one_page_that_loads_nothing_from_elsewhere() {
     let rig = Rig::start();
     let response = rig.get("/");
     assert_eq!(response.status, 200);
-    assert!(response.header("content-type").unwrap().starts_with("text/html"));
-    assert!(response.header("content-security-policy").unwrap().contains("default-src 'none'"));
+    assert!(
+        response
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/html")
+    );
+    assert!(
+        response
+            .header("content-security-policy")
+            .unwrap()
+            .contains("default-src 'none'")
+    );
 }

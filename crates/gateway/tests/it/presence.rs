@@ -6,7 +6,12 @@ use crate::peer::{BOOT, Heard, Peer, encode};
 use crate::rig::{Rig, until};
 
 fn ids(page: &serde_json::Value) -> Vec<&str> {
-    page["devices"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap()).collect()
+    page["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["id"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -18,8 +23,13 @@ fn devices_are_listed_page_by_page() {
     let mut seen = Vec::new();
     let mut after = String::new();
     for expected in [5, 5, 2] {
-        let page = rig.get(&format!("/v1/devices?limit=5&after={after}")).json();
-        assert_eq!((page["total"].as_u64(), page["known"].as_u64()), (Some(12), Some(12)));
+        let page = rig
+            .get(&format!("/v1/devices?limit=5&after={after}"))
+            .json();
+        assert_eq!(
+            (page["total"].as_u64(), page["known"].as_u64()),
+            (Some(12), Some(12))
+        );
         assert_eq!(ids(&page).len(), expected);
         seen.extend(ids(&page).into_iter().map(String::from));
         after = page["next"].as_str().unwrap_or_default().to_owned();
@@ -31,8 +41,13 @@ fn devices_are_listed_page_by_page() {
     assert_eq!(ids(&rig.get("/v1/devices").json()).len(), 5);
     // `after` need not be a device; the total counts those that are online.
     drop(peers);
-    until("all are offline", || rig.get("/v1/devices").json()["total"] == 0);
-    assert_eq!(ids(&rig.get("/v1/devices?after=dev-105&limit=1").json()), ["dev-11"]);
+    until("all are offline", || {
+        rig.get("/v1/devices").json()["total"] == 0
+    });
+    assert_eq!(
+        ids(&rig.get("/v1/devices?after=dev-105&limit=1").json()),
+        ["dev-11"]
+    );
     assert_eq!(ids(&rig.get("/v1/devices?after=z").json()), [""; 0]);
 }
 
@@ -42,14 +57,27 @@ fn a_device_is_what_its_beats_say() {
     let mut peer = rig.online("a");
     let device = rig.device("a");
     assert_eq!(device["state"], "online");
-    assert!(device["rtt_ms"].is_null() && device["load_percent"].is_null(), "{device}");
+    assert!(
+        device["rtt_ms"].is_null() && device["load_percent"].is_null(),
+        "{device}"
+    );
 
-    let beat = Beat { stamp_ms: 7, load_percent: Some(42), rtt_ms: Some(17) };
+    let beat = Beat {
+        stamp_ms: 7,
+        load_percent: Some(42),
+        rtt_ms: Some(17),
+    };
     peer.say(&FromDevice::Beat(beat));
     assert_eq!(peer.hear(), Some(Heard::BeatAck(7)));
     let device = rig.device("a");
-    assert_eq!((&device["rtt_ms"], &device["load_percent"]), (&17.into(), &42.into()));
-    assert!(device["last_beat_ms_ago"].is_u64() && device["phi"].is_number(), "{device}");
+    assert_eq!(
+        (&device["rtt_ms"], &device["load_percent"]),
+        (&17.into(), &42.into())
+    );
+    assert!(
+        device["last_beat_ms_ago"].is_u64() && device["phi"].is_number(),
+        "{device}"
+    );
     assert_eq!(device["commands"], 0);
 
     peer.say(&FromDevice::GoAway(gateway::proto::GoAway {
@@ -134,13 +162,22 @@ fn known_devices_are_remembered_across_restarts() {
     drop(a);
     let rig = rig.restart();
     let page = rig.get("/v1/devices").json();
-    assert_eq!((ids(&page), &page["total"]), (vec!["a", "b \"2\""], &0.into()));
+    assert_eq!(
+        (ids(&page), &page["total"]),
+        (vec!["a", "b \"2\""], &0.into())
+    );
     for device in page["devices"].as_array().unwrap() {
         assert_eq!(device["state"], "offline");
-        assert!(device["last_beat_ms_ago"].is_null() && device["phi"].is_null(), "{device}");
+        assert!(
+            device["last_beat_ms_ago"].is_null() && device["phi"].is_null(),
+            "{device}"
+        );
     }
     // Known means that a command may wait for it.
-    let late = rig.command("a", "k", "{}").timeout_ms(1).send(rig.http_addr);
+    let late = rig
+        .command("a", "k", "{}")
+        .timeout_ms(1)
+        .send(rig.http_addr);
     late.problem(504, "timed-out-unsent");
 }
 
@@ -158,7 +195,10 @@ fn the_longest_offline_device_is_forgotten_first() {
     rig.post("second", "k", "{}").problem(404, "unknown-device");
     drop(fourth);
     let rig = rig.restart();
-    assert_eq!(ids(&rig.get("/v1/devices").json()), ["first", "fourth", "third"]);
+    assert_eq!(
+        ids(&rig.get("/v1/devices").json()),
+        ["first", "fourth", "third"]
+    );
 
     // Nobody is forgotten who is online: the newcomer has to come back later.
     let online = ["a", "b", "c"].map(|id| rig.online(id));

@@ -12,7 +12,12 @@ use proptest::sample::select;
 /// An owned message of either side, and how to say it.
 #[derive(Clone, Debug)]
 enum Message {
-    Hello { id: String, boot: [u8; 16], interval_ms: u32, resume: Option<[u8; 16]> },
+    Hello {
+        id: String,
+        boot: [u8; 16],
+        interval_ms: u32,
+        resume: Option<[u8; 16]>,
+    },
     Beat(u32, Option<u8>, Option<u16>),
     Result([u8; 16], ResultStatus, Vec<u8>),
     GoAway(GoAwayReason, u32),
@@ -27,7 +32,12 @@ enum Message {
 impl Message {
     fn with_device<T>(&self, then: impl FnOnce(&FromDevice<'_>) -> T) -> Option<T> {
         Some(match self {
-            Self::Hello { id, boot, interval_ms, resume } => then(&FromDevice::Hello(Hello {
+            Self::Hello {
+                id,
+                boot,
+                interval_ms,
+                resume,
+            } => then(&FromDevice::Hello(Hello {
                 device: DeviceId::parse(id.as_bytes()).unwrap(),
                 boot: BootId(*boot),
                 interval_ms: *interval_ms,
@@ -38,9 +48,11 @@ impl Message {
                 load_percent: *load_percent,
                 rtt_ms: *rtt_ms,
             })),
-            Self::Result(id, status, body) => {
-                then(&FromDevice::Result { id: CommandId(*id), status: *status, body })
-            }
+            Self::Result(id, status, body) => then(&FromDevice::Result {
+                id: CommandId(*id),
+                status: *status,
+                body,
+            }),
             Self::GoAway(reason, retry_within_ms) => then(&FromDevice::GoAway(GoAway {
                 reason: *reason,
                 retry_within_ms: *retry_within_ms,
@@ -56,7 +68,9 @@ impl Message {
                 interval_ms: *interval_ms,
                 grace_ms: *grace_ms,
             })),
-            Self::BeatAck(stamp_ms) => then(&ToDevice::BeatAck(BeatAck { stamp_ms: *stamp_ms })),
+            Self::BeatAck(stamp_ms) => then(&ToDevice::BeatAck(BeatAck {
+                stamp_ms: *stamp_ms,
+            })),
             Self::Probe => then(&ToDevice::Probe),
             Self::Command(id, timeout_ms, payload) => then(&ToDevice::Command {
                 id: CommandId(*id),
@@ -77,14 +91,32 @@ impl Message {
 fn device_message() -> impl Strategy<Value = Message> {
     let id = "[ -~\u{e9}\u{1f980}]{1,16}";
     prop_oneof![
-        (id, any::<[u8; 16]>(), any::<u32>(), any::<Option<[u8; 16]>>()).prop_map(
-            |(id, boot, interval_ms, resume)| Message::Hello { id, boot, interval_ms, resume }
-        ),
-        (any::<u32>(), proptest::option::of(0..=100_u8), proptest::option::of(0..u16::MAX))
+        (
+            id,
+            any::<[u8; 16]>(),
+            any::<u32>(),
+            any::<Option<[u8; 16]>>()
+        )
+            .prop_map(|(id, boot, interval_ms, resume)| Message::Hello {
+                id,
+                boot,
+                interval_ms,
+                resume
+            }),
+        (
+            any::<u32>(),
+            proptest::option::of(0..=100_u8),
+            proptest::option::of(0..u16::MAX)
+        )
             .prop_map(|(stamp, load, rtt)| Message::Beat(stamp, load, rtt)),
-        (any::<[u8; 16]>(), select(ResultStatus::ALL), vec(any::<u8>(), 0..300))
+        (
+            any::<[u8; 16]>(),
+            select(ResultStatus::ALL),
+            vec(any::<u8>(), 0..300)
+        )
             .prop_map(|(id, status, body)| Message::Result(id, status, body)),
-        (select(GoAwayReason::ALL), any::<u32>()).prop_map(|(reason, ms)| Message::GoAway(reason, ms)),
+        (select(GoAwayReason::ALL), any::<u32>())
+            .prop_map(|(reason, ms)| Message::GoAway(reason, ms)),
     ]
 }
 
@@ -96,7 +128,8 @@ fn gateway_message() -> impl Strategy<Value = Message> {
         (any::<[u8; 16]>(), any::<u32>(), vec(any::<u8>(), 0..300))
             .prop_map(|(id, ms, payload)| Message::Command(id, ms, payload)),
         any::<[u8; 16]>().prop_map(Message::ResultAck),
-        (select(GoAwayReason::ALL), any::<u32>()).prop_map(|(reason, ms)| Message::GoAway(reason, ms)),
+        (select(GoAwayReason::ALL), any::<u32>())
+            .prop_map(|(reason, ms)| Message::GoAway(reason, ms)),
         (select(ErrorCode::ALL), "\\PC{0,80}").prop_map(|(code, text)| Message::Error(code, text)),
     ]
 }
@@ -133,7 +166,10 @@ fn read_as_gateway(mut phase: NativePhase, input: &[u8]) -> Result<usize, TestCa
                     _ => NativePhase::Open,
                 };
                 match Native::decode(&mut phase, &again) {
-                    Ok(Step::Message { consumed, message: there }) => {
+                    Ok(Step::Message {
+                        consumed,
+                        message: there,
+                    }) => {
                         prop_assert_eq!((consumed, there), (again.len(), message));
                     }
                     other => prop_assert!(false, "{other:?} from {again:?}"),
@@ -252,16 +288,34 @@ proptest! {
 
 #[test]
 fn the_largest_payloads_fit_and_larger_ones_do_not() {
-    for (bytes, fits) in [(65_536, true), (65_537, false), (BODY_BYTES_MAX - 17, false)] {
+    for (bytes, fits) in [
+        (65_536, true),
+        (65_537, false),
+        (BODY_BYTES_MAX - 17, false),
+    ] {
         let body = vec![b'x'; bytes];
         let mut result = Vec::new();
         let id = CommandId([1; 16]);
         let status = ResultStatus::Opaque;
-        encode_from_device(&FromDevice::Result { id, status, body: &body }, &mut result);
+        encode_from_device(
+            &FromDevice::Result {
+                id,
+                status,
+                body: &body,
+            },
+            &mut result,
+        );
         let step = Native::decode(&mut NativePhase::Open, &result);
-        assert_eq!(step.as_ref().map_err(|v| v.code()).err(), (!fits).then_some(ErrorCode::TooLarge));
+        assert_eq!(
+            step.as_ref().map_err(|v| v.code()).err(),
+            (!fits).then_some(ErrorCode::TooLarge)
+        );
         let mut command = Vec::new();
-        let message = ToDevice::Command { id, timeout_ms: 0, payload: &body };
+        let message = ToDevice::Command {
+            id,
+            timeout_ms: 0,
+            payload: &body,
+        };
         Native::encode(&NativePhase::Open, &message, &mut command);
         assert_eq!(decode_to_device(&command).is_ok(), fits);
     }

@@ -37,7 +37,9 @@ fn a_second_hello_is_refused_while_the_first_connection_answers() {
         first.hears_nothing();
     }
     assert_eq!(rig.rejections("in-use"), 2.0 * PAIRS as f64);
-    until("every descriptor is back", || sockets_on(rig.device_addr) == 0);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
     rig.serves();
 }
 
@@ -68,7 +70,10 @@ fn the_session_token_takes_over() {
         second.beat(1);
         third.rejected(ErrorCode::InUse);
     }
-    assert_eq!(rig.metric("mainstay_devices{state=\"online\"}"), rig.metric("mainstay_connections"));
+    assert_eq!(
+        rig.metric("mainstay_devices{state=\"online\"}"),
+        rig.metric("mainstay_connections")
+    );
 }
 
 #[test]
@@ -93,7 +98,9 @@ fn a_connection_that_fails_its_probe_makes_room() {
     }
     assert_eq!(rig.rejections("in-use"), 0.0);
     drop(pairs);
-    until("every descriptor is back", || sockets_on(rig.device_addr) == 0);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
 }
 
 #[test]
@@ -109,7 +116,11 @@ fn a_holder_that_leaves_during_its_probe_makes_room_at_once() {
         let mut second = Peer::connect(rig.device_addr);
         second.greet(&format!("dev-{pair}"), BOOT, None);
         assert_eq!(first.hear(), Some(Heard::Probe));
-        if pair % 2 == 0 { first.reset() } else { drop(first) }
+        if pair % 2 == 0 {
+            first.reset()
+        } else {
+            drop(first)
+        }
         second.welcome();
     }
 }

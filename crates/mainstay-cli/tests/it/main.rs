@@ -1,6 +1,12 @@
 //! The command as a user starts it.
+#![cfg(test)]
 
-#[cfg(test)]
+mod canon;
+mod config;
+mod crash;
+mod dashboard;
 mod doctor;
-#[cfg(all(test, feature = "trace", target_os = "linux"))]
+mod store;
+mod support;
+#[cfg(all(feature = "trace", target_os = "linux"))]
 mod trace;

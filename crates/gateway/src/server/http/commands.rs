@@ -66,21 +66,36 @@ async fn accept(
         };
     };
     let payload = payload.into();
-    let request = command::Request { device, key, fingerprint, payload, timeout_ms };
+    let request = command::Request {
+        device,
+        key,
+        fingerprint,
+        payload,
+        timeout_ms,
+    };
     Ok(command::submit(shared, request).await)
 }
 
 /// The id in a path; one that is not UTF-8 names no device.
 pub(super) fn device_id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     let Path(id) = path.map_err(|rejection| {
-        bad_request("path-invalid", "The path cannot be read", rejection.body_text())
+        bad_request(
+            "path-invalid",
+            "The path cannot be read",
+            rejection.body_text(),
+        )
     })?;
     Ok(id)
 }
 
 pub(super) fn unknown_device(id: &str) -> Problem {
     let detail = format!("no device has ever said HELLO as {id:?}");
-    Problem::new(StatusCode::NOT_FOUND, "unknown-device", "There is no such device", detail)
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown-device",
+        "There is no such device",
+        detail,
+    )
 }
 
 fn store_key_of(device_id: &str, idempotency_key: &str) -> Result<Vec<u8>, Problem> {
@@ -110,7 +125,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
             return Err(bad_key("the header stands there more than once"));
         }
     };
-    let text = value.to_str().map_err(|_| bad_key("it has characters that are not visible ASCII"))?;
+    let text = value
+        .to_str()
+        .map_err(|_| bad_key("it has characters that are not visible ASCII"))?;
     let key = match text.strip_prefix('"') {
         Some(quoted) => unquote(quoted).ok_or_else(|| bad_key("its quotes are not closed"))?,
         None => text.to_owned(),
@@ -125,7 +142,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 }
 
 fn bad_key(detail: &str) -> Problem {
-    bad_request("idempotency-key-invalid", "The Idempotency-Key cannot be used", detail)
+    bad_request(
+        "idempotency-key-invalid",
+        "The Idempotency-Key cannot be used",
+        detail,
+    )
 }
 
 /// The inside of an sf-string (RFC 8941, section 3.3.3) whose first quote is already gone.
@@ -143,15 +164,22 @@ fn unquote(quoted: &str) -> Option<String> {
 
 fn timeout_ms(headers: &HeaderMap, shared: &Shared) -> Result<u64, Problem> {
     let limits = &shared.config.commands;
-    let Some(value) = headers.get(TIMEOUT_MS) else { return Ok(limits.timeout_ms) };
+    let Some(value) = headers.get(TIMEOUT_MS) else {
+        return Ok(limits.timeout_ms);
+    };
     let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
-    parsed.filter(|ms| (1..=limits.timeout_ms_max).contains(ms)).ok_or_else(|| {
-        bad_request(
-            "timeout-invalid",
-            "The Mainstay-Timeout-Ms cannot be used",
-            format!("it is a whole number of milliseconds from 1 to {}", limits.timeout_ms_max),
-        )
-    })
+    parsed
+        .filter(|ms| (1..=limits.timeout_ms_max).contains(ms))
+        .ok_or_else(|| {
+            bad_request(
+                "timeout-invalid",
+                "The Mainstay-Timeout-Ms cannot be used",
+                format!(
+                    "it is a whole number of milliseconds from 1 to {}",
+                    limits.timeout_ms_max
+                ),
+            )
+        })
 }
 
 async fn read_body(shared: &Shared, body: Body) -> Result<Vec<u8>, Problem> {
@@ -201,7 +229,9 @@ fn respond(answer: Answer) -> Response {
         Answer::Done(outcome) => respond_outcome(outcome),
         Answer::Replayed(outcome) => {
             let mut response = respond_outcome(outcome);
-            response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+            response
+                .headers_mut()
+                .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
             response
         }
         Answer::InProgress => problem(
@@ -307,7 +337,10 @@ mod tests {
     #[test]
     fn fingerprints_ignore_order_and_spelling() {
         let print = |text: &str| fingerprint(text.as_bytes()).ok();
-        assert_eq!(print(r#"{"a":1,"b":[1e2]}"#), print(r#" {"b":[100.0], "a":1}"#));
+        assert_eq!(
+            print(r#"{"a":1,"b":[1e2]}"#),
+            print(r#" {"b":[100.0], "a":1}"#)
+        );
         assert_ne!(print("9007199254740993"), print("9007199254740992"));
         assert_eq!(print("{"), None);
     }
