@@ -84,3 +84,8 @@ pub use reactor::{Builder, Reactor, Running};
 pub use shard::Shard;
 pub use stats::{Lateness, Stats};
 pub use token::Token;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,27 +1,25 @@
-//! A device in 30 lines: a valve that is set by commands, each one once, also across restarts.
+//! A device: `cargo run -p mainstay-gateway --features device --example device -- 127.0.0.1:7400 pump-7`
 //!
-//! `cargo run -p mainstay-gateway --features device --example device -- valve-1`, beside a
-//! `mainstay gateway`.
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+//! Then send it a command, as often as you like; it does it once:
+//! `curl -H 'Idempotency-Key: 1' -d '{"valve":"open"}' localhost:7480/v1/devices/pump-7/commands`
 
-use std::io;
+use std::error::Error;
 
-use gateway::device::{Answer, Command, Device};
+use gateway::device::{Answer, Device};
 
-fn main() -> io::Result<()> {
-    let id = std::env::args().nth(1).unwrap_or_else(|| "valve-1".into());
-    let mut changes = 0;
-    let device = Device::builder(([127, 0, 0, 1], 7400).into(), &id)
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let gateway = args.next().as_deref().unwrap_or("127.0.0.1:7400").parse()?;
+    let id = args.next().unwrap_or_else(|| "pump-7".into());
+
+    let mut done = 0;
+    let device = Device::builder(gateway, &id)
+        // What was done is remembered here, also when this process is killed.
         .journal(format!("{id}.journal"))
-        .interval_ms(10_000)
-        .start(move |command: &Command| {
-            changes += 1;
-            println!(
-                "change {changes}: {}",
-                String::from_utf8_lossy(&command.payload)
-            );
-            Answer::json(format!("{{\"changes\":{changes}}}"))
+        .start(move |command| {
+            done += 1;
+            let payload = String::from_utf8_lossy(&command.payload);
+            Answer::json(format!(r#"{{"done":{done},"payload":{payload}}}"#))
         })?;
-    device.set_load_percent(1);
-    device.join()
+    Ok(device.join()?)
 }

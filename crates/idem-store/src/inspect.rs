@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::claims::unresolved_of;
 use crate::error::Error;
 use crate::permit::{Lookup, Unresolved};
-use crate::replay::{MISSING, Replay, replay};
+use crate::replay::{Replay, replay};
 use crate::stats::Stats;
 use crate::vfs::{OsVfs, Vfs};
 
@@ -148,14 +148,14 @@ fn open(dir: &Path) -> Result<OsVfs, Error> {
     OsVfs::read_only(dir).map_err(|error| Error::io("read the store's directory", error))
 }
 
-/// A running store may drop a segment between our listing and our reading; look again then.
+/// A running store may drop a segment between our listing and our reading, or write two batches
+/// while one read passes them; what it did not do itself is still there when we look again.
 fn settled(vfs: &dyn Vfs) -> Result<Replay, Error> {
     let mut tries = 3;
     loop {
         let found = replay(vfs)?;
         tries -= 1;
-        let missing = found.damage.iter().any(|(_, d)| d.reason == MISSING);
-        if !missing || tries == 0 {
+        if found.damage.is_empty() || tries == 0 || !vfs.is_locked() {
             return Ok(found);
         }
     }

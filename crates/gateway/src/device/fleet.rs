@@ -5,13 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use circuit::{Jitter, Policy};
-
 use super::crew::{Crew, CrewConfig};
 use super::ledger::{Answer, Ledger};
 use super::member::Member;
-use super::random_id;
 use super::reply::{Command, Reply};
+use super::{RECONNECT_CAP_MS, random_id, reconnect_policy};
 use crate::proto::{BootId, DeviceId};
 
 /// Most commands that one simulated device remembers.
@@ -32,6 +30,8 @@ pub struct FleetConfig {
     pub ramp_per_s: u32,
     /// Reactor threads.
     pub shards: usize,
+    /// The longest pause between two tries to connect.
+    pub reconnect_cap_ms: u32,
 }
 
 impl FleetConfig {
@@ -45,6 +45,7 @@ impl FleetConfig {
             interval_ms: 30_000,
             ramp_per_s: 5_000,
             shards: 1,
+            reconnect_cap_ms: RECONNECT_CAP_MS,
         }
     }
 }
@@ -130,12 +131,7 @@ impl Fleet {
             gateway: config.gateway,
             shards: config.shards,
             ramp_per_s: config.ramp_per_s,
-            reconnect: Policy {
-                base_ms: 500,
-                cap_ms: 30_000,
-                jitter: Jitter::Full,
-                first_window_ms: 2_000,
-            },
+            reconnect: reconnect_policy(config.reconnect_cap_ms),
             ends_with_members: false,
             simulates_load: true,
         };

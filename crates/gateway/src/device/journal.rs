@@ -129,7 +129,9 @@ impl Journal {
     }
 
     fn compact(&mut self, boot: BootId, commands: &Commands) -> io::Result<()> {
-        let fresh = self.path.with_extension("journal-new");
+        // The whole name, not another extension: `pump.1` and `pump.2` are two devices.
+        let mut fresh = self.path.clone().into_os_string();
+        fresh.push(".new");
         let mut bytes = header(boot).to_vec();
         for (&id, answer) in commands {
             match answer {
@@ -142,8 +144,8 @@ impl Journal {
             .create(true)
             .truncate(false)
             .open(&fresh)?;
-        file.set_len(0)?;
         file.try_lock().map_err(io::Error::from)?;
+        file.set_len(0)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, &self.path)?;

@@ -240,7 +240,10 @@ mod tests {
     #[test]
     fn a_long_life_does_not_grow_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("device.journal");
+        let path = dir.path().join("10.0.0.1");
+        // Another device's new file, should it take that name.
+        let other = dir.path().join("10.0.0.journal-new");
+        std::fs::write(&other, "other").unwrap();
         let mut ledger = Ledger::open(&path, BOOT, 16).unwrap();
         for n in 0..3_000_u32 {
             let mut bytes = [0; 16];
@@ -259,5 +262,6 @@ mod tests {
                 .count(),
             0
         );
+        assert_eq!(std::fs::read(&other).unwrap(), b"other");
     }
 }

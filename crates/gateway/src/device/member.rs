@@ -12,7 +12,8 @@ use super::random_u64;
 use super::reply::{Command, Outbox, Reply};
 use super::session::{Event, Session};
 use crate::proto::{
-    CommandId, DeviceId, ErrorCode, FromDevice, GoAway, GoAwayReason, encode_from_device,
+    CommandId, DeviceId, ErrorCode, FromDevice, GoAway, GoAwayReason, ResultStatus,
+    encode_from_device,
 };
 
 /// Every so many beats a device repeats the results that the gateway has not acknowledged.
@@ -21,6 +22,10 @@ const REPEAT_BEATS: u32 = 4;
 /// A gateway that has not answered HELLO by then is given up; its own probe of an older connection
 /// takes a second or so.
 const WELCOME_WITHIN_MS: u64 = 10_000;
+
+/// How many bytes of results are repeated at one time, give or take a result. More than the
+/// connection may queue would close it, again after each reconnect.
+const REPEAT_BYTES_MAX: usize = 1 << 20;
 
 /// One device: what it says, what it remembers, and its connection.
 pub(crate) struct Member {
@@ -61,7 +66,7 @@ pub(crate) enum CrewMessage {
     Start(Outbox),
     /// The outbox has answers.
     Answers,
-    /// Begin nothing new; say goodbye and end when what runs has ended.
+    /// Say goodbye and end.
     Stop,
 }
 
@@ -83,8 +88,6 @@ pub(crate) struct Members {
     outbox: Option<Outbox>,
     out: Vec<u8>,
     active: usize,
-    /// Commands that were given to `execute` and not answered yet.
-    running: usize,
     stopping: bool,
 }
 
@@ -106,7 +109,6 @@ impl Members {
             outbox: None,
             out: Vec::new(),
             active,
-            running: 0,
             stopping: false,
         }
     }
@@ -239,16 +241,11 @@ impl Members {
     }
 
     fn on_command(&mut self, index: usize, id: CommandId, timeout_ms: u32, payload: &[u8]) {
-        if self.stopping {
-            // The gateway sends it again in the next session.
-            return;
-        }
         self.counters.command_received();
         let member = &mut self.members[index];
         match member.ledger.admit(id) {
             Admission::Execute => {
                 self.counters.command_executed();
-                self.running += 1;
                 let outbox = self
                     .outbox
                     .clone()
@@ -324,29 +321,33 @@ impl Members {
             .clone()
             .expect("members connect only after Start");
         for (index, id, answer) in outbox.take() {
-            self.running -= 1;
-            if self.members[index].ledger.finish(id, &answer) {
+            let member = &mut self.members[index];
+            if answer.status == ResultStatus::Refused {
+                // It was not begun, so there is nothing to remember.
+                member.ledger.forget(id);
+            } else if !member.ledger.finish(id, &answer) {
+                continue;
+            }
+            // Before the session is open nothing but HELLO may be said; WELCOME asks for results.
+            if member.session.interval_ms().is_some() {
                 put_result(id, &answer, &mut self.out);
                 self.flush(io, index);
             }
         }
-        if self.stopping {
-            self.leave_when_idle(io);
-        }
     }
 
-    /// Ends the shard once every command that was begun is answered and written down.
-    fn leave_when_idle(&mut self, io: &mut MembersIo) {
-        if self.running > 0 {
-            return;
-        }
+    fn on_stop(&mut self, io: &mut MembersIo) {
+        self.on_answers(io);
+        self.stopping = true;
         let leaving = GoAway {
             reason: GoAwayReason::Leaving,
             retry_within_ms: 0,
         };
         for index in 0..self.members.len() {
-            encode_from_device(&FromDevice::GoAway(leaving), &mut self.out);
-            self.flush(io, index);
+            if self.members[index].session.interval_ms().is_some() {
+                encode_from_device(&FromDevice::GoAway(leaving), &mut self.out);
+                self.flush(io, index);
+            }
         }
         io.stop();
     }
@@ -361,10 +362,15 @@ fn put_result(id: CommandId, answer: &Answer, out: &mut Vec<u8>) {
     encode_from_device(&result, out);
 }
 
+/// Puts the results that the gateway has not acknowledged, as many as fit: the others follow when
+/// these are forgotten.
 fn put_results(ledger: &Ledger, out: &mut Vec<u8>) {
-    ledger
-        .unacknowledged()
-        .for_each(|(id, answer)| put_result(id, answer, out));
+    for (id, answer) in ledger.unacknowledged() {
+        if out.len() > REPEAT_BYTES_MAX {
+            return;
+        }
+        put_result(id, answer, out);
+    }
 }
 
 impl Handler for Members {
@@ -430,7 +436,7 @@ impl Handler for Members {
         self.come_back(io, index);
         if self.active == 0 && self.config.ends_with_members && !self.stopping {
             self.stopping = true;
-            self.leave_when_idle(io);
+            io.stop();
         }
     }
 
@@ -466,10 +472,7 @@ impl Handler for Members {
                 self.start(io);
             }
             CrewMessage::Answers => self.on_answers(io),
-            CrewMessage::Stop => {
-                self.stopping = true;
-                self.leave_when_idle(io);
-            }
+            CrewMessage::Stop => self.on_stop(io),
         }
     }
 }

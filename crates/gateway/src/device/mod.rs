@@ -23,12 +23,15 @@ mod ledger;
 mod member;
 mod reply;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use circuit::{Jitter, Policy};
@@ -46,19 +49,25 @@ use member::Member;
 /// acknowledged yet.
 pub const COMMANDS_MAX: usize = 1_024;
 
+/// The longest pause between two tries to connect, unless the device is told another one.
+const RECONNECT_CAP_MS: u32 = 30_000;
+
 /// How a device that lost its gateway comes back: spread over two seconds at once, then doubling
-/// up to half a minute with full jitter.
-const RECONNECT: Policy = Policy {
-    base_ms: 500,
-    cap_ms: 30_000,
-    jitter: Jitter::Full,
-    first_window_ms: 2_000,
-};
+/// up to `cap_ms` with full jitter.
+fn reconnect_policy(cap_ms: u32) -> Policy {
+    let cap_ms = cap_ms.max(1);
+    Policy {
+        base_ms: cap_ms.min(500),
+        cap_ms,
+        jitter: Jitter::Full,
+        first_window_ms: cap_ms.min(2_000),
+    }
+}
 
 /// One device that is connected to a gateway, or tries to be.
 pub struct Device {
     crew: Crew,
-    worker: thread::JoinHandle<()>,
+    worker: Worker,
 }
 
 /// Settings of a [`Device`].
@@ -68,6 +77,7 @@ pub struct Builder {
     id: String,
     interval_ms: u32,
     journal: Option<PathBuf>,
+    reconnect_cap_ms: u32,
 }
 
 impl Device {
@@ -79,6 +89,7 @@ impl Device {
             id: id.into(),
             interval_ms: 0,
             journal: None,
+            reconnect_cap_ms: RECONNECT_CAP_MS,
         }
     }
 
@@ -93,14 +104,16 @@ impl Device {
         self.crew.counters().set_load(percent);
     }
 
-    /// Says goodbye and disconnects; commands that were begun are finished and written down first.
+    /// Finishes the command that runs, refuses those that wait behind it, says goodbye and
+    /// disconnects.
     ///
     /// # Errors
     ///
     /// The reactor failed.
     pub fn stop(self) -> io::Result<()> {
+        let worked = self.worker.end();
         self.crew.stop();
-        self.join()
+        self.crew.join().and(worked)
     }
 
     /// Waits until the device ends: when the gateway refuses it for good, for example because
@@ -111,10 +124,8 @@ impl Device {
     /// The reactor failed, or the gateway refused the device for good: then the error says why.
     pub fn join(self) -> io::Result<()> {
         let ended = self.crew.join();
-        if self.worker.join().is_err() {
-            return Err(io::Error::other("the device's worker panicked"));
-        }
-        ended
+        let worked = self.worker.end();
+        ended.and(worked)
     }
 }
 
@@ -131,6 +142,14 @@ impl Builder {
     #[must_use]
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
+        self
+    }
+
+    /// The longest pause between two tries to connect, 30 seconds by default. Pauses double up to it,
+    /// and each is random below its length, so that a crowd does not come back as one.
+    #[must_use]
+    pub fn reconnect_cap_ms(mut self, cap_ms: u32) -> Self {
+        self.reconnect_cap_ms = cap_ms;
         self
     }
 
@@ -152,42 +171,88 @@ impl Builder {
             Some(path) => Ledger::open(path, boot, COMMANDS_MAX)?,
             None => Ledger::in_memory(boot, COMMANDS_MAX),
         };
-        let (jobs, inbox) = sync_channel(COMMANDS_MAX);
-        let worker = thread::Builder::new()
-            .name("mainstay-device-worker".into())
-            .spawn(move || run_commands(&inbox, execute))?;
+        let worker = Worker::start(execute)?;
+        let jobs = worker.jobs.clone();
         let member = Member::new(id, self.interval_ms, ledger);
         let config = CrewConfig {
             gateway: self.gateway,
             shards: 1,
             ramp_per_s: u32::MAX,
-            reconnect: RECONNECT,
+            reconnect: reconnect_policy(self.reconnect_cap_ms),
             ends_with_members: true,
             simulates_load: false,
         };
-        let execute = move |command, reply| queue(&jobs, command, reply);
+        let execute = move |command, reply| {
+            // No room, or the worker has ended: dropped, and so refused.
+            drop(jobs.try_send(Job::Run(Waiting(Some((command, reply))))));
+        };
         let crew = Crew::start(config, vec![member], Arc::new(execute))?;
         Ok(Device { crew, worker })
     }
 }
 
-type Job = (Command, Reply);
+/// The thread that executes a device's commands, one after the other.
+struct Worker {
+    jobs: SyncSender<Job>,
+    /// What waits is refused from now on.
+    ending: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
 
-fn queue(jobs: &SyncSender<Job>, command: Command, reply: Reply) {
-    match jobs.try_send((command, reply)) {
-        Ok(()) => {}
-        Err(TrySendError::Full((_, reply)) | TrySendError::Disconnected((_, reply))) => {
-            // Nothing was done, but the command is remembered as started.
-            reply.answer(Answer::interrupted());
+enum Job {
+    Run(Waiting),
+    End,
+}
+
+/// A command that was not begun: refused when it is dropped, wherever that happens.
+struct Waiting(Option<(Command, Reply)>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some((_, reply)) = self.0.take() {
+            reply.answer(Answer::refused());
         }
     }
 }
 
+impl Worker {
+    fn start(execute: impl FnMut(&Command) -> Answer + Send + 'static) -> io::Result<Self> {
+        let (jobs, inbox) = sync_channel(COMMANDS_MAX);
+        let ending = Arc::<AtomicBool>::default();
+        let is_ending = Arc::clone(&ending);
+        let thread = thread::Builder::new()
+            .name("mainstay-device-worker".into())
+            .spawn(move || run_commands(&inbox, &is_ending, execute))?;
+        Ok(Self {
+            jobs,
+            ending,
+            thread,
+        })
+    }
+
+    /// Waits for the command that runs.
+    fn end(self) -> io::Result<()> {
+        self.ending.store(true, Relaxed);
+        // Refused when the thread has ended already, which the next line finds out.
+        drop(self.jobs.send(Job::End));
+        self.thread
+            .join()
+            .map_err(|_| io::Error::other("the device's worker panicked"))
+    }
+}
+
 fn run_commands(
-    inbox: &std::sync::mpsc::Receiver<Job>,
+    inbox: &Receiver<Job>,
+    ending: &AtomicBool,
     mut execute: impl FnMut(&Command) -> Answer,
 ) {
-    for (command, reply) in inbox {
+    while let Ok(Job::Run(mut waiting)) = inbox.recv() {
+        if ending.load(Relaxed) {
+            continue;
+        }
+        let Some((command, reply)) = waiting.0.take() else {
+            continue;
+        };
         // A panic drops the reply, which answers that the command was interrupted.
         let executed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| execute(&command)));
         match executed {

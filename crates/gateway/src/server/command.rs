@@ -12,18 +12,17 @@ use std::sync::Arc;
 
 use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Permit, Stored};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Shared;
 use super::directory::{CommandSlot, Device, Session};
 use super::drain::{Phase, until};
 use super::outcome::{Memo, Outcome};
 use super::shard::{ShardMessage, Stray};
-use super::table::{NotSent, OpenClaim, Reply};
+use super::table::{NotSent, OpenClaim, Reply, Superseded, Waiter};
 use crate::proto::{BootId, CommandId, ResultStatus};
 
-/// How long a command that may have been sent waits before it tries a full mailbox or a full
-/// connection again.
+/// How long a command that may be out already waits before it knocks at a full queue again.
 const QUEUE_RETRY: Duration = Duration::from_millis(20);
 
 /// How much longer a claim is held than a task waits: as long as the store could ever take. Claims of
@@ -151,10 +150,12 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         slot,
         _total: total,
         id: memo.id,
+        waiter: shared.table.wait(memo.id, &request.device),
         declared: memo.boot,
         inherited,
         sends: 0,
         sent_epoch: 0,
+        pauses: false,
     };
     let end = running.drive(&permit, &mut caller, deadline).await;
     running.finish(permit, end, caller).await;
@@ -178,6 +179,7 @@ struct Running<'a> {
     slot: CommandSlot,
     _total: OwnedSemaphorePermit,
     id: CommandId,
+    waiter: Waiter,
     /// The memory that the store knows the command may have reached.
     declared: Option<BootId>,
     /// Somebody before this task may have sent the command.
@@ -186,6 +188,8 @@ struct Running<'a> {
     sends: u32,
     /// The session that the command was last sent on; epochs start at 1.
     sent_epoch: u64,
+    /// The device's queue was full a moment ago.
+    pauses: bool,
 }
 
 /// How a claimed command ends.
@@ -196,13 +200,15 @@ enum End {
     Release(Answer),
     /// Nobody waits any more; what becomes of it depends on whether it may have been sent.
     Stop(Answer),
+    /// The claim passed to another task, which does the rest.
+    Superseded,
 }
 
 /// What one attempt to send came to.
 enum Sending {
     /// Nothing to do until something changes.
     Wait,
-    /// The shard's mailbox is full.
+    /// Try again soon: the shard's mailbox is full.
     Later,
     /// The device lost the memory that would recognise the command.
     DeviceForgot,
@@ -213,73 +219,105 @@ impl Running<'_> {
     /// Works until it is clear how the command ends. Answers the caller only when its time is up
     /// before that.
     async fn drive(&mut self, permit: &Permit, caller: &mut Caller, deadline: Instant) -> End {
-        let give_up =
-            Instant::now() + Duration::from_millis(self.shared.config.commands.result_wait_ms);
+        let result_wait = Duration::from_millis(self.shared.config.commands.result_wait_ms);
+        let give_up = deadline.max(Instant::now() + result_wait);
         let mut drain = self.shared.drain.subscribe();
         let sessions = self.slot.changed();
-        let mut reply = self.shared.table.wait(self.id, self.slot.device());
         loop {
             let changed = sessions.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            if let Some(end) = self
+                .read_replies()
+                .or_else(|| self.check_times(caller, deadline, give_up))
+            {
+                return end;
+            }
             let mut wake_at = if caller.0.is_some() {
                 deadline
             } else {
                 give_up
             };
-            match self.send(permit).await {
+            let sending = if std::mem::take(&mut self.pauses) {
+                Sending::Later
+            } else {
+                self.send(permit).await
+            };
+            match sending {
                 Sending::Wait => {}
-                Sending::Later if self.maybe_sent() || self.shared.phase() != Phase::Serving => {
+                Sending::Later if self.maybe_sent() => {
                     wake_at = wake_at.min(Instant::now() + QUEUE_RETRY);
                 }
                 Sending::Later => return End::Release(Answer::QueueFull),
-                Sending::DeviceForgot => return End::Outcome(Outcome::DeviceForgot),
+                // Its last words may have come just before it did.
+                Sending::DeviceForgot => {
+                    return self
+                        .read_replies()
+                        .unwrap_or(End::Outcome(Outcome::DeviceForgot));
+                }
                 Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
             }
             let maybe_sent = self.maybe_sent();
-            let must_stop = |phase| match phase {
-                Phase::Serving => false,
-                Phase::Draining => !maybe_sent,
-                Phase::Stopping => true,
-            };
             tokio::select! {
-                biased;
-                arrived = &mut reply => match arrived {
-                    Ok(Reply::Result { status, body }) => {
-                        return outcome_of(status, body)
-                            .map_or(End::Release(Answer::QueueFull), End::Outcome);
-                    }
-                    Ok(Reply::NotSent(why)) => {
-                        self.sends -= 1;
-                        if why == NotSent::QueueFull && !self.maybe_sent() {
-                            return End::Release(Answer::QueueFull);
-                        }
-                        reply = self.shared.table.wait(self.id, self.slot.device());
-                        if why == NotSent::QueueFull {
-                            // An earlier send may have got through, so this one must: try again.
-                            self.sent_epoch = 0;
-                            sleep(QUEUE_RETRY).await;
-                        }
-                    }
-                    // Nobody else replaces the entry of a task that holds the permit.
-                    Err(_) => reply = self.shared.table.wait(self.id, self.slot.device()),
-                },
+                () = self.waiter.woken() => {}
                 () = changed => {}
-                () = until(&mut drain, must_stop) => return End::Stop(Answer::Draining),
-                () = sleep_until(wake_at) => {
-                    let now = Instant::now();
-                    if now >= deadline && !maybe_sent {
-                        return End::Release(Answer::TimedOutUnsent);
-                    }
-                    if now >= give_up {
-                        return End::Stop(Answer::TimedOutSent);
-                    }
-                    if now >= deadline {
-                        caller.answer(self.shared, Answer::TimedOutSent);
-                    }
-                }
+                () = until(&mut drain, |phase| must_stop(phase, maybe_sent)) => {}
+                () = sleep_until(wake_at) => {}
             }
         }
+    }
+
+    fn check_times(&self, caller: &mut Caller, deadline: Instant, give_up: Instant) -> Option<End> {
+        let now = Instant::now();
+        let maybe_sent = self.maybe_sent();
+        if must_stop(self.shared.phase(), maybe_sent) {
+            return Some(End::Stop(Answer::Draining));
+        }
+        if now >= deadline && !maybe_sent {
+            return Some(End::Release(Answer::TimedOutUnsent));
+        }
+        if now >= give_up {
+            return Some(End::Stop(Answer::TimedOutSent));
+        }
+        if now >= deadline {
+            caller.answer(self.shared, Answer::TimedOutSent);
+        }
+        None
+    }
+
+    /// Reads what came for this command; `Some` when that ends it.
+    fn read_replies(&mut self) -> Option<End> {
+        loop {
+            match self.shared.table.read(self.id, &self.waiter) {
+                Ok(None) => return None,
+                Ok(Some(Reply::Result {
+                    epoch,
+                    status,
+                    body,
+                })) => match outcome_of(status, body) {
+                    Some(outcome) => return Some(End::Outcome(outcome)),
+                    None if self.is_last_word(epoch) => {
+                        return Some(End::Release(Answer::QueueFull));
+                    }
+                    None => {}
+                },
+                Ok(Some(Reply::NotSent { epoch, why })) => {
+                    self.sends = self.sends.saturating_sub(1);
+                    if why == NotSent::QueueFull && epoch == self.sent_epoch {
+                        // Not on this session any more, so it may be tried there again.
+                        (self.sent_epoch, self.pauses) = (0, true);
+                    }
+                }
+                Err(Superseded) => return Some(End::Superseded),
+            }
+        }
+    }
+
+    /// Whether a refusal on the session `epoch` means that the command will never be executed: a
+    /// device has seen all that was sent on earlier sessions, but another copy of the command may
+    /// be on its way on a later one, or on the same one by the task that left this claim behind.
+    fn is_last_word(&self, epoch: u64) -> bool {
+        epoch == self.sent_epoch && !self.inherited
     }
 
     /// Sends the command to the device's session, unless that session has it already.
@@ -330,84 +368,120 @@ impl Running<'_> {
         self.inherited || self.sends > 0
     }
 
-    async fn finish(self, permit: Permit, end: End, caller: Caller) {
+    async fn finish(self, permit: Permit, end: End, mut caller: Caller) {
         match end {
             End::Outcome(outcome) => self.store(permit, outcome, caller).await,
-            End::Stop(answer) if self.maybe_sent() => self.leave_open(permit, answer, caller),
+            End::Stop(answer) if self.maybe_sent() => self.leave_open(permit, answer, caller).await,
             End::Release(answer) | End::Stop(answer) => self.release(permit, answer, caller).await,
+            End::Superseded => caller.answer(self.shared, Answer::InProgress),
         }
     }
 
     /// Stores the outcome, then tells the device and the caller.
     async fn store(self, permit: Permit, outcome: Outcome, mut caller: Caller) {
-        match store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await {
-            Ok(()) => caller.answer(self.shared, Answer::Done(outcome)),
-            Err(error) => caller.answer(self.shared, Answer::StoreFailed(error)),
-        }
+        let stored =
+            store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await;
+        let answer = match stored {
+            Ok(()) => Answer::Done(outcome),
+            Err(error) => {
+                // The permit is used up and the key in doubt.
+                self.shared
+                    .table
+                    .leave(self.id, &self.waiter, self.open_claim());
+                Answer::StoreFailed(error)
+            }
+        };
+        caller.answer(self.shared, answer);
     }
 
     /// The command was not executed and will not be: frees its key.
     async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let released = self
+        let failed = self
             .shared
             .store
             .fail(permit, Failure::NotHappened, self.shared.unix_ms())
             .await;
-        self.shared.table.remove(self.id);
-        caller.answer(
-            self.shared,
-            match released {
-                Ok(()) => answer,
-                Err(error) => Answer::StoreFailed(error),
-            },
-        );
+        let answer = match failed {
+            Ok(()) => {
+                self.shared.table.remove(self.id);
+                answer
+            }
+            Err(error) => {
+                self.shared
+                    .table
+                    .leave(self.id, &self.waiter, self.open_claim());
+                Answer::StoreFailed(error)
+            }
+        };
+        caller.answer(self.shared, answer);
     }
 
     /// Stops waiting for a command that may have been sent. Its key stays in doubt, to be settled by
     /// the device's result or by a retry.
-    fn leave_open(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let claim = OpenClaim {
-            key: self.request.key.clone(),
-            fingerprint: self.request.fingerprint,
-        };
-        self.shared
+    async fn leave_open(self, permit: Permit, answer: Answer, mut caller: Caller) {
+        let last = self
+            .shared
             .table
-            .leave_unresolved(self.id, self.slot.device().id(), claim);
+            .leave(self.id, &self.waiter, self.open_claim());
+        if let Some(Reply::Result { status, body, .. }) = last
+            && let Some(outcome) = outcome_of(status, body)
+        {
+            return self.store(permit, outcome, caller).await;
+        }
+        // Only now: a retry that gets the claim has to find the table as this task leaves it.
         drop(permit);
         caller.answer(self.shared, answer);
+    }
+
+    fn open_claim(&self) -> OpenClaim {
+        OpenClaim {
+            key: self.request.key.clone(),
+            fingerprint: self.request.fingerprint,
+        }
+    }
+}
+
+fn must_stop(phase: Phase, maybe_sent: bool) -> bool {
+    match phase {
+        Phase::Serving => false,
+        Phase::Draining => !maybe_sent,
+        Phase::Stopping => true,
     }
 }
 
 /// Ends a claim that nobody waits for with the result that its device repeated.
 pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
-    let unresolved = |claim| shared.table.unsettle(stray.id, claim);
-    let claim = &stray.claim;
+    let Stray {
+        device,
+        id,
+        result,
+        claim,
+    } = stray;
     let lease_ms = LEASE_SLACK_MS;
     let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
     let permit = match shared.store.begin(&begin).await {
         Ok(Begun::InDoubt(permit)) => permit,
-        // A retry got there first: it sends the command again and hears this result again.
-        Ok(Begun::InFlight { .. }) | Err(_) => return unresolved(stray.claim),
+        // A retry got there first, or the task that left the claim has not let go of it yet.
+        Ok(Begun::InFlight { .. }) | Err(_) => return shared.table.restore(id, result, claim),
         Ok(Begun::Fresh(permit)) => {
             // The claim expired. Its outcome is nobody's any more.
             drop(permit);
-            return shared.table.remove(stray.id);
+            return shared.table.remove(id);
         }
-        Ok(Begun::Replay(_) | Begun::Conflict) => return shared.table.remove(stray.id),
+        Ok(Begun::Replay(_) | Begun::Conflict) => return shared.table.remove(id),
     };
-    let Some(outcome) = outcome_of(stray.status, stray.body) else {
-        // Refused: the device will never execute it under this id.
-        let released = shared
-            .store
-            .fail(permit, Failure::NotHappened, shared.unix_ms())
-            .await;
-        return released.map_or_else(
-            |_| unresolved(stray.claim),
-            |()| shared.table.remove(stray.id),
-        );
+    let outcome = match &result {
+        Reply::Result { status, body, .. } => outcome_of(*status, body.clone()),
+        Reply::NotSent { .. } => None,
     };
-    if let Err(error) = store_outcome(&shared, &stray.device, stray.id, permit, &outcome).await {
-        tracing::error!(%error, device = stray.device.id(), "a repeated result could not be stored");
+    let Some(outcome) = outcome else {
+        // The table lets no refusal through.
+        drop(permit);
+        return shared.table.restore(id, result, claim);
+    };
+    if let Err(error) = store_outcome(&shared, &device, id, permit, &outcome).await {
+        tracing::error!(%error, device = device.id(), "a repeated result could not be stored");
+        shared.table.restore(id, result, claim);
     }
 }
 

@@ -103,7 +103,7 @@ pub(crate) enum Admission {
     },
     /// Another connection speaks for the device: probe it.
     InUse { holder: Session },
-    /// No room for another device.
+    /// No room for another device, or this one is being evicted: come back later.
     Full,
 }
 
@@ -315,7 +315,7 @@ impl Directory {
 struct NoRoom;
 
 impl Device {
-    fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         Self {
             id: id.into(),
             pulse: Pulse::default(),
@@ -350,10 +350,11 @@ impl Device {
         (route.presence == Presence::Online).then_some(route.session)
     }
 
-    /// Takes a place in the device's command queue; `None` when `max` are taken.
+    /// Takes a place in the device's command queue; `None` when `max` are taken, or when the device
+    /// was evicted since the caller looked it up.
     pub(crate) fn command_slot(self: &Arc<Self>, max: u32) -> Option<CommandSlot> {
         let mut route = self.route.lock();
-        if route.commands >= max {
+        if route.commands >= max || route.forgotten {
             return None;
         }
         route.commands += 1;

@@ -299,7 +299,7 @@ impl Shared {
     /// Stores a result that nobody waits for, off the shard's thread.
     pub(crate) fn settle(self: &Arc<Self>, stray: Stray) {
         let Ok(place) = Arc::clone(&self.settling).try_acquire_owned() else {
-            return self.table.unsettle(stray.id, stray.claim);
+            return self.table.restore(stray.id, stray.result, stray.claim);
         };
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
@@ -331,7 +331,7 @@ impl Shared {
                 key: claim.key.clone(),
                 fingerprint: claim.fingerprint,
             };
-            self.table.leave_unresolved(memo.id, device, open);
+            self.table.recall(memo.id, device, open);
         }
     }
 }

@@ -13,10 +13,10 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::directory::{Device, Presence, Session};
-use super::table::{Delivery, NotSent, OpenClaim};
+use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use crate::proto::{
     Beat, BeatAck, BootId, CommandId, ErrorCode, FromDevice, FrontDoor, GoAway, GoAwayReason,
-    ResultStatus, SessionToken, Step, ToDevice, Violation,
+    SessionToken, Step, ToDevice, Violation,
 };
 
 /// How long a closing connection may take to read the last words.
@@ -62,8 +62,7 @@ pub(crate) struct Asker {
 pub(crate) struct Stray {
     pub(crate) device: Arc<Device>,
     pub(crate) id: CommandId,
-    pub(crate) status: ResultStatus,
-    pub(crate) body: Vec<u8>,
+    pub(crate) result: Reply,
     pub(crate) claim: OpenClaim,
 }
 
@@ -193,13 +192,12 @@ impl<P: FrontDoor> ShardHandler<P> {
             (Phase::Greeting, FromDevice::Hello(hello)) => self.on_hello(io, token, &hello),
             (Phase::Open(open), message) if !matches!(message, FromDevice::Hello(_)) => {
                 conn.heard_ms = now_ms;
-                let device = Arc::clone(&open.device);
+                let (device, epoch) = (Arc::clone(&open.device), open.epoch);
                 if let Some((asker, timer)) = open.probe.take() {
-                    let epoch = open.epoch;
                     io.cancel_timer(timer);
                     self.answer_probe(asker, epoch, true);
                 }
-                self.on_open_message(io, token, &device, message);
+                self.on_open_message(io, token, &device, epoch, message);
             }
             (Phase::Closing, _) => {}
             _ => self.reject(
@@ -215,12 +213,34 @@ impl<P: FrontDoor> ShardHandler<P> {
         io: &mut ShardIo<P>,
         token: Token,
         device: &Arc<Device>,
+        epoch: u64,
         message: FromDevice<'_>,
     ) {
         match message {
             FromDevice::Beat(beat) => self.on_beat(io, token, device, beat),
             FromDevice::Result { id, status, body } => {
-                self.on_result(io, token, device, id, status, body);
+                match self.shared.table.deliver(id, device, epoch, status, body) {
+                    Delivery::Delivered => {}
+                    Delivery::Unknown => self.acknowledge(device, epoch, id),
+                    Delivery::Settle(claim) => {
+                        let result = Reply::Result {
+                            epoch,
+                            status,
+                            body: body.to_vec(),
+                        };
+                        let device = Arc::clone(device);
+                        self.shared.settle(Stray {
+                            device,
+                            id,
+                            result,
+                            claim,
+                        });
+                    }
+                    Delivery::Foreign => {
+                        let why = "the command belongs to another device";
+                        self.reject(io, token, Violation::new(ErrorCode::Unexpected, why));
+                    }
+                }
             }
             FromDevice::GoAway(_) => {
                 self.leave(io, token, Presence::Offline);
@@ -242,36 +262,11 @@ impl<P: FrontDoor> ShardHandler<P> {
         );
     }
 
-    fn on_result(
-        &mut self,
-        io: &mut ShardIo<P>,
-        token: Token,
-        device: &Arc<Device>,
-        id: CommandId,
-        status: ResultStatus,
-        body: &[u8],
-    ) {
-        match self.shared.table.deliver(id, device, status, body) {
-            Delivery::Delivered | Delivery::Settling => {}
-            Delivery::Unknown => self.say(io, token, &ToDevice::ResultAck { id }),
-            Delivery::Settle(claim) => {
-                let device = Arc::clone(device);
-                self.shared.settle(Stray {
-                    device,
-                    id,
-                    status,
-                    body: body.to_vec(),
-                    claim,
-                });
-            }
-            Delivery::Foreign => self.reject(
-                io,
-                token,
-                Violation::new(
-                    ErrorCode::Unexpected,
-                    "the command belongs to another device",
-                ),
-            ),
+    /// Lets the device forget a command. Goes through the mailbox, so that it stays behind a copy of
+    /// the command that waits there: the other way round the device would execute that copy.
+    fn acknowledge(&self, device: &Device, epoch: u64, id: CommandId) {
+        if let Some(session) = device.session().filter(|session| session.epoch == epoch) {
+            self.send(session.shard, ShardMessage::ResultAck { session, id });
         }
     }
 
@@ -326,14 +321,20 @@ impl<P: FrontDoor> ShardHandler<P> {
         command: &ToDevice<'_>,
         id: CommandId,
     ) {
-        if !self.is_current(io, session) {
-            return self.shared.table.not_sent(id, NotSent::SessionOver);
-        }
-        self.say(io, session.token, command);
-        if io.write(session.token, &self.out).is_err() {
-            self.shared.table.not_sent(id, NotSent::QueueFull);
-        }
-        self.out.clear();
+        let why = if self.is_current(io, session) {
+            self.say(io, session.token, command);
+            let written = io.write(session.token, &self.out);
+            self.out.clear();
+            match written {
+                Ok(()) => return,
+                Err(error) if error.is_full() => NotSent::QueueFull,
+                // At most a part of the command went out, and its connection is closing.
+                Err(_) => NotSent::SessionOver,
+            }
+        } else {
+            NotSent::SessionOver
+        };
+        self.shared.table.not_sent(id, session.epoch, why);
     }
 
     fn is_current(&self, io: &mut ShardIo<P>, session: Session) -> bool {

@@ -78,7 +78,10 @@ impl Snapshot {
         totals.interest_changes += stats.interest_changes;
         totals.bytes_in += stats.bytes_in;
         totals.bytes_out += stats.bytes_out;
-        let lateness = Counts::by_bit_length(stats.timer_lateness.buckets(), 0);
+        let lateness = Counts::by_bit_length(
+            stats.timer_lateness.buckets(),
+            stats.timer_lateness.sum_us(),
+        );
         self.timer_lateness_us.add(&lateness);
     }
 

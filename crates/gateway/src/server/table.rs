@@ -5,9 +5,10 @@
 //! can be told to forget it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 
 use super::directory::Device;
 use crate::proto::{CommandId, ResultStatus};
@@ -27,30 +28,42 @@ struct Entry {
 
 enum State {
     /// A task waits for the result.
-    Waiting(oneshot::Sender<Reply>),
-    /// The result is here and on its way into the store.
+    Waiting(Inbox),
+    /// A result that no task waited for is on its way into the store.
     Settling,
-    /// The task was told that a send failed and is about to wait again; the device may have answered
-    /// an earlier send in between.
-    Between(Option<Reply>),
     /// Nobody waits; the store holds the key as in doubt.
     Unresolved(OpenClaim),
 }
 
+/// What a task has not read yet: at most one word for each time that it sent the command, and one
+/// result.
+struct Inbox {
+    replies: Vec<Reply>,
+    answered: bool,
+    wake: Arc<Notify>,
+}
+
+/// A task's place in the table.
+pub(crate) struct Waiter(Arc<Notify>);
+
 /// A claim in the store whose command may have been executed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OpenClaim {
     pub(crate) key: Vec<u8>,
     pub(crate) fingerprint: idem_store::Fingerprint,
 }
 
 /// What a waiting task learns.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// The device answered.
-    Result { status: ResultStatus, body: Vec<u8> },
-    /// No byte of the command was sent.
-    NotSent(NotSent),
+    /// The device answered on the session `epoch`.
+    Result {
+        epoch: u64,
+        status: ResultStatus,
+        body: Vec<u8>,
+    },
+    /// Of what was to be sent on the session `epoch`, no whole command was.
+    NotSent { epoch: u64, why: NotSent },
 }
 
 /// Why a command was not sent.
@@ -63,11 +76,10 @@ pub(crate) enum NotSent {
 }
 
 /// What a result that arrived leads to.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// A task has it.
+    /// Whoever has to act on it knows it.
     Delivered,
-    /// It is being stored already; its acknowledgement is on the way.
-    Settling,
     /// It ends a claim that nobody waits for.
     Settle(OpenClaim),
     /// Its outcome is stored, or there never was such a command: the device may forget it.
@@ -76,39 +88,62 @@ pub(crate) enum Delivery {
     Foreign,
 }
 
+/// Another task waits for the command now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Superseded;
+
 impl CommandTable {
     fn bucket(&self, id: CommandId) -> &Mutex<HashMap<CommandId, Entry>> {
         &self.buckets[usize::from(id.0[0]) % BUCKETS]
     }
 
-    /// A task will wait for `id`. It replaces an unresolved claim.
-    pub(crate) fn wait(&self, id: CommandId, device: &Device) -> oneshot::Receiver<Reply> {
-        let (sender, receiver) = oneshot::channel();
-        let mut bucket = self.bucket(id).lock();
-        let early = match bucket.get_mut(&id).map(|entry| &mut entry.state) {
-            Some(State::Between(early)) => early.take(),
-            _ => None,
+    /// A task will wait for `id`. It takes the place of an unresolved claim, or of a task that lost
+    /// its claim.
+    pub(crate) fn wait(&self, id: CommandId, device: &Device) -> Waiter {
+        let wake = Arc::new(Notify::new());
+        let inbox = Inbox {
+            replies: Vec::new(),
+            answered: false,
+            wake: Arc::clone(&wake),
         };
-        let state = match early {
-            Some(reply) => {
-                drop(sender.send(reply));
-                State::Settling
-            }
-            None => State::Waiting(sender),
+        let entry = Entry {
+            device: device.id().into(),
+            state: State::Waiting(inbox),
         };
-        bucket.insert(
-            id,
-            Entry {
-                device: device.id().into(),
-                state,
-            },
-        );
-        receiver
+        let before = self.bucket(id).lock().insert(id, entry);
+        if let Some(Entry {
+            state: State::Waiting(superseded),
+            ..
+        }) = before
+        {
+            superseded.wake.notify_one();
+        }
+        Waiter(wake)
     }
 
-    /// The claim behind `id` has no task any more, but may have an effect. To be called before its
-    /// permit is given up: the next holder of the permit replaces this entry.
-    pub(crate) fn leave_unresolved(&self, id: CommandId, device: &str, claim: OpenClaim) {
+    /// The oldest reply that the task has not read.
+    pub(crate) fn read(&self, id: CommandId, waiter: &Waiter) -> Result<Option<Reply>, Superseded> {
+        let mut bucket = self.bucket(id).lock();
+        let inbox = bucket.get_mut(&id).and_then(|entry| entry.inbox_of(waiter));
+        let inbox = inbox.ok_or(Superseded)?;
+        Ok((!inbox.replies.is_empty()).then(|| inbox.replies.remove(0)))
+    }
+
+    /// The task will not wait any more, and its claim stays open. A result that arrived before that
+    /// is given back, and the task goes on waiting.
+    pub(crate) fn leave(&self, id: CommandId, waiter: &Waiter, claim: OpenClaim) -> Option<Reply> {
+        let mut bucket = self.bucket(id).lock();
+        let entry = bucket.get_mut(&id)?;
+        let replies = &mut entry.inbox_of(waiter)?.replies;
+        if let Some(at) = replies.iter().position(Reply::is_final) {
+            return Some(replies.remove(at));
+        }
+        entry.state = State::Unresolved(claim);
+        None
+    }
+
+    /// An earlier run of the gateway left this claim open.
+    pub(crate) fn recall(&self, id: CommandId, device: &str, claim: OpenClaim) {
         let entry = Entry {
             device: device.into(),
             state: State::Unresolved(claim),
@@ -116,13 +151,15 @@ impl CommandTable {
         self.bucket(id).lock().insert(id, entry);
     }
 
-    /// A result that was [to be settled](Delivery::Settle) could not be. Changes nothing when a retry
-    /// waits for the command by now.
-    pub(crate) fn unsettle(&self, id: CommandId, claim: OpenClaim) {
-        if let Some(entry) = self.bucket(id).lock().get_mut(&id)
-            && matches!(entry.state, State::Settling)
-        {
-            entry.state = State::Unresolved(claim);
+    /// A result that [`deliver`](Self::deliver) gave out for settling could not be stored. A task that
+    /// waits by now gets it; otherwise the claim is open again, until the device repeats it.
+    pub(crate) fn restore(&self, id: CommandId, result: Reply, claim: OpenClaim) {
+        let mut bucket = self.bucket(id).lock();
+        match bucket.get_mut(&id).map(|entry| &mut entry.state) {
+            Some(State::Waiting(inbox)) => inbox.put(result),
+            Some(state @ State::Settling) => *state = State::Unresolved(claim),
+            // Somebody else ended the claim.
+            Some(State::Unresolved(_)) | None => {}
         }
     }
 
@@ -131,11 +168,12 @@ impl CommandTable {
         self.bucket(id).lock().remove(&id);
     }
 
-    /// A result of `id` arrived from `device`.
+    /// A result of `id` arrived from `device` on its session `epoch`.
     pub(crate) fn deliver(
         &self,
         id: CommandId,
         device: &Device,
+        epoch: u64,
         status: ResultStatus,
         body: &[u8],
     ) -> Delivery {
@@ -146,39 +184,206 @@ impl CommandTable {
         if *entry.device != *device.id() {
             return Delivery::Foreign;
         }
-        let reply = || Reply::Result {
-            status,
-            body: body.to_vec(),
-        };
-        match std::mem::replace(&mut entry.state, State::Settling) {
-            State::Waiting(waiter) => {
-                // A task that stopped listening in this very moment hears it when it is repeated.
-                drop(waiter.send(reply()));
+        match &mut entry.state {
+            State::Waiting(inbox) => {
+                inbox.put(Reply::Result {
+                    epoch,
+                    status,
+                    body: body.to_vec(),
+                });
                 Delivery::Delivered
             }
-            State::Settling => Delivery::Settling,
-            State::Between(early) => {
-                entry.state = State::Between(Some(early.unwrap_or_else(reply)));
-                Delivery::Delivered
+            // An unresolved command may be out more than once, and another copy of it may be
+            // executed: a refusal says nothing.
+            State::Unresolved(_) if status == ResultStatus::Refused => Delivery::Delivered,
+            State::Settling => Delivery::Delivered,
+            State::Unresolved(claim) => {
+                let claim = claim.clone();
+                entry.state = State::Settling;
+                Delivery::Settle(claim)
             }
-            State::Unresolved(claim) => Delivery::Settle(claim),
         }
     }
 
-    /// `id` could not be sent.
-    pub(crate) fn not_sent(&self, id: CommandId, why: NotSent) {
-        let mut bucket = self.bucket(id).lock();
-        let Some(entry) = bucket.get_mut(&id) else {
-            return;
-        };
-        match std::mem::replace(&mut entry.state, State::Between(None)) {
-            State::Waiting(waiter) => drop(waiter.send(Reply::NotSent(why))),
-            // Its task has the result already, or has left the claim open.
-            other => entry.state = other,
+    /// `id` could not be sent on the session `epoch`.
+    pub(crate) fn not_sent(&self, id: CommandId, epoch: u64, why: NotSent) {
+        if let Some(Entry {
+            state: State::Waiting(inbox),
+            ..
+        }) = self.bucket(id).lock().get_mut(&id)
+        {
+            inbox.put(Reply::NotSent { epoch, why });
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.buckets.iter().map(|bucket| bucket.lock().len()).sum()
+    }
+}
+
+impl Waiter {
+    /// Resolves when there may be something to read.
+    pub(crate) async fn woken(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl Reply {
+    /// Nothing that comes after it matters.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Result { status, .. } if *status != ResultStatus::Refused)
+    }
+}
+
+impl Entry {
+    fn inbox_of(&mut self, waiter: &Waiter) -> Option<&mut Inbox> {
+        match &mut self.state {
+            State::Waiting(inbox) if Arc::ptr_eq(&inbox.wake, &waiter.0) => Some(inbox),
+            _ => None,
+        }
+    }
+}
+
+impl Inbox {
+    fn put(&mut self, reply: Reply) {
+        if self.answered {
+            // The device repeats its result; it will hear that it is stored.
+            return;
+        }
+        self.answered = reply.is_final();
+        self.replies.push(reply);
+        self.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: CommandId = CommandId([7; 16]);
+
+    fn claim() -> OpenClaim {
+        OpenClaim {
+            key: b"key".to_vec(),
+            fingerprint: idem_store::Fingerprint([1; 32]),
+        }
+    }
+
+    fn result(epoch: u64) -> Reply {
+        Reply::Result {
+            epoch,
+            status: ResultStatus::Json,
+            body: b"1".to_vec(),
+        }
+    }
+
+    fn deliver(
+        table: &CommandTable,
+        device: &Device,
+        epoch: u64,
+        status: ResultStatus,
+    ) -> Delivery {
+        table.deliver(ID, device, epoch, status, b"1")
+    }
+
+    #[test]
+    fn nothing_is_lost_between_two_reads() {
+        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let waiter = table.wait(ID, &device);
+        table.not_sent(ID, 1, NotSent::SessionOver);
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Delivered
+        );
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Delivered
+        );
+        let not_sent = Reply::NotSent {
+            epoch: 1,
+            why: NotSent::SessionOver,
+        };
+        assert_eq!(table.read(ID, &waiter), Ok(Some(not_sent)));
+        assert_eq!(table.read(ID, &waiter), Ok(Some(result(2))));
+        assert_eq!(
+            table.read(ID, &waiter),
+            Ok(None),
+            "a repeated result is read once"
+        );
+        assert_eq!(
+            deliver(&table, &Device::new("b"), 1, ResultStatus::Json),
+            Delivery::Foreign
+        );
+        table.remove(ID);
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Unknown
+        );
+    }
+
+    #[test]
+    fn a_result_in_the_last_moment_keeps_its_task() {
+        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let waiter = table.wait(ID, &device);
+        deliver(&table, &device, 1, ResultStatus::Json);
+        assert_eq!(table.leave(ID, &waiter, claim()), Some(result(1)));
+        assert_eq!(table.leave(ID, &waiter, claim()), None);
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
+    }
+
+    #[test]
+    fn a_retry_and_a_stray_result_do_not_disturb_each_other() {
+        let (table, device) = (CommandTable::default(), Device::new("a"));
+        table.recall(ID, "a", claim());
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Delivered
+        );
+        // The retry got the claim while the result was being settled.
+        let waiter = table.wait(ID, &device);
+        table.restore(ID, result(1), claim());
+        assert_eq!(table.read(ID, &waiter), Ok(Some(result(1))));
+        table.remove(ID);
+        table.restore(ID, result(1), claim());
+        assert_eq!(table.len(), 0, "an ended claim is not opened again");
+
+        table.recall(ID, "a", claim());
+        deliver(&table, &device, 1, ResultStatus::Json);
+        table.restore(ID, result(1), claim());
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
+    }
+
+    #[test]
+    fn a_refusal_settles_nothing() {
+        let (table, device) = (CommandTable::default(), Device::new("a"));
+        table.recall(ID, "a", claim());
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Refused),
+            Delivery::Delivered
+        );
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
+    }
+
+    #[test]
+    fn a_task_that_lost_its_claim_is_told_and_changes_nothing() {
+        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let old = table.wait(ID, &device);
+        let new = table.wait(ID, &device);
+        assert_eq!(table.read(ID, &old), Err(Superseded));
+        assert_eq!(table.leave(ID, &old, claim()), None);
+        assert_eq!(table.read(ID, &new), Ok(None));
     }
 }

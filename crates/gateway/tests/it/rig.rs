@@ -118,6 +118,20 @@ impl Rig {
         thread::spawn(move || request.send(addr))
     }
 
+    /// Posts a command that reaches the device and outlasts its caller, however slow this machine is.
+    pub(crate) fn post_too_impatiently(&self, device: &str, key: &str, payload: &str) {
+        let mut timeout_ms = 5;
+        loop {
+            let request = self.command(device, key, payload).timeout_ms(timeout_ms);
+            let response = request.send(self.http_addr);
+            if response.json()["code"] != "timed-out-unsent" {
+                response.problem(504, "timed-out-sent");
+                return;
+            }
+            timeout_ms *= 2;
+        }
+    }
+
     pub(crate) fn device(&self, id: &str) -> Value {
         self.get(&format!("/v1/devices/{}", escaped(id))).json()
     }

@@ -170,6 +170,18 @@ fn flush_syncs_what_no_durability_left_unsynced() {
 }
 
 #[test]
+fn the_interval_syncs_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().durability(Durability::IntervalMs(1));
+    let store = Store::open(dir.path(), options).unwrap();
+    let before = store.stats().syncs;
+    begin(&store, b"k").wait().unwrap();
+    while store.stats().syncs == before {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn options_that_contradict_each_other_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for wrong in [

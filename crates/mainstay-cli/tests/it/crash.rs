@@ -65,6 +65,8 @@ fn run(ending: Ending, times: u64) {
     let devices = Devices::start(first.listen, dir.path(), &effects, of_devices);
     let load = Load::new(first.http, devices::names(), Arc::clone(&effects));
 
+    let started = Instant::now();
+    let mut killed = started.elapsed();
     let gateway = thread::scope(|scope| {
         let gives_up = GivesUp(&load);
         for _ in 0..CALLERS {
@@ -80,9 +82,11 @@ fn run(ending: Ending, times: u64) {
             checked = check_replays(&load, gateway.http, checked, &mut random);
         }
         load.stop();
+        killed = started.elapsed();
         std::mem::forget(gives_up);
         gateway
     });
+    let settled = started.elapsed();
     let report = devices.stop();
 
     // Once more, with no device in the world: answers come from the store alone.
@@ -91,6 +95,10 @@ fn run(ending: Ending, times: u64) {
     check_all_replays(&load, gateway.http, &mut random);
     end(gateway, ending);
     let log = tail(&launch.log());
+    println!(
+        "kills {killed:?} settled {settled:?} all {:?}",
+        started.elapsed()
+    );
     conclude(ending, times, &load, &effects, &report, &log);
 }
 
@@ -106,7 +114,7 @@ impl Drop for GivesUp<'_> {
 /// Time for devices to come back, or not quite.
 fn pause(ending: Ending, random: &mut Random) -> Duration {
     match ending {
-        Ending::Kill => Duration::from_millis(random.within(50..1_500)),
+        Ending::Kill => Duration::from_millis(random.within(50..1_200)),
         // Devices take up to five seconds to come back after a drain.
         Ending::Drain => Duration::from_millis(random.within(1_500..4_000)),
     }
@@ -176,7 +184,8 @@ fn conclude(
         let complaint = match end {
             End::Answered(_) if executed != 1 => format!("answered, executed {executed} times"),
             End::InDoubt(_) if executed > 1 => format!("in doubt, executed {executed} times"),
-            End::InDoubt(body) if memory == Memory::Steady && !order.drops => {
+            // Only a device that loses its memory, or its answer, leaves a doubt.
+            End::InDoubt(body) if memory != Memory::Lost && !order.drops => {
                 format!("in doubt for no reason: {}", String::from_utf8_lossy(body))
             }
             End::Answered(_) if order.drops => "answered, though the answer was dropped".to_owned(),
@@ -185,13 +194,9 @@ fn conclude(
                 answered += 1;
                 continue;
             }
-            End::InDoubt(body) => {
-                let interrupted = String::from_utf8_lossy(body).contains("was interrupted");
+            End::InDoubt(_) => {
                 in_doubt += 1;
-                if interrupted || memory == Memory::Lost {
-                    continue;
-                }
-                format!("in doubt: {}", String::from_utf8_lossy(body))
+                continue;
             }
         };
         violations.push(format!("{} {}: {complaint}", order.device, order.key));

@@ -19,6 +19,9 @@ use crate::support::random::Random;
 /// Short enough for a device to repeat its results within seconds.
 const BEAT_MS: u32 = 500;
 
+/// Short enough for most devices to be back before the next kill.
+const RECONNECT_CAP_MS: u32 = 600;
+
 /// Every effect that any device had: the truth that the gateway's answers are compared with.
 #[derive(Default)]
 pub(super) struct Effects {
@@ -126,6 +129,7 @@ impl Devices {
             prefix: "steady".into(),
             interval_ms: BEAT_MS,
             shards: 2,
+            reconnect_cap_ms: RECONNECT_CAP_MS,
             ..FleetConfig::new(gateway, STEADY)
         };
         let for_fleet = Arc::clone(effects);
@@ -248,7 +252,9 @@ impl Restarting {
     }
 
     fn start_once(&self) -> io::Result<Device> {
-        let mut builder = Device::builder(self.gateway, &self.name).interval_ms(BEAT_MS);
+        let mut builder = Device::builder(self.gateway, &self.name)
+            .interval_ms(BEAT_MS)
+            .reconnect_cap_ms(RECONNECT_CAP_MS);
         if let Some(journal) = &self.journal {
             builder = builder.journal(journal);
         }
