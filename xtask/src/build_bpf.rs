@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command reports on stdout")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,37 +96,38 @@ fn check(root: &Path) -> Result<(), String> {
     let hint = "run `cargo xtask build-bpf` and commit what it writes";
     let stamp = fs::read_to_string(root.join(STAMP))
         .map_err(|e| format!("cannot read {STAMP}: {e}; {hint}"))?;
-    // The compiler's version is there to be read, not compared: the check must not need the compiler.
-    let committed: Vec<&str> = stamp
-        .lines()
-        .filter(|line| !line.starts_with("clang "))
-        .collect();
-    let current = stamp_lines(root)?;
-    let stale: Vec<&str> = current
-        .lines()
-        .filter(|line| !committed.contains(line))
-        .chain(
-            committed
-                .iter()
-                .copied()
-                .filter(|line| !current.lines().any(|l| l == *line)),
-        )
-        .collect();
+    let stale = stale(&stamp, &stamp_lines(root)?);
     if stale.is_empty() {
         println!("build-bpf: {} programs up to date", PROGRAMS.len());
         return Ok(());
     }
-    let mut names: Vec<&str> = stale
-        .iter()
-        .map(|line| line.split(' ').nth(1).unwrap_or(line))
-        .collect();
-    names.dedup();
-    names.sort_unstable();
-    names.dedup();
     Err(format!(
         "the committed BPF objects are stale against: {}; {hint}",
-        names.join(", ")
+        stale.join(", ")
     ))
+}
+
+/// What differs between two stamps: paths, or "flags". The compiler's version is there to be read, not compared: the
+/// check must not need the compiler.
+fn stale(committed: &str, current: &str) -> Vec<String> {
+    let lines = |text: &str| -> BTreeSet<String> {
+        text.lines()
+            .filter(|line| !line.starts_with("clang "))
+            .map(str::to_owned)
+            .collect()
+    };
+    let name = |line: &String| {
+        let mut words = line.split(' ');
+        match words.next() {
+            Some("flags") | None => "flags".to_owned(),
+            Some(_) => words.next().unwrap_or(line).to_owned(),
+        }
+    };
+    let names: BTreeSet<String> = lines(committed)
+        .symmetric_difference(&lines(current))
+        .map(name)
+        .collect();
+    names.into_iter().collect()
 }
 
 /// One line for the flags, one for each input and each output.
@@ -301,5 +303,24 @@ fn finish_skeleton(program: &Program, skeleton: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("rustfmt refused {skeleton}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check, stale, workspace_root};
+
+    #[test]
+    fn the_committed_objects_are_what_the_sources_give() {
+        check(&workspace_root().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn every_difference_is_named_once_and_the_compiler_is_none() {
+        let committed = "clang 14\nflags -O2\ninput a.c 1\ninput b.h 2\noutput a.o 3\n";
+        assert!(stale(committed, &committed.replace("clang 14", "clang 19")).is_empty());
+        let current = "flags -O1\ninput a.c 1\ninput b.h 9\ninput new.h 4\noutput a.o 3\n";
+        assert_eq!(stale(committed, current), ["b.h", "flags", "new.h"]);
+        assert_eq!(stale(committed, ""), ["a.c", "a.o", "b.h", "flags"]);
     }
 }

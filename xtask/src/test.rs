@@ -25,7 +25,7 @@ usage: cargo xtask test [--keep-going] [--no-install] [--without-c] [--only STAG
   --without-c    leave out what needs a C compiler and libraries, as on a machine that has none
   --only         only these stages
 
-stages: tools fmt layers tidy links layouts bpf clippy tests doctests features docs
+stages: tools fmt layers tidy links layouts bpf clippy tests loom doctests features docs
 
 Missing tools are installed with apt when we are root on Debian; else the command that installs them is printed
 and what needs them is skipped and counted.
@@ -99,6 +99,7 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
         )
     })?;
     stages.run("tests", || tests(&workspace, &features, &found))?;
+    stages.run("loom", || loom(&workspace))?;
     stages.run("doctests", || {
         with_note(
             Cmd::cargo()
@@ -116,6 +117,22 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
             &features.left_out,
         )
     })
+}
+
+/// Tests that run under loom: every interleaving of the atomics that they use.
+const UNDER_LOOM: &[&str] = &["ebpf-ring"];
+
+fn loom(workspace: &Workspace) -> Result<Outcome, String> {
+    // The flag changes every dependency, so it gets a target directory of its own.
+    let target = workspace.target.join("loom");
+    for package in UNDER_LOOM {
+        Cmd::cargo()
+            .args(["test", "--lib", "--package", package])
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("CARGO_TARGET_DIR", &target)
+            .run()?;
+    }
+    Ok(Outcome::Passed(UNDER_LOOM.join(", ")))
 }
 
 /// The committed objects and skeletons are those of the sources.

@@ -7,6 +7,9 @@ use crate::error::{Code, Fail};
 
 /// An output that can also be read back and rearranged: entries are permuted in place.
 pub(crate) trait Buf {
+    /// Grows by allocating, so that its free end is no cheaper than other memory.
+    const GROWS: bool;
+
     fn push(&mut self, byte: u8) -> Result<(), Fail>;
     fn extend(&mut self, bytes: &[u8]) -> Result<(), Fail>;
     /// Appends a copy of bytes that are already in the buffer.
@@ -24,6 +27,8 @@ pub(crate) trait Buf {
 }
 
 impl Buf for Vec<u8> {
+    const GROWS: bool = true;
+
     #[inline]
     fn push(&mut self, byte: u8) -> Result<(), Fail> {
         Vec::push(self, byte);
@@ -76,6 +81,8 @@ impl<'b> Fixed<'b> {
 }
 
 impl Buf for Fixed<'_> {
+    const GROWS: bool = false;
+
     #[inline]
     fn push(&mut self, byte: u8) -> Result<(), Fail> {
         let slot = self.bytes.get_mut(self.len).ok_or(Fail::new(Code::Full))?;

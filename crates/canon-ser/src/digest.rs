@@ -96,3 +96,15 @@ pub fn blake3<T: Serialize + ?Sized>(profile: Profile, value: &T) -> Result<[u8;
 pub fn blake3_text(text: &[u8], options: impl Into<Options>) -> Result<[u8; 32], Error> {
     Ok(::blake3::hash(&json::canonicalize_with(text, options)?).into())
 }
+
+/// SHA-256 of bytes that are canonical already.
+#[cfg(feature = "sha2")]
+pub fn sha256_bytes(canonical: &[u8]) -> [u8; 32] {
+    <sha2::Sha256 as ::digest::Digest>::digest(canonical).into()
+}
+
+/// BLAKE3 (256 bits) of bytes that are canonical already.
+#[cfg(feature = "blake3")]
+pub fn blake3_bytes(canonical: &[u8]) -> [u8; 32] {
+    ::blake3::hash(canonical).into()
+}

@@ -111,6 +111,7 @@ impl Code {
 #[derive(Debug)]
 pub(crate) enum Fail {
     At(Code, usize),
+    #[expect(clippy::box_collection, reason = "one word, so that the whole is two")]
     Custom(Box<String>),
 }
 

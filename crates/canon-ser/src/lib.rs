@@ -6,6 +6,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod arrange;
 mod buf;
 pub mod cbor;
 #[cfg(any(feature = "digest", feature = "blake3"))]

@@ -13,14 +13,12 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::ops::Range;
 
+use crate::arrange;
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
 
 /// Entry ranges that are kept without allocating.
-const INLINE: usize = 32;
-
-/// Containers up to this many bytes are rearranged through the free end of the output, larger ones through the scratch.
-const TAIL_MAX: usize = 4096;
+pub(crate) const INLINE: usize = 32;
 
 /// What a format must tell: how keys compare and how to find entries again.
 pub(crate) trait KeyRules: Copy {
@@ -31,17 +29,19 @@ pub(crate) trait KeyRules: Copy {
 
     /// Compares two keys; `escaped` when any key of the container may hold escapes.
     fn compare(self, left: &[u8], right: &[u8], escaped: bool) -> Ordering;
-    /// The first eight bytes as a number that sorts like the bytes do.
-    fn rank(self, key: &[u8]) -> u64;
-    /// Calls `found` for each entry of a container between `from` and the end of `bytes`.
-    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(Entry));
+    /// The rank of a key by its [`leading_eight`], where that is not the number itself.
+    fn rank(self, leading_eight: u64) -> u64;
+    /// Calls `found` with the start and the end of the key of each entry between `from` and the end of `bytes`.
+    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(usize, usize));
 }
 
 /// Where an entry starts and where its key ends; it ends where the next one starts.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) start: usize,
     pub(crate) key_end: usize,
+    /// [`KeyRules::rank`] of the key.
+    pub(crate) rank: u64,
 }
 
 /// The reusable memory of an encoder.
@@ -49,8 +49,8 @@ pub(crate) struct Scratch {
     entries: [Entry; INLINE],
     entries_len: usize,
     more_entries: Vec<Entry>,
-    ranks: Vec<(u64, u32)>,
-    bytes: Vec<u8>,
+    pub(crate) ranks: Vec<(u64, u32)>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Scratch {
@@ -59,6 +59,7 @@ impl Scratch {
             entries: [Entry {
                 start: 0,
                 key_end: 0,
+                rank: 0,
             }; INLINE],
             entries_len: 0,
             more_entries: Vec::new(),
@@ -72,7 +73,14 @@ impl Scratch {
         self.truncate(0);
     }
 
-    fn entry(&self, at: usize) -> Entry {
+    /// The entries from `base` on, if all of them are in the fixed part of the stack.
+    #[inline]
+    pub(crate) fn inline(&self, base: usize, count: usize) -> Option<&[Entry]> {
+        self.entries.get(base..)?.get(..count)
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, at: usize) -> Entry {
         if at < INLINE {
             self.entries[at]
         } else {
@@ -100,12 +108,15 @@ impl Scratch {
 /// What an open object or map remembers of its entries.
 pub(crate) struct Members {
     first: usize,
+    /// The key before, and its rank.
     previous: Range<usize>,
-    base: usize,
+    previous_rank: u64,
+    pub(crate) base: usize,
     recorded: usize,
-    count: usize,
+    pub(crate) count: usize,
     sorted: bool,
-    escaped: bool,
+    /// Some key so far holds escapes: ranks tell nothing about it.
+    pub(crate) escaped: bool,
 }
 
 impl Members {
@@ -115,6 +126,7 @@ impl Members {
         Members {
             first,
             previous: first..first,
+            previous_rank: 0,
             base: scratch.entries_len,
             recorded: 0,
             count: 0,
@@ -128,7 +140,7 @@ impl Members {
         self.count
     }
 
-    /// Takes note of an entry whose key has just been written: from `start` to the end of `out` minus `after_key` bytes.
+    /// Takes note of an entry that starts at `start` and whose key, just written, ends at `key_end`.
     #[inline]
     pub(crate) fn key<B: Buf, K: KeyRules>(
         &mut self,
@@ -139,22 +151,52 @@ impl Members {
         key_end: usize,
         escaped: bool,
     ) -> Result<(), Fail> {
+        let leading = leading_eight(out.bytes(), start + K::KEY_SKIP..key_end);
+        self.ranked_key(
+            rules,
+            out,
+            scratch,
+            Entry {
+                start,
+                key_end,
+                rank: rules.rank(leading),
+            },
+            escaped,
+        )
+    }
+
+    /// The same for a key whose rank is known. Where it comes from memory that was not just written, this is faster.
+    #[inline]
+    pub(crate) fn ranked_key<B: Buf, K: KeyRules>(
+        &mut self,
+        rules: K,
+        out: &B,
+        scratch: &mut Scratch,
+        entry: Entry,
+        escaped: bool,
+    ) -> Result<(), Fail> {
+        let Entry {
+            start,
+            key_end,
+            rank,
+        } = entry;
         let key = start + K::KEY_SKIP..key_end;
         self.escaped |= escaped;
-        let entry = Entry { start, key_end };
         if self.sorted && self.count > 0 {
-            let bytes = out.bytes();
-            match rules.compare(
-                &bytes[self.previous.clone()],
-                &bytes[key.clone()],
-                self.escaped,
-            ) {
+            let mut order = self.previous_rank.cmp(&rank);
+            if self.escaped || order == Ordering::Equal {
+                let bytes = out.bytes();
+                let previous = &bytes[self.previous.clone()];
+                order = rules.compare(previous, &bytes[key.clone()], self.escaped);
+            }
+            match order {
                 Ordering::Less => {}
                 Ordering::Equal => return Err(Fail::new(Code::Duplicate)),
                 Ordering::Greater => self.turn_disordered(rules, out, scratch, start),
             }
         }
         self.previous = key;
+        self.previous_rank = rank;
         if !self.sorted || (self.recorded == self.count && scratch.entries_len < INLINE) {
             scratch.push(entry);
             self.recorded += 1;
@@ -181,8 +223,14 @@ impl Members {
                 scratch.truncate(self.base + self.recorded);
             }
             let end = upto - usize::from(K::SEPARATOR.is_some());
-            rules.entries(&out.bytes()[..end], from, &mut |entry| {
-                scratch.push(entry);
+            let bytes = &out.bytes()[..end];
+            rules.entries(bytes, from, &mut |start, key_end| {
+                let rank = rules.rank(leading_eight(bytes, start + K::KEY_SKIP..key_end));
+                scratch.push(Entry {
+                    start,
+                    key_end,
+                    rank,
+                });
                 self.recorded += 1;
             });
         }
@@ -198,95 +246,11 @@ impl Members {
         scratch: &mut Scratch,
     ) -> Result<(), Fail> {
         if !self.sorted {
-            self.rearrange(rules, out, scratch)?;
+            arrange::rearrange(rules, self, out, scratch)?;
         }
         scratch.truncate(self.base);
         Ok(())
     }
-
-    #[inline(never)]
-    fn rearrange<B: Buf, K: KeyRules>(
-        &self,
-        rules: K,
-        out: &mut B,
-        scratch: &mut Scratch,
-    ) -> Result<(), Fail> {
-        let count = self.count;
-        if u32::try_from(count).is_err() {
-            return Err(Fail::new(Code::TooLarge));
-        }
-        // Both are taken out so that the rest of the scratch stays borrowable; `take` leaves an empty Vec, no allocation.
-        let mut large = core::mem::take(&mut scratch.ranks);
-        let mut small = [(0_u64, 0_u32); INLINE];
-        let ranks: &mut [(u64, u32)] = if count <= INLINE {
-            &mut small[..count]
-        } else {
-            large.clear();
-            large.resize(count, (0, 0));
-            &mut large
-        };
-        let sorted = sort(rules, out.bytes(), scratch, self, ranks);
-        let result = sorted.and_then(|()| permute::<B, K>(out, scratch, self.base, ranks));
-        scratch.ranks = large;
-        result
-    }
-}
-
-fn key_at<'b, K: KeyRules>(bytes: &'b [u8], scratch: &Scratch, at: usize) -> &'b [u8] {
-    let entry = scratch.entry(at);
-    &bytes[entry.start + K::KEY_SKIP..entry.key_end]
-}
-
-/// Fills `ranks` with the entries in key order; fails on equal keys.
-fn sort<K: KeyRules>(
-    rules: K,
-    bytes: &[u8],
-    scratch: &Scratch,
-    members: &Members,
-    ranks: &mut [(u64, u32)],
-) -> Result<(), Fail> {
-    let key = |index: u32| key_at::<K>(bytes, scratch, members.base + index as usize);
-    let shared = if members.escaped {
-        0
-    } else {
-        shared_prefix::<K>(bytes, scratch, members)
-    };
-    for (index, slot) in (0_u32..).zip(ranks.iter_mut()) {
-        let rank = if members.escaped {
-            0
-        } else {
-            rules.rank(&key(index)[shared..])
-        };
-        *slot = (rank, index);
-    }
-    ranks.sort_unstable_by_key(|&(rank, _)| rank);
-    let compare =
-        |a: &(u64, u32), b: &(u64, u32)| rules.compare(key(a.1), key(b.1), members.escaped);
-    for ties in ranks
-        .chunk_by_mut(|a, b| a.0 == b.0)
-        .filter(|ties| ties.len() > 1)
-    {
-        ties.sort_unstable_by(compare);
-        if ties
-            .windows(2)
-            .any(|pair| compare(&pair[0], &pair[1]) == Ordering::Equal)
-        {
-            return Err(Fail::new(Code::Duplicate));
-        }
-    }
-    Ok(())
-}
-
-/// How many leading bytes all keys of the container have in common.
-fn shared_prefix<K: KeyRules>(bytes: &[u8], scratch: &Scratch, members: &Members) -> usize {
-    let first = key_at::<K>(bytes, scratch, members.base);
-    (1..members.count).fold(first.len(), |shared, index| {
-        let key = key_at::<K>(bytes, scratch, members.base + index);
-        if key.len() >= shared && key[..shared] == first[..shared] {
-            return shared;
-        }
-        common_prefix(&first[..shared], key)
-    })
 }
 
 /// Length of the common prefix, eight bytes at a time.
@@ -308,98 +272,73 @@ pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
     at
 }
 
-/// The first eight bytes of `key`, zero-padded, as a big-endian number.
+/// The first eight bytes of a key, zero-padded, as a number that sorts as they do.
 #[inline]
-pub(crate) fn leading_eight(key: &[u8]) -> u64 {
+pub(crate) fn leading_eight(bytes: &[u8], key: Range<usize>) -> u64 {
+    let len = key.len();
+    if len >= 8 {
+        return bytes[key]
+            .first_chunk::<8>()
+            .map_or(0, |first| u64::from_be_bytes(*first));
+    }
+    // The eight bytes that end with the key, with those before it shifted out.
+    if let Some(last) = bytes[..key.end].last_chunk::<8>() {
+        let word = u64::from_be_bytes(*last);
+        return word.checked_shl(64 - 8 * len as u32).unwrap_or(0);
+    }
+    let word = bytes[key]
+        .iter()
+        .fold(0, |word, &byte| (word << 8) | u64::from(byte));
+    u64::checked_shl(word, 64 - 8 * len as u32).unwrap_or(0)
+}
+
+/// [`leading_eight`] of a key that stands alone.
+#[inline]
+pub(crate) fn leading_eight_of(key: &[u8]) -> u64 {
     if let Some(first) = key.first_chunk::<8>() {
         return u64::from_be_bytes(*first);
     }
-    let rank = key
+    let unused = 64 - 8 * key.len() as u32;
+    if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+        let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
+        // Where the two overlap they hold the same bits.
+        return u64::from(first) << 32 | u64::from(last) << unused;
+    }
+    let word = key
         .iter()
-        .fold(0, |rank, &byte| (rank << 8) | u64::from(byte));
-    // An empty key shifts by 64, which checked_shl turns into the zero it must be.
-    rank.checked_shl(64 - 8 * key.len() as u32).unwrap_or(0)
+        .fold(0, |word, &byte| word << 8 | u64::from(byte));
+    u64::checked_shl(word, unused).unwrap_or(0)
 }
 
-/// Moves the entries of the container, which ends where `out` ends, into the order of `ranks`.
-fn permute<B: Buf, K: KeyRules>(
-    out: &mut B,
-    scratch: &mut Scratch,
-    base: usize,
-    ranks: &[(u64, u32)],
-) -> Result<(), Fail> {
-    // A prefix that is already in place stays.
-    let placed = (0_u32..)
-        .zip(ranks)
-        .take_while(|(index, rank)| *index == rank.1)
-        .count();
-    if placed == ranks.len() {
-        return Ok(());
-    }
-    let end = out.len();
-    let separator = usize::from(K::SEPARATOR.is_some());
-    let range = |scratch: &Scratch, index: u32| -> Range<usize> {
-        let at = base + index as usize;
-        let is_last = index as usize + 1 == ranks.len();
-        let stop = if is_last {
-            end
-        } else {
-            scratch.entry(at + 1).start - separator
-        };
-        scratch.entry(at).start..stop
-    };
-    let from = scratch.entry(base + placed).start;
-    let size = end - from;
-    let moving = &ranks[placed..];
-    if size <= TAIL_MAX && out.room() >= size {
-        for (nth, &(_, index)) in moving.iter().enumerate() {
-            if let (Some(byte), true) = (K::SEPARATOR, nth > 0) {
-                out.push(byte)?;
+#[cfg(test)]
+mod tests {
+    use super::{common_prefix, leading_eight, leading_eight_of};
+
+    #[test]
+    fn ranks_are_the_same_wherever_the_key_stands() {
+        let text = b"\x01\xff{\"abcdefghijklmnop\xc3\xa9\x00\x7f";
+        for start in 0..text.len() {
+            for end in start..=text.len() {
+                let key = &text[start..end];
+                let mut padded = [0; 8];
+                let len = key.len().min(8);
+                padded[..len].copy_from_slice(&key[..len]);
+                let expected = u64::from_be_bytes(padded);
+                assert_eq!(leading_eight(text, start..end), expected, "{start}..{end}");
+                assert_eq!(leading_eight_of(key), expected, "{start}..{end}");
             }
-            out.repeat(range(scratch, index))?;
         }
-        out.bytes_mut().copy_within(end..end + size, from);
-        out.truncate(end);
-        return Ok(());
     }
-    if out.room() < size && ranks.len() <= INLINE {
-        rotate::<K>(out.bytes_mut(), moving, |index| range(scratch, index), from);
-        return Ok(());
-    }
-    let mut gathered = core::mem::take(&mut scratch.bytes);
-    gathered.clear();
-    gathered.reserve(size);
-    for (nth, &(_, index)) in moving.iter().enumerate() {
-        if let (Some(byte), true) = (K::SEPARATOR, nth > 0) {
-            gathered.push(byte);
-        }
-        gathered.extend_from_slice(&out.bytes()[range(scratch, index)]);
-    }
-    out.bytes_mut()[from..].copy_from_slice(&gathered);
-    scratch.bytes = gathered;
-    Ok(())
-}
 
-/// The same for a few entries in a full fixed buffer: moves each to its place by rotation, with no memory beside it.
-fn rotate<K: KeyRules>(
-    bytes: &mut [u8],
-    moving: &[(u64, u32)],
-    range: impl Fn(u32) -> Range<usize>,
-    mut place: usize,
-) {
-    let separator = usize::from(K::SEPARATOR.is_some());
-    for (nth, &(_, index)) in moving.iter().enumerate() {
-        let entry = range(index);
-        // Entries that stood before this one and are not yet placed still stand between `place` and this one.
-        let between = moving[nth + 1..].iter().filter(|later| later.1 < index);
-        let shift: usize = between.map(|later| range(later.1).len() + separator).sum();
-        let end = place + shift + entry.len();
-        bytes[place..end].rotate_right(entry.len());
-        place += entry.len();
-        if shift > 0 {
-            // "a,b,C" is now "Ca,b,": the separator moves from the end to behind C.
-            bytes[place..end].rotate_right(separator);
+    #[test]
+    fn common_prefixes_of_every_length() {
+        let text = [b'x'; 40];
+        for len in 0..40 {
+            let mut other = text;
+            other[len] = b'y';
+            for end in len..40 {
+                assert_eq!(common_prefix(&text, &other[..end]), len);
+            }
         }
-        place += separator;
     }
 }

@@ -128,7 +128,9 @@ fn first_difference(left: &[u8], right: &[u8]) -> Option<Difference> {
     pointer.push('/');
     pointer::push_index(
         &mut pointer,
-        last[1..].parse::<usize>().map_or(0, |index| index + 1),
+        last.trim_start_matches('/')
+            .parse::<usize>()
+            .map_or(0, |index| index + 1),
     );
     Some(Difference {
         pointer,

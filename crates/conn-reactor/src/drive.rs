@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use crate::conn::{Connection, Flags};
-use crate::registry::SHORT_READ_IS_LAST;
+use crate::platform::SHORT_READ_IS_LAST;
 use crate::shard::Running;
-use crate::{CloseReason, Handler, Opened, Token, sys};
+use crate::{CloseReason, Handler, Opened, Token, platform, sys};
 
 impl<H: Handler> Running<H> {
     fn may_accept(&self) -> bool {
@@ -43,7 +43,7 @@ impl<H: Handler> Running<H> {
 
     fn accept_one(&mut self, index: usize) {
         let listener = &mut self.io.listeners[index];
-        match sys::accept(listener.socket.as_fd(), &self.io.options) {
+        match platform::accept(listener.socket.as_fd(), &self.io.options) {
             Ok((fd, peer)) => {
                 self.io.stats.accepts += 1;
                 let peer = peer.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use timerwheel::Wheel;
 
 use crate::conn::{Connecting, Connection, Draining, Flags};
-use crate::registry::Registry;
+use crate::platform::Registry;
 use crate::slab::Slab;
 use crate::{CloseReason, Handler, Options, Stats, Token, WriteError, sys};
 
@@ -89,6 +89,18 @@ impl<H: Handler> Io<H> {
         self.open
     }
 
+    /// The tokens of all open connections, to do something to each: say goodbye, check an age. Walks the slab: O(slots).
+    #[must_use]
+    pub fn tokens(&self) -> Vec<Token> {
+        let mut tokens = self.conns.tokens();
+        tokens.retain(|token| {
+            self.conns
+                .get(*token)
+                .is_some_and(|connection| connection.conn.is_some())
+        });
+        tokens
+    }
+
     /// What this shard counted so far.
     #[must_use]
     pub fn stats(&self) -> &Stats {
@@ -105,12 +117,6 @@ impl<H: Handler> Io<H> {
                 None
             }
         }
-    }
-
-    /// The tokens of all connections, open ones and those that are closing, to speak to each of them. O(slots).
-    #[must_use]
-    pub fn tokens(&self) -> Vec<Token> {
-        self.conns.tokens()
     }
 
     /// The other end of a connection (a system call; keep the address from `opened` if it is needed often).
@@ -172,7 +178,9 @@ impl<H: Handler> Io<H> {
     }
 
     /// Closes a connection: what is queued is thrown away, the descriptor is closed and `closed` called when the
-    /// running callback has returned. Later closes of the same connection, and stale tokens, change nothing.
+    /// running callback has returned. If the peer sent something that was not read, TCP resets the connection, and
+    /// the peer may lose what it has not read either: to part in peace, use
+    /// [`close_after_flush`](Self::close_after_flush). Later closes of the same connection, and stale tokens, change nothing.
     pub fn close(&mut self, token: Token, reason: CloseReason) {
         let Some(connection) = self.conns.get_mut(token) else {
             self.stats.stale_tokens += 1;
@@ -343,6 +351,19 @@ impl<H: Handler> Io<H> {
 
     pub(crate) fn update_now(&mut self) {
         self.now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// Lets freed slots be used again and keeps no list long that one busy turn made so.
+    pub(crate) fn end_turn(&mut self) {
+        const KEPT: usize = 4096;
+        self.stats.turns += 1;
+        self.conns.release();
+        if self.ready.capacity() > KEPT && self.ready.len() < KEPT / 4 {
+            self.ready.shrink_to(KEPT);
+        }
+        if self.closing.capacity() > KEPT {
+            self.closing.shrink_to(KEPT);
+        }
     }
 
     /// How far the clock is into the current millisecond, in microseconds, if the turn is that young.

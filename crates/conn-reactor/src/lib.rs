@@ -46,7 +46,13 @@
 //! # }
 //! ```
 
-#![cfg_attr(any(target_os = "linux", target_os = "android"), forbid(unsafe_code))]
+#![cfg_attr(
+    all(
+        any(target_os = "linux", target_os = "android"),
+        not(conn_reactor_portable)
+    ),
+    forbid(unsafe_code)
+)]
 
 #[cfg(not(unix))]
 compile_error!("conn-reactor runs on epoll and kqueue only");
@@ -60,9 +66,9 @@ mod handler;
 mod io;
 mod mailbox;
 mod options;
+mod platform;
 mod queue;
 mod reactor;
-mod registry;
 mod shard;
 mod slab;
 mod stats;
@@ -78,3 +84,8 @@ pub use reactor::{Builder, Reactor, Running};
 pub use shard::Shard;
 pub use stats::{Lateness, Stats};
 pub use token::Token;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::SendError;
+use crate::platform::Waker;
 
 /// Sends messages to one shard, from any thread.
 ///
@@ -168,59 +168,11 @@ impl<M> Drop for Mailbox<M> {
     }
 }
 
-/// Wakes a shard that waits in its poller.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) struct Waker {
-    eventfd: std::os::fd::OwnedFd,
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-impl Waker {
-    pub(crate) fn new(_poller: &Arc<polling::Poller>) -> io::Result<Self> {
-        use rustix::event::{EventfdFlags, eventfd};
-        Ok(Self {
-            eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        })
-    }
-
-    /// The descriptor to watch. It is edge-triggered, and each write makes an edge, so nobody needs to read it.
-    pub(crate) fn source(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
-        Some(self.eventfd.as_fd())
-    }
-
-    fn wake(&self) {
-        // Fails only when the counter stands at 2^64 - 2.
-        let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
-    }
-}
-
-/// Wakes a shard that waits in its poller.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) struct Waker {
-    poller: Arc<polling::Poller>,
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl Waker {
-    pub(crate) fn new(poller: &Arc<polling::Poller>) -> io::Result<Self> {
-        Ok(Self {
-            poller: Arc::clone(poller),
-        })
-    }
-
-    pub(crate) fn source(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        None
-    }
-
-    fn wake(&self) {
-        // Fails only when the poller's descriptor is broken; the shard then sees that itself.
-        let _ = self.poller.notify();
-    }
-}
-
 #[cfg(test)]
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    not(conn_reactor_portable)
+))]
 mod tests {
     use super::*;
 
@@ -231,7 +183,7 @@ mod tests {
 
     fn woken<M>(mailbox: &Mailbox<M>) -> u64 {
         let mut count = [0; 8];
-        match rustix::io::read(&mailbox.waker().eventfd, &mut count) {
+        match rustix::io::read(mailbox.waker().source().unwrap(), &mut count) {
             Ok(_) => u64::from_ne_bytes(count),
             Err(_) => 0,
         }

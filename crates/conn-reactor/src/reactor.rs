@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use polling::Poller;
 
-use crate::mailbox::{Mailbox, Waker};
+use crate::mailbox::Mailbox;
+use crate::platform::Waker;
 use crate::{Handler, Options, Sender, Shard, sys};
 
 /// A reactor that is bound to its addresses and not running yet: see the example of the [crate](crate).

@@ -12,7 +12,7 @@ use timerwheel::Wheel;
 use crate::conn::Flags;
 use crate::io::{Entry, Listener};
 use crate::mailbox::{Mailbox, Sender};
-use crate::registry::Registry;
+use crate::platform::Registry;
 use crate::slab::Slab;
 use crate::token::Source;
 use crate::{CloseReason, Handler, Io, Options, Stats, TimerKey, Token};
@@ -127,8 +127,7 @@ impl<H: Handler> Running<H> {
             self.fire_timers();
             self.handler.turn_ended(&mut self.io);
             self.finish_closes();
-            self.io.conns.release();
-            self.io.stats.turns += 1;
+            self.io.end_turn();
         }
         self.close_everything();
         Ok(self.handler)

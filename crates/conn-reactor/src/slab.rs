@@ -196,7 +196,7 @@ impl<T> Slab<T> {
         self.resting = resting;
     }
 
-    /// The tokens of all values, for the end of a shard. O(slots).
+    /// The tokens of all values. O(slots).
     pub(crate) fn tokens(&self) -> Vec<Token> {
         let mut tokens = Vec::with_capacity(self.len);
         for (at, chunk) in self.chunks.iter().enumerate() {

@@ -49,6 +49,7 @@ pub struct Stats {
 pub struct Lateness {
     last_us: u64,
     max_us: u64,
+    sum_us: u64,
     buckets: [u64; Self::BUCKETS],
 }
 
@@ -58,6 +59,7 @@ impl Lateness {
     pub(crate) fn record(&mut self, late_us: u64) {
         self.last_us = late_us;
         self.max_us = self.max_us.max(late_us);
+        self.sum_us = self.sum_us.saturating_add(late_us);
         let bucket = (u64::BITS - late_us.leading_zeros()) as usize;
         self.buckets[bucket.min(Self::BUCKETS - 1)] += 1;
     }
@@ -72,6 +74,12 @@ impl Lateness {
     #[must_use]
     pub fn max_us(&self) -> u64 {
         self.max_us
+    }
+
+    /// The sum of all of them, in microseconds.
+    #[must_use]
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us
     }
 
     /// Timers by lateness: entry 0 counts those under 1 us, entry `n` those from 2^(n-1) up to below 2^n us, the

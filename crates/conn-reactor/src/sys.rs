@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, sockopt};
 
 use crate::Options;
+use crate::platform::{set_reuseport, stream_socket};
 
 /// The listening sockets of one address, one per shard, and the address that was bound.
 pub(crate) struct Listeners {
@@ -61,19 +62,8 @@ fn siblings(first: &OwnedFd, addr: SocketAddr, options: &Options) -> io::Result<
         .collect()
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn set_reuseport(socket: &OwnedFd) -> io::Result<()> {
-    Ok(sockopt::set_socket_reuseport(socket, true)?)
-}
-
-/// Elsewhere SO_REUSEPORT does not spread connections, so the shards share one listener.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn set_reuseport(_socket: &OwnedFd) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 fn listening_socket(addr: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
-    let socket = stream_socket(addr)?;
+    let socket = stream_socket(family(addr))?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     // Accepted sockets inherit these from the listener on Linux: no system call per connection.
     set_stream_options(socket.as_fd(), options)?;
@@ -101,25 +91,6 @@ pub(crate) fn set_stream_options(socket: BorrowedFd<'_>, options: &Options) -> i
     Ok(())
 }
 
-#[cfg(not(target_vendor = "apple"))]
-fn stream_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
-    use rustix::net::SocketFlags;
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(net::socket_with(
-        family(addr),
-        SocketType::STREAM,
-        flags,
-        None,
-    )?)
-}
-
-#[cfg(target_vendor = "apple")]
-fn stream_socket(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = net::socket(family(addr), SocketType::STREAM, None)?;
-    prepare_apple(&socket)?;
-    Ok(socket)
-}
-
 fn family(addr: SocketAddr) -> AddressFamily {
     if addr.is_ipv4() {
         AddressFamily::INET
@@ -128,54 +99,13 @@ fn family(addr: SocketAddr) -> AddressFamily {
     }
 }
 
-/// Accepts one connection: non-blocking, closed on exec, with its peer's address.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn accept(
-    listener: BorrowedFd<'_>,
-    _options: &Options,
-) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
-    use rustix::net::SocketFlags;
-    let (socket, peer) =
-        net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    Ok((
-        socket,
-        peer.and_then(|peer| SocketAddr::try_from(peer).ok()),
-    ))
-}
-
-/// Accepts one connection: non-blocking, closed on exec, with its peer's address.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn accept(
-    listener: BorrowedFd<'_>,
-    options: &Options,
-) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
-    let (socket, peer) = net::acceptfrom(listener)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-    #[cfg(target_vendor = "apple")]
-    sockopt::set_socket_nosigpipe(&socket, true)?;
-    // A peer that is gone already makes these fail; the first read tells.
-    let _ = set_stream_options(socket.as_fd(), options);
-    Ok((
-        socket,
-        peer.and_then(|peer| SocketAddr::try_from(peer).ok()),
-    ))
-}
-
-#[cfg(target_vendor = "apple")]
-fn prepare_apple(socket: &OwnedFd) -> io::Result<()> {
-    rustix::io::ioctl_fionbio(socket, true)?;
-    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(sockopt::set_socket_nosigpipe(socket, true)?)
-}
-
 /// Starts a connect that ends later: the socket becomes writable, and [`connect_result`] tells how it went.
 pub(crate) fn connect(
     addr: SocketAddr,
     bind: Option<SocketAddr>,
     options: &Options,
 ) -> io::Result<OwnedFd> {
-    let socket = stream_socket(addr)?;
+    let socket = stream_socket(family(addr))?;
     set_stream_options(socket.as_fd(), options)?;
     if let Some(bind) = bind {
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -249,10 +179,14 @@ pub(crate) fn finish_sending(socket: BorrowedFd<'_>) {
 }
 
 #[cfg(test)]
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    not(conn_reactor_portable)
+))]
 mod tests {
     use super::*;
     use crate::Keepalive;
+    use crate::platform::accept;
 
     #[test]
     fn accepted_sockets_inherit_the_listeners_options() {

@@ -71,3 +71,8 @@ pub use error::RingError;
 pub use libbpf::MapCounters;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use reader::{Record, RingReader, Wait};
+
+/// The README's examples compile.
+#[cfg(all(doctest, target_os = "linux", target_pointer_width = "64"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

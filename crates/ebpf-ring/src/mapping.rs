@@ -32,6 +32,7 @@ impl Range {
         Ok(Self { start, bytes })
     }
 
+    #[inline]
     fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
         let end = offset
             .checked_add(len)
@@ -59,8 +60,9 @@ pub(crate) struct Mapping {
     consumer: Range,
     /// The producer page, then the data twice.
     producer: Range,
-    page: usize,
+    /// Bytes of the data area.
     size: usize,
+    page: usize,
 }
 
 // SAFETY: a Mapping owns its ranges; nothing about them belongs to the thread that mapped them.
@@ -91,6 +93,7 @@ impl Mapping {
         })
     }
 
+    #[inline]
     fn data(&self, offset: u64, len: u64) -> NonNull<u8> {
         let index = |n: u64| usize::try_from(n).expect("usize has 64 bits here");
         let offset = index(offset)
@@ -103,10 +106,12 @@ impl Mapping {
 impl Memory for Mapping {
     type Bytes<'a> = &'a [u8];
 
+    #[inline]
     fn size(&self) -> u64 {
         self.size as u64
     }
 
+    #[inline]
     fn consumer(&self) -> &AtomicU64 {
         let at = self.consumer.at(0, 8).cast::<u64>();
         // SAFETY: eight mapped, writable bytes at the start of a page, alive as long as `self`;
@@ -114,6 +119,7 @@ impl Memory for Mapping {
         unsafe { AtomicU64::from_ptr(at.as_ptr()) }
     }
 
+    #[inline]
     fn producer(&self) -> &AtomicU64 {
         let at = self.producer.at(0, 8).cast::<u64>();
         // SAFETY: eight mapped bytes at the start of a page, alive as long as `self`. The page is
@@ -121,6 +127,7 @@ impl Memory for Mapping {
         unsafe { AtomicU64::from_ptr(at.as_ptr()) }
     }
 
+    #[inline]
     fn header(&self, offset: u64) -> &AtomicU32 {
         assert!(offset.is_multiple_of(8), "headers lie at multiples of 8");
         let at = self.data(offset, 4).cast::<u32>();
@@ -129,6 +136,7 @@ impl Memory for Mapping {
         unsafe { AtomicU32::from_ptr(at.as_ptr()) }
     }
 
+    #[inline]
     fn bytes(&self, offset: u64, len: u64) -> &[u8] {
         let at = self.data(offset, len);
         let len = usize::try_from(len).expect("usize has 64 bits here");

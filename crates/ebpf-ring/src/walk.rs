@@ -106,6 +106,7 @@ enum Head {
 }
 
 /// Reads the head at `position`, which is not beyond `end`, the producer's position.
+#[inline]
 fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt> {
     if position == end {
         return Ok(Head::End);
@@ -135,6 +136,7 @@ fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt>
 }
 
 /// The producer's position, if it can be true for a consumer at `position`.
+#[inline]
 fn producer<M: Memory>(memory: &M, position: u64) -> Result<u64, Corrupt> {
     // Pairs with the store-release in __bpf_ringbuf_reserve(): the headers before it are set.
     let end = memory.producer().load(Ordering::Relaxed);
@@ -184,12 +186,14 @@ struct Commit<'a, M: Memory> {
 impl<M: Memory> Commit<'_, M> {
     /// Often enough that a producer finds room while a long drain runs, rarely enough that the
     /// cache line of `consumer_pos` stays out of the way.
+    #[inline]
     fn now_and_then(&mut self) {
         if self.consumer.position.wrapping_sub(self.committed) >= self.memory.size() / 4 {
             self.now();
         }
     }
 
+    #[inline]
     fn now(&mut self) {
         if self.committed != self.consumer.position {
             // Pairs with the load-acquire in __bpf_ringbuf_reserve(): the kernel may overwrite

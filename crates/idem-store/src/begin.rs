@@ -19,7 +19,7 @@ impl Shared {
         self.check_key(begin.key)?;
         self.check_memo(begin.memo)?;
         let mut seen = Vec::new();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let hash = state.book.hash(begin.key);
         loop {
             state.check_usable()?;
@@ -52,7 +52,7 @@ impl Shared {
                 Found::Unread(place, file) => {
                     drop(state);
                     self.read(hash, begin.key, place, &*file, &mut seen)?;
-                    state = self.state.lock();
+                    state = self.lock();
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Shared {
         let token = state.tail.next_sequence();
         let claim = state.book.claim(hash, begin.key);
         let claim = claim.expect("the caller met this claim under the same lock");
-        let (key, memo) = (Arc::clone(&claim.key), claim.memo.clone());
+        let (key, memo) = (Arc::clone(&claim.key), Arc::clone(&claim.memo));
         let record = Record {
             kind: RecordKind::Claim,
             flags: FLAG_DECLARED,
@@ -133,7 +133,7 @@ impl Shared {
             hash,
             key: Arc::clone(&key),
             token,
-            memo: memo.clone(),
+            memo: Arc::clone(&memo),
             taken: false,
             doubtful: true,
             over: false,
@@ -155,7 +155,7 @@ impl Shared {
         let bytes = record.padded_len() as u32;
         let location = state.append(&record, Purpose::Begin);
         let key: Arc<[u8]> = begin.key.into();
-        let memo: Box<[u8]> = record.payload.into();
+        let memo: Arc<[u8]> = record.payload.into();
         let declared = begin.effect_may_have_happened;
         state.book.insert_claim(Claim {
             hash,
@@ -164,7 +164,7 @@ impl Shared {
             token,
             lease_until_ms: begin.now_ms.saturating_add(begin.lease_ms),
             at_ms: begin.now_ms,
-            memo: memo.clone(),
+            memo: Arc::clone(&memo),
             declared,
             held: true,
             location,

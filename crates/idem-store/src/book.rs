@@ -27,7 +27,7 @@ pub(crate) struct Claim {
     pub(crate) token: u64,
     pub(crate) lease_until_ms: u64,
     pub(crate) at_ms: u64,
-    pub(crate) memo: Box<[u8]>,
+    pub(crate) memo: Arc<[u8]>,
     /// The effect may have happened.
     pub(crate) declared: bool,
     /// Somebody has the permit; a declared claim that nobody holds is in doubt.

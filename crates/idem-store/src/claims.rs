@@ -8,13 +8,13 @@ use crate::completion::{Completion, Event};
 use crate::error::{Error, Kind};
 use crate::format::{FLAG_DECLARED, FLAG_FAILED, Kind as RecordKind, Record};
 use crate::permit::{Failure, Fingerprint, Lookup, Permit, Unresolved, Waited};
-use crate::shared::{Found, KeyWait, Shared, State};
+use crate::shared::{Found, KeyWait, Settling, Shared, State};
 use crate::tail::Purpose;
 
 impl Shared {
     pub(crate) fn declare(&self, permit: &Permit, memo: &[u8]) -> Result<Completion<()>, Error> {
         self.check_memo(memo)?;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let claim = self.holder(&state, permit)?;
         let record = Record {
             kind: RecordKind::Claim,
@@ -43,7 +43,7 @@ impl Shared {
         lease_ms: u64,
         now_ms: u64,
     ) -> Result<Completion<()>, Error> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         self.holder(&state, permit)?;
         state.now_ms = now_ms;
         state.book.update(permit.hash, &permit.key, |claim| {
@@ -63,7 +63,7 @@ impl Shared {
     ) -> Result<Completion<()>, Error> {
         let max = self.options.outcome_bytes_max;
         check_length("outcome", outcome.len(), 0, max)?;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let claim = self.holder(&state, &permit)?;
         let retain_until_ms = now_ms.saturating_add(retain_ms);
         let record = Record {
@@ -100,7 +100,7 @@ impl Shared {
             Failure::Retryable => true,
             Failure::NotHappened => false,
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let declared = self.holder(&state, &permit)?.declared;
         if declared && may_have_happened {
             // Dropping the permit takes the lock again and leaves the key in doubt.
@@ -125,7 +125,7 @@ impl Shared {
 
     /// A permit was dropped without being ended.
     pub(crate) fn abandon(&self, permit: &Permit) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let Ok(claim) = self.holder(&state, permit) else {
             return;
         };
@@ -154,7 +154,7 @@ impl Shared {
         self.check_key(key)?;
         let record = Record::bare(RecordKind::Forget, 0, key);
         let mut seen = Vec::new();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let hash = state.book.hash(key);
         loop {
             state.check_usable()?;
@@ -182,7 +182,7 @@ impl Shared {
                 Found::Unread(place, file) => {
                     drop(state);
                     self.read(hash, key, place, &*file, &mut seen)?;
-                    state = self.state.lock();
+                    state = self.lock();
                 }
             }
         }
@@ -198,7 +198,7 @@ impl Shared {
     ) -> Result<Completion<Lookup>, Error> {
         self.check_key(key)?;
         let mut seen = Vec::new();
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let hash = state.book.hash(key);
         loop {
             state.check_usable()?;
@@ -221,7 +221,7 @@ impl Shared {
                 Found::Unread(place, file) => {
                     drop(state);
                     self.read(hash, key, place, &*file, &mut seen)?;
-                    state = self.state.lock();
+                    state = self.lock();
                     continue;
                 }
             };
@@ -231,7 +231,7 @@ impl Shared {
 
     pub(crate) fn wait(&self, key: &[u8], timeout_ms: u64) -> Result<Completion<Waited>, Error> {
         self.check_key(key)?;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.check_usable()?;
         let hash = state.book.hash(key);
         let Some(claim) = state.book.claim(hash, key).filter(|claim| claim.held) else {
@@ -281,13 +281,13 @@ impl Shared {
 
     /// Ends the `wait` calls whose time has passed.
     pub(crate) fn expire_waits(&self, now: Instant) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         while let Some(first) = state.waits.first_entry() {
             if first.key().0 > now {
                 return;
             }
             let (until, wait) = first.remove_entry();
-            wait.event.time_out();
+            state.settling.push(Settling::TimedOut(wait.event));
             state.book.update(wait.hash, &wait.key, |claim| {
                 claim.waiters.retain(|waiter| waiter.until != until);
             });
@@ -295,7 +295,7 @@ impl Shared {
     }
 
     pub(crate) fn unresolved(&self) -> Vec<Unresolved> {
-        let state = self.state.lock();
+        let state = self.lock();
         let declared = state.book.claims().filter(|claim| claim.declared);
         let mut all: Vec<_> = declared.map(unresolved_of).collect();
         drop(state);

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+use rustix::thread::futex;
 
 use crate::error::Error;
 
@@ -181,33 +182,29 @@ impl<T> fmt::Debug for Completion<T> {
     }
 }
 
-const PENDING: u8 = 0;
-const DONE: u8 = 1;
-const TIMED_OUT: u8 = 2;
-const FAILED: u8 = 3;
+const PENDING: u32 = 0;
+const DONE: u32 = 1;
+const TIMED_OUT: u32 = 2;
+const FAILED: u32 = 3;
 
 /// Something that happens once and that many wait for: a batch becoming durable, a holder ending.
 pub(crate) struct Event {
-    /// Written once, with Release, under the lock; read with Acquire by [`Event::poll`] and friends.
-    state: AtomicU8,
+    /// Written once, under the lock of `wakers`; also the word that blocked threads sleep on.
+    /// SeqCst pairs with `threads`: either the settler sees the thread, or the thread sees the
+    /// state.
+    state: AtomicU32,
+    threads: AtomicU32,
     error: OnceLock<Error>,
-    waiters: Mutex<Waiters>,
-    settled: Condvar,
-}
-
-#[derive(Default)]
-struct Waiters {
-    wakers: Vec<Waker>,
-    threads: usize,
+    wakers: Mutex<Vec<Waker>>,
 }
 
 impl Event {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            state: AtomicU8::new(PENDING),
+            state: AtomicU32::new(PENDING),
+            threads: AtomicU32::new(0),
             error: OnceLock::new(),
-            waiters: Mutex::new(Waiters::default()),
-            settled: Condvar::new(),
+            wakers: Mutex::new(Vec::new()),
         })
     }
 
@@ -233,17 +230,18 @@ impl Event {
         self.settle(FAILED);
     }
 
-    fn settle(&self, state: u8) {
-        let mut waiters = self.waiters.lock();
+    fn settle(&self, state: u32) {
+        let mut registered = self.wakers.lock();
         if self.state.load(Ordering::Relaxed) != PENDING {
             return;
         }
-        self.state.store(state, Ordering::Release);
-        let wakers = std::mem::take(&mut waiters.wakers);
-        let threads = waiters.threads;
-        drop(waiters);
-        if threads > 0 {
-            self.settled.notify_all();
+        self.state.store(state, Ordering::SeqCst);
+        let wakers = std::mem::take(&mut *registered);
+        drop(registered);
+        if self.threads.load(Ordering::SeqCst) > 0 {
+            // One call for all of them, and none has to take a lock when it wakes. It fails only
+            // for a bad address.
+            let _ = futex::wake(&self.state, futex::Flags::PRIVATE, i32::MAX as u32);
         }
         for waker in wakers {
             waker.wake();
@@ -262,12 +260,11 @@ impl Event {
         if self.is_settled() {
             return;
         }
-        let mut waiters = self.waiters.lock();
-        waiters.threads += 1;
-        while !self.is_settled() {
-            self.settled.wait(&mut waiters);
+        self.threads.fetch_add(1, Ordering::SeqCst);
+        while self.state.load(Ordering::SeqCst) == PENDING {
+            // Returns at once when the state has changed; errors are wake-ups like any other.
+            let _ = futex::wait(&self.state, futex::Flags::PRIVATE, PENDING, None);
         }
-        waiters.threads -= 1;
     }
 
     /// Whether the event is settled; registers the waker when not. `slot` remembers the place, so
@@ -276,15 +273,15 @@ impl Event {
         if self.is_settled() {
             return true;
         }
-        let mut waiters = self.waiters.lock();
+        let mut wakers = self.wakers.lock();
         if self.is_settled() {
             return true;
         }
         match *slot {
-            Some(at) => waiters.wakers[at].clone_from(waker),
+            Some(at) => wakers[at].clone_from(waker),
             None => {
-                *slot = Some(waiters.wakers.len());
-                waiters.wakers.push(waker.clone());
+                *slot = Some(wakers.len());
+                wakers.push(waker.clone());
             }
         }
         false

@@ -1,5 +1,6 @@
 //! The one place that writes and syncs the log.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use crate::completion::{Completion, Event};
 use crate::error::Error;
 use crate::format::{SegmentHeader, segment_name};
 use crate::options::Durability;
-use crate::shared::{Segment, Shared, State};
+use crate::shared::{Segment, Settling, Shared, State};
 use crate::tail::{Chunk, Cut, Spare};
 use crate::upkeep::Upkeep;
 use crate::vfs::VfsFile;
@@ -35,7 +36,7 @@ impl Shared {
     /// Writes the open batch, if there is one, and syncs if somebody asked for that; whether a
     /// batch was written.
     pub(crate) fn flush_once(&self) -> bool {
-        let asked = self.state.lock().flush_event.take();
+        let asked = self.lock().flush_event.take();
         let flushed = self.flush_batch();
         if let Some(event) = asked {
             match self.sync_written() {
@@ -48,12 +49,12 @@ impl Shared {
 
     fn flush_batch(&self) -> bool {
         let mut writer = self.writer.lock();
-        let Some(mut cut) = self.state.lock().cut() else {
+        let Some(mut cut) = self.lock().cut() else {
             return false;
         };
         let mut cost = Cost::default();
         let result = self.write(&mut writer, &mut cut.chunks, &mut cost);
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         match result {
             Ok(()) => {
                 state.record(&cost, u64::from(cut.records));
@@ -66,6 +67,7 @@ impl Shared {
             Err(error) => {
                 let error = state.poison(error);
                 drop(state);
+                drop(writer);
                 cut.event.fail(&error);
             }
         }
@@ -107,7 +109,7 @@ impl Shared {
                 .create(crate::upkeep::SPARE, u64::from(bytes))
                 .map_err(failed)?,
         };
-        let head = self.state.lock().segments.keys().next().copied();
+        let head = self.lock().segments.keys().next().copied();
         let sequence = writer.written_below;
         let header = SegmentHeader {
             segment,
@@ -125,7 +127,7 @@ impl Shared {
         self.vfs.sync_dir().map_err(failed)?;
         writer.file = Arc::clone(&file);
         writer.segment = segment;
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.segments.insert(
             segment,
             Segment {
@@ -140,13 +142,13 @@ impl Shared {
     /// Syncs what was written and not synced yet.
     pub(crate) fn sync_written(&self) -> Result<(), Error> {
         let mut writer = self.writer.lock();
-        let poison = self.state.lock().poison.clone();
+        let poison = self.lock().poison.clone();
         poison.map_or_else(|| self.sync_through(&mut writer), Err)
     }
 
     /// An answer once everything appended so far is synced, whatever the durability.
     pub(crate) fn flush(&self) -> Completion<()> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if let Err(error) = state.check_usable() {
             return Completion::failed(error);
         }
@@ -160,7 +162,7 @@ impl Shared {
     pub(crate) fn sync_through(&self, writer: &mut Writer) -> Result<(), Error> {
         let mut cost = Cost::default();
         let result = writer.sync(&mut cost);
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         match result {
             Ok(()) => {
                 state.count_syncs(&cost);
@@ -171,8 +173,14 @@ impl Shared {
         }
     }
 
-    /// The loop of the flush thread.
+    /// The flush thread.
     pub(crate) fn run(&self) {
+        let guard = PoisonOnPanic(self);
+        self.run_until_stopped();
+        drop(guard);
+    }
+
+    fn run_until_stopped(&self) {
         loop {
             let stop = self.await_work();
             self.flush_once();
@@ -221,6 +229,21 @@ impl Shared {
         let writer = self.writer.lock();
         writer.synced_below < writer.written_below
             && writer.last_sync.elapsed() >= Duration::from_millis(ms)
+    }
+}
+
+/// Should the flush thread ever panic, nobody must wait for it in vain.
+struct PoisonOnPanic<'a>(&'a Shared);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let cause = io::Error::other("the flush thread panicked");
+            let error = self.0.lock().poison(Error::io("write the log", cause));
+            // The batch that was being written when it happened, if any.
+            let flushing = self.0.lock().tail.flushing();
+            flushing.inspect(|event| event.fail(&error));
+        }
     }
 }
 
@@ -283,9 +306,12 @@ impl State {
         tracing::error!(error = %cause, "the store is poisoned: it refuses everything from now on");
         let error = Error::poisoned(cause);
         self.poison = Some(error.clone());
-        self.tail.abandon().fail(&error);
-        for (_, wait) in std::mem::take(&mut self.waits) {
-            wait.event.fail(&error);
+        let waits = std::mem::take(&mut self.waits).into_values();
+        let mut events: Vec<_> = waits.map(|wait| wait.event).collect();
+        events.push(self.tail.abandon());
+        events.extend(self.flush_event.take());
+        for event in events {
+            self.settling.push(Settling::Failed(event, error.clone()));
         }
         error
     }

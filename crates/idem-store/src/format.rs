@@ -16,7 +16,6 @@ pub(crate) const ALIGN: usize = 8;
 pub(crate) const VERSION: u16 = 1;
 
 const MAGIC: [u8; 8] = *b"\x89IDEM\r\n\x1a";
-const FLAG_BATCH_REPAIRED: u32 = 1;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub(crate) enum Kind {
     Closed = 6,
     /// Segments below the number in the token field are no longer part of the log.
     Head = 7,
-    /// Bytes that a repair gave up.
+    /// What a repair gave up; the token is the sequence that follows it.
     Hole = 8,
 }
 
@@ -140,6 +139,11 @@ impl<'a> Record<'a> {
         if u32_at(bytes, 0) != checksum(segment, offset, &bytes[4..len]) {
             return Err("record checksum does not match");
         }
+        if bytes[len..len.next_multiple_of(ALIGN)]
+            != [0; ALIGN][..len.next_multiple_of(ALIGN) - len]
+        {
+            return Err("record padding is not zero");
+        }
         let (fingerprint, time_ms) = if kind.has_body() {
             let fingerprint = bytes[24..56].try_into().expect("the range has 32 bytes");
             (fingerprint, u64_at(bytes, 56))
@@ -185,9 +189,8 @@ pub(crate) fn record_len_hint(header: &[u8; RECORD_HEADER]) -> usize {
 pub(crate) struct BatchHeader {
     /// Bytes of the whole batch, a multiple of [`ALIGN`].
     pub(crate) len: u32,
-    /// Sequences that the batch takes; the number of its records unless it was repaired.
+    /// The number of its records, which have consecutive sequences.
     pub(crate) count: u32,
-    pub(crate) repaired: bool,
     /// Sequence of the first record.
     pub(crate) sequence: u64,
     /// Every record with a lower sequence than this was synced before this batch was written.
@@ -198,14 +201,8 @@ impl BatchHeader {
     /// The header as bytes for a batch at `offset` of `segment`.
     pub(crate) fn encode(&self, segment: u32, offset: u32) -> [u8; BATCH_HEADER] {
         let mut out = [0; BATCH_HEADER];
-        let flags = if self.repaired {
-            FLAG_BATCH_REPAIRED
-        } else {
-            0
-        };
         out[4..8].copy_from_slice(&self.len.to_le_bytes());
         out[8..12].copy_from_slice(&self.count.to_le_bytes());
-        out[12..16].copy_from_slice(&flags.to_le_bytes());
         out[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         out[24..32].copy_from_slice(&self.synced_below.to_le_bytes());
         let crc = checksum(segment, offset, &out[4..]);
@@ -225,14 +222,12 @@ impl BatchHeader {
         if u32_at(bytes, 0) != checksum(segment, offset, &bytes[4..BATCH_HEADER]) {
             return Err("batch checksum does not match");
         }
-        let flags = u32_at(bytes, 12);
-        if flags & !FLAG_BATCH_REPAIRED != 0 {
+        if u32_at(bytes, 12) != 0 {
             return Err("batch has unknown flags");
         }
         Ok(Self {
             len: u32_at(bytes, 4),
             count: u32_at(bytes, 8),
-            repaired: flags & FLAG_BATCH_REPAIRED != 0,
             sequence: u64_at(bytes, 16),
             synced_below: u64_at(bytes, 24),
         })

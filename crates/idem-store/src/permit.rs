@@ -174,7 +174,7 @@ pub struct Permit {
     pub(crate) hash: u64,
     pub(crate) key: Arc<[u8]>,
     pub(crate) token: u64,
-    pub(crate) memo: Box<[u8]>,
+    pub(crate) memo: Arc<[u8]>,
     /// It was handed out; until then nobody can have acted on it.
     pub(crate) taken: bool,
     /// It came from InDoubt: dropping it leaves the doubt.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 
 use crate::book::{Book, Claim, Location};
 use crate::error::{Error, Kind as ErrorKind};
@@ -13,7 +12,7 @@ use crate::format::{
 use crate::scan::{Damage, Expect, scan};
 use crate::shared::Segment;
 use crate::stored::{Stored, read_stored};
-use crate::vfs::{Vfs, VfsFile};
+use crate::vfs::Vfs;
 
 /// A log as it was found.
 pub(crate) struct Replay {
@@ -27,6 +26,9 @@ pub(crate) struct Replay {
     pub(crate) end: Option<Location>,
     pub(crate) next_sequence: u64,
     pub(crate) store_id: Option<u64>,
+    /// Where each segment's batches end, and the sequence it starts with.
+    pub(crate) ends: BTreeMap<u32, u32>,
+    pub(crate) starts: BTreeMap<u32, u64>,
     pub(crate) damage: Vec<(u32, Damage)>,
     pub(crate) records: u64,
     pub(crate) torn_bytes: u64,
@@ -46,6 +48,8 @@ pub(crate) fn replay(vfs: &dyn Vfs) -> Result<Replay, Error> {
         end: None,
         next_sequence: 1,
         store_id: None,
+        ends: BTreeMap::new(),
+        starts: BTreeMap::new(),
         damage: Vec::new(),
         records: 0,
         torn_bytes: 0,
@@ -58,12 +62,19 @@ pub(crate) fn replay(vfs: &dyn Vfs) -> Result<Replay, Error> {
         if replay.segments.contains_key(&number) {
             replay.read_segment(number, &headers)?;
         } else {
-            replay.missing(number);
+            let next = headers.range(number..).find_map(|(_, header)| *header);
+            replay.note(number, 0, 0, MISSING);
+            let (_, noted) = replay.damage.last_mut().expect("just noted");
+            noted.sequence_after = next.map(|header| header.sequence);
         }
     }
     replay.finish(first);
     Ok(replay)
 }
+
+/// Reasons that a repair must tell apart.
+pub(crate) const MISSING: &str = "the segment is missing";
+pub(crate) const FOREIGN: &str = "the segment belongs to another store";
 
 type Headers = BTreeMap<u32, Option<SegmentHeader>>;
 
@@ -109,15 +120,17 @@ impl Replay {
     }
 
     fn read_segment(&mut self, number: u32, headers: &Headers) -> Result<(), Error> {
-        let file = Arc::clone(&self.segments[&number].file);
-        let bytes = read_all(&*file, self.segments[&number].bytes)?;
+        let bytes = read_all(&self.segments[&number])?;
         let header = headers[&number];
         let foreign = header.is_some_and(|h| Some(h.store_id) != self.store_id);
         if foreign {
-            self.note(number, 0, 0, "the segment belongs to another store");
+            self.note(number, 0, 0, FOREIGN);
             return Ok(());
         }
-        let sequence = header.map_or(self.next_sequence, |header| header.sequence);
+        let sequence = match header {
+            Some(header) => header.sequence,
+            None => first_sequence(&bytes, number).unwrap_or(self.next_sequence),
+        };
         let expect = Expect {
             segment: number,
             sequence,
@@ -135,6 +148,8 @@ impl Replay {
         self.records += scanned.records;
         self.torn_bytes += u64::from(scanned.torn_bytes);
         self.next_sequence = scanned.next_sequence;
+        self.starts.insert(number, sequence);
+        self.ends.insert(number, scanned.end);
         self.end = Some(Location {
             segment: number,
             offset: scanned.end,
@@ -155,11 +170,7 @@ impl Replay {
             return Ok(Some(header.sequence));
         }
         let segment = &self.segments[&next];
-        let mut bytes = vec![0; segment.bytes.saturating_sub(BLOCK) as usize];
-        let got = segment.file.read_at(&mut bytes, u64::from(BLOCK));
-        let got = got.map_err(|error| Error::io("read a segment", error))?;
-        let first = BatchHeader::decode(&bytes[..got], next, BLOCK);
-        Ok(first.ok().map(|header| header.sequence))
+        Ok(first_sequence(&read_all(segment)?, next))
     }
 
     /// What a record says, applied to the book.
@@ -236,10 +247,6 @@ impl Replay {
         self.damage.retain(|(segment, _)| *segment >= head);
     }
 
-    fn missing(&mut self, number: u32) {
-        self.note(number, 0, 0, "the segment is missing");
-    }
-
     fn note(&mut self, segment: u32, offset: u32, end: u32, reason: &'static str) {
         let damage = Damage {
             offset,
@@ -252,11 +259,17 @@ impl Replay {
     }
 }
 
-fn read_all(file: &dyn VfsFile, len: u32) -> Result<Vec<u8>, Error> {
-    let mut bytes = vec![0; len as usize];
-    let got = file
-        .read_at(&mut bytes, 0)
-        .map_err(|error| Error::io("read a segment", error))?;
+/// The sequence of the first batch of a segment whose header says nothing.
+fn first_sequence(bytes: &[u8], segment: u32) -> Option<u64> {
+    let first = bytes.get(BLOCK as usize..)?;
+    let header = BatchHeader::decode(first, segment, BLOCK).ok()?;
+    Some(header.sequence)
+}
+
+pub(crate) fn read_all(segment: &Segment) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; segment.bytes as usize];
+    let got = segment.file.read_at(&mut bytes, 0);
+    let got = got.map_err(|error| Error::io("read a segment", error))?;
     bytes.truncate(got);
     Ok(bytes)
 }

@@ -1,6 +1,6 @@
 //! Reading a segment back: its batches in order, what is damaged, and where the log ends. Pure.
 
-use crate::format::{BATCH_HEADER, BATCH_MIN, BLOCK, BatchHeader, Kind, Record};
+use crate::format::{ALIGN, BATCH_HEADER, BATCH_MIN, BLOCK, BatchHeader, Kind, Record};
 
 /// A range of a segment that should hold batches and does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,6 @@ pub(crate) struct Damage {
 #[derive(Debug, Default)]
 pub(crate) struct Scanned {
     pub(crate) records: u64,
-    pub(crate) batches: u64,
     pub(crate) damage: Vec<Damage>,
     /// Where the next batch would go.
     pub(crate) end: u32,
@@ -87,24 +86,22 @@ pub(crate) fn scan(
     }
 }
 
-/// The valid records within a damaged range, for a repair to keep.
-pub(crate) fn salvage(
-    bytes: &[u8],
-    segment: u32,
-    range: std::ops::Range<u32>,
-    mut visit: impl FnMut(&Record<'_>, u32, usize),
-) {
-    let mut at = range.start as usize;
-    let end = (range.end as usize).min(bytes.len());
+/// The valid records within a damaged range, for a repair to keep. Each carries a checksum over its
+/// place, so that it is recognised on its own.
+pub(crate) fn salvage(bytes: &[u8], segment: u32, damage: &Damage) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut at = damage.offset as usize;
+    let end = (damage.end as usize).min(bytes.len());
     while at < end {
         match Record::decode(&bytes[at..end], segment, at as u32) {
-            Ok((record, len)) => {
-                visit(&record, at as u32, len);
+            Ok((_, len)) => {
+                found.push(at as u32);
                 at += len;
             }
-            Err(_) => at += crate::format::ALIGN,
+            Err(_) => at += ALIGN,
         }
     }
+    found
 }
 
 /// The header of a batch that is valid to its last record.
@@ -121,7 +118,7 @@ fn batch_at(bytes: &[u8], segment: u32, offset: u32) -> Result<BatchHeader, &'st
         at += len;
         count += 1;
     }
-    if count != header.count && !header.repaired {
+    if count != header.count {
         return Err("batch count does not match");
     }
     Ok(header)
@@ -150,17 +147,19 @@ fn take(
         let (record, len) = Record::decode(&bytes[at..end], segment, at as u32)
             .expect("the batch was checked before");
         visit(&record, at as u32, len);
-        out.records += 1;
+        out.records += u64::from(record.kind != Kind::Hole);
         at += len;
+        out.next_sequence = match record.kind {
+            Kind::Hole => record.token,
+            _ => header.sequence + u64::from(header.count),
+        };
     }
-    out.batches += 1;
     out.end = end as u32;
-    out.next_sequence = header.sequence + u64::from(header.count);
 }
 
 /// The first batch behind `at` that proves that the bytes at `at` were durable, with its sequence.
 fn next_batch(bytes: &[u8], expect: Expect, at: usize, next: u64) -> Option<(u32, u64)> {
-    let mut offset = at + crate::format::ALIGN;
+    let mut offset = at + ALIGN;
     while offset + BATCH_MIN <= bytes.len() {
         let header = BatchHeader::decode(&bytes[offset..], expect.segment, offset as u32);
         if let Ok(header) = header {
@@ -171,7 +170,7 @@ fn next_batch(bytes: &[u8], expect: Expect, at: usize, next: u64) -> Option<(u32
                 return Some((offset as u32, header.sequence));
             }
         }
-        offset += crate::format::ALIGN;
+        offset += ALIGN;
     }
     None
 }

@@ -2,10 +2,11 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::book::{Book, Location, Waiter};
 use crate::completion::{Completion, Event};
@@ -22,14 +23,14 @@ use crate::vfs::{Vfs, VfsFile};
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) vfs: Arc<dyn Vfs>,
-    /// Held for moments, never across a read, write or sync.
+    /// Held for moments, never across a read, write or sync. Take it with [`Shared::lock`].
     pub(crate) state: Mutex<State>,
     /// Wakes the flush thread.
     pub(crate) work: Condvar,
     /// What only the flusher touches; taken before `state`, never after.
     pub(crate) writer: Mutex<Writer>,
     /// The directory's lock, released when the last handle goes.
-    pub(crate) lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    pub(crate) directory: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
 pub(crate) struct State {
@@ -51,6 +52,8 @@ pub(crate) struct State {
     /// Pending `wait` calls by deadline and number.
     pub(crate) waits: BTreeMap<(Instant, u64), KeyWait>,
     pub(crate) wait_number: u64,
+    /// Events to settle as soon as the lock is released: wakers are foreign code.
+    pub(crate) settling: Vec<Settling>,
     /// The clock of the last caller that told it.
     pub(crate) now_ms: u64,
 }
@@ -60,6 +63,44 @@ pub(crate) struct Segment {
     pub(crate) bytes: u32,
     /// Sequence of its first record.
     pub(crate) sequence: u64,
+}
+
+/// An event and how it ends.
+pub(crate) enum Settling {
+    Done(Arc<Event>),
+    TimedOut(Arc<Event>),
+    Failed(Arc<Event>, Error),
+}
+
+/// The locked state; settles what is to be settled once it has released the lock.
+pub(crate) struct Locked<'a>(Option<MutexGuard<'a, State>>);
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.0.as_deref().expect("taken only by drop")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.0.as_deref_mut().expect("taken only by drop")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let settling = std::mem::take(&mut self.settling);
+        drop(self.0.take());
+        for event in settling {
+            match event {
+                Settling::Done(event) => event.done(),
+                Settling::TimedOut(event) => event.time_out(),
+                Settling::Failed(event, error) => event.fail(&error),
+            }
+        }
+    }
 }
 
 pub(crate) struct KeyWait {
@@ -104,7 +145,7 @@ impl State {
     pub(crate) fn end_waits(&mut self, waiters: Vec<Waiter>) {
         for waiter in waiters {
             self.waits.remove(&waiter.until);
-            waiter.event.done();
+            self.settling.push(Settling::Done(waiter.event));
         }
     }
 
@@ -130,6 +171,10 @@ pub(crate) enum Found {
 pub(crate) type Seen = Vec<(Location, Option<Stored>)>;
 
 impl Shared {
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked(Some(self.state.lock()))
+    }
+
     /// Looks the outcome of a key up under the lock, from what was read before.
     pub(crate) fn find(state: &State, hash: u64, seen: &mut Seen) -> Found {
         for place in state.book.places(hash) {
@@ -161,7 +206,7 @@ impl Shared {
         match read_stored(file, place, key) {
             Ok(stored) => seen.push((place, stored)),
             Err(error) => {
-                if self.state.lock().book.has_place(hash, place) {
+                if self.lock().book.has_place(hash, place) {
                     return Err(error);
                 }
             }
@@ -216,7 +261,7 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let state = self.state.lock();
+        let state = self.lock();
         Stats {
             keys_in_flight: state.book.in_flight() as u64,
             keys_in_doubt: state.book.in_doubt() as u64,

@@ -1,10 +1,12 @@
 //! The handle: opening, closing, and the operations by name.
 
+use std::any::Any;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -84,17 +86,14 @@ impl Store {
     #[doc(hidden)]
     pub fn open_on(vfs: Arc<dyn Vfs>, options: Options) -> Result<Self, Error> {
         options.check()?;
-        let lock = vfs.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => Error::new(ErrorKind::Locked),
-            _ => Error::io("lock the store's directory", error),
-        })?;
+        let lock = take_lock(&*vfs)?;
         let found = replay(&*vfs)?;
         if let Some((segment, damage)) = found.damage.first() {
             let offset = u64::from(damage.offset);
             return Err(Error::damaged(*segment, offset, damage.reason));
         }
         let shared = Arc::new(assemble(vfs, options, found)?);
-        *shared.lock.lock() = Some(lock);
+        *shared.directory.lock() = Some(lock);
         shared.announce(Kind::Opened)?;
         Ok(Self {
             handle: Arc::new(Handle {
@@ -254,14 +253,17 @@ impl fmt::Debug for Store {
 impl Handle {
     fn stop(&self) -> Result<(), Error> {
         let mut thread = self.thread.lock();
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         let first = !state.closed;
         state.closed = true;
         state.stopping = true;
         self.shared.work.notify_one();
         drop(state);
-        if let Some(thread) = thread.take() {
-            // It cannot have panicked short of a bug, which the log has then.
+        // A waker may run on the flush thread and drop the last handle there.
+        let is_other =
+            |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
+        if let Some(thread) = thread.take().filter(is_other) {
+            // If it panicked it has poisoned the store, which is reported below.
             let _ = thread.join();
         }
         let result = if first {
@@ -269,7 +271,7 @@ impl Handle {
         } else {
             Ok(())
         };
-        self.shared.lock.lock().take();
+        self.shared.directory.lock().take();
         result
     }
 }
@@ -286,7 +288,7 @@ impl Shared {
     fn announce(&self, kind: Kind) -> Result<(), Error> {
         self.flush_once();
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if let Some(poison) = &state.poison {
                 return Err(poison.clone());
             }
@@ -306,6 +308,24 @@ impl Shared {
 /// Opening skips this many sequences, so that a token is never given twice: no run of a store has
 /// more records that were handed out and then lost in a crash.
 const OPEN_GAP: u64 = 1 << 32;
+
+/// The directory's lock. Somebody who only looks whether it is taken holds it for a moment.
+pub(crate) fn take_lock(vfs: &dyn Vfs) -> Result<Box<dyn Any + Send + Sync>, Error> {
+    const TRIES: u32 = 5;
+    const PAUSE: Duration = Duration::from_millis(2);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match vfs.lock() {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Err(Error::io("lock the store's directory", error));
+            }
+            Err(_) if tries < TRIES => std::thread::sleep(PAUSE),
+            Err(_) => return Err(Error::new(ErrorKind::Locked)),
+        }
+    }
+}
 
 fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Shared, Error> {
     let end = match found.end {
@@ -351,6 +371,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         spare_retry_at: None,
         waits: Default::default(),
         wait_number: 0,
+        settling: Vec::new(),
         now_ms: 0,
     };
     Ok(Shared {
@@ -359,7 +380,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         state: Mutex::new(state),
         work: Condvar::new(),
         writer: Mutex::new(writer),
-        lock: Mutex::new(None),
+        directory: Mutex::new(None),
     })
 }
 

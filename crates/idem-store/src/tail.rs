@@ -50,7 +50,6 @@ impl Chunk {
         let header = BatchHeader {
             len: self.bytes.len() as u32,
             count: self.count,
-            repaired: false,
             sequence: self.sequence,
             synced_below,
         };
@@ -260,6 +259,11 @@ impl Tail {
                 self.recycled.push(chunk.bytes);
             }
         }
+    }
+
+    /// The event of the batch that is being written.
+    pub(crate) fn flushing(&self) -> Option<Arc<Event>> {
+        self.flushing.as_ref().map(|(_, event)| Arc::clone(event))
     }
 
     /// The open batch will never be written: hands out the event that must fail.

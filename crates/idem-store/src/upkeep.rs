@@ -87,7 +87,7 @@ impl Shared {
     /// Does a little of what is due: at most a few milliseconds of it.
     pub(crate) fn upkeep_slice(&self, now: Instant) {
         let mut writer = self.writer.lock();
-        if self.state.lock().poison.is_some() {
+        if self.lock().poison.is_some() {
             return;
         }
         self.prepare_spare(&mut writer, now);
@@ -99,13 +99,17 @@ impl Shared {
     }
 
     fn prepare_spare(&self, writer: &mut Writer, now: Instant) {
-        let wanted = self.state.lock().spare_wanted(now);
+        let wanted = self.lock().spare_wanted(now);
+        // A spare that is promised to the open batch stays here until that batch is written.
+        if matches!(writer.upkeep.spare, SpareFile::Ready(_)) {
+            return;
+        }
         let result = match std::mem::take(&mut writer.upkeep.spare) {
             SpareFile::None if wanted => self.start_spare(),
             SpareFile::Zeroing(file, done) => self.zero_spare(file, done),
             spare => Ok(spare),
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         match result {
             Ok(spare) => {
                 if matches!(spare, SpareFile::Ready(_)) {
@@ -147,24 +151,27 @@ impl Shared {
     fn compact(&self, writer: &mut Writer) -> Result<(), Error> {
         writer.upkeep.paused = false;
         if writer.upkeep.compaction.is_none() && !writer.upkeep.given_up {
-            writer.upkeep.compaction = self.state.lock().next_compaction();
+            writer.upkeep.compaction = self.lock().next_compaction();
         }
         let Some(mut old) = writer.upkeep.compaction.take() else {
             return Ok(());
         };
         if let Some(place) = old.cut {
-            if self.state.lock().tail.pending(place).is_some() {
+            if self.lock().tail.pending(place).is_some() {
                 writer.upkeep.compaction = Some(old);
                 return Ok(());
             }
             return self.drop_segment(writer, old.segment);
         }
         if !old.read_slice()? {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             match old.carry(&mut state)? {
                 Walk::More => {}
                 Walk::NoRoom => writer.upkeep.paused = true,
-                Walk::Finished => old.cut = Some(state.append_head(old.segment + 1)),
+                Walk::Finished => match state.append_head(old.segment + 1) {
+                    Ok(place) => old.cut = Some(place),
+                    Err(_) => writer.upkeep.paused = true,
+                },
             }
         }
         writer.upkeep.compaction = Some(old);
@@ -174,7 +181,7 @@ impl Shared {
     /// Removes a segment that the durable log no longer contains.
     fn drop_segment(&self, writer: &mut Writer, segment: u32) -> Result<(), Error> {
         self.sync_through(writer)?;
-        self.state.lock().drop_segment(segment);
+        self.lock().drop_segment(segment);
         // Should the removal be lost or fail, the file is below the head and ignored on opening.
         let removed = self.vfs.remove(&segment_name(segment));
         if let Err(error) = removed.and_then(|()| self.vfs.sync_dir()) {
@@ -219,11 +226,12 @@ impl State {
         })
     }
 
-    fn append_head(&mut self, head: u32) -> Location {
+    fn append_head(&mut self, head: u32) -> Result<Location, Error> {
         let record = Record::bare(Kind::Head, u64::from(head), &[]);
+        self.tail.admit(record.padded_len(), Purpose::Upkeep)?;
         let place = self.append(&record, Purpose::Upkeep);
         self.urgent = true;
-        place
+        Ok(place)
     }
 
     fn drop_segment(&mut self, segment: u32) {
@@ -295,6 +303,9 @@ impl Compaction {
             let rest = &self.bytes[self.at..self.batch_end];
             let record = Record::decode(rest, self.segment, from.offset);
             let (record, len) = record.map_err(|reason| self.damaged(self.at, reason))?;
+            if record.kind == Kind::Hole {
+                self.sequence = record.token;
+            }
             carried += state.carry(&record, from, len);
             self.at += len;
             if carried >= CARRY_SLICE {

@@ -18,6 +18,8 @@ pub trait Vfs: Send + Sync {
     /// Takes the directory for this process until the guard is dropped; `WouldBlock` when another
     /// has it.
     fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>>;
+    /// Whether somebody has taken the directory.
+    fn is_locked(&self) -> bool;
     /// The names in the directory.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes a new file (or empties an old one) with `bytes` bytes of space allocated.
@@ -45,6 +47,8 @@ pub trait VfsFile: Send + Sync {
     /// Bytes in the file.
     fn bytes(&self) -> io::Result<u64>;
 }
+
+const LOCK: &str = "lock";
 
 /// The real file system.
 pub struct OsVfs {
@@ -78,12 +82,20 @@ impl Vfs for OsVfs {
             .create(true)
             .truncate(false)
             .write(true)
-            .open(self.dir.join("lock"))?;
+            .open(self.dir.join(LOCK))?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.dir.join(LOCK)) else {
+            return false;
+        };
+        // Held for a moment: an opener that meets it tries again.
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

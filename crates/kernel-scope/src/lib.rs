@@ -31,3 +31,8 @@ mod bpf {
 pub use ebpf_ring::{DropReason, RingStats};
 pub use error::ScopeError;
 pub use histogram::Histogram;
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,7 +7,9 @@ use clap_complete::Shell;
 
 /// Print a completion script for a shell.
 #[derive(Args)]
-#[command(after_help = "Example:\n  mainstay completions bash > ~/.local/share/bash-completion/completions/mainstay")]
+#[command(
+    after_help = "Example:\n  mainstay completions bash > ~/.local/share/bash-completion/completions/mainstay"
+)]
 pub(crate) struct CompletionsArgs {
     /// The shell.
     shell: Shell,

@@ -48,7 +48,12 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "N", env = "MAINSTAY_SHARDS")]
     shards: Option<usize>,
     /// A Host name that HTTP requests may carry, besides the loopback ones; may be repeated (key: hosts)
-    #[arg(long = "host", value_name = "NAME", env = "MAINSTAY_HOSTS", value_delimiter = ',')]
+    #[arg(
+        long = "host",
+        value_name = "NAME",
+        env = "MAINSTAY_HOSTS",
+        value_delimiter = ','
+    )]
     hosts: Vec<String>,
     /// Beat interval of devices that ask for none (key: devices.interval_ms) [default: 30s]
     #[arg(long, value_name = "TIME", env = "MAINSTAY_BEAT", value_parser = parse_interval)]
@@ -106,7 +111,11 @@ async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
         drained = drain(gateway, demo) => drained?,
         () = stop.wait() => return Err(io::Error::other("ended before it was drained")),
     }
-    say(args.json, "stopped", &format!("stopped in {:.1} s", draining.elapsed().as_secs_f64()));
+    say(
+        args.json,
+        "stopped",
+        &format!("stopped in {:.1} s", draining.elapsed().as_secs_f64()),
+    );
     drop(temporary);
     Ok(Verdict::Good)
 }
@@ -157,11 +166,16 @@ fn read_config(args: &GatewayArgs) -> io::Result<Config> {
     set(&mut config.devices.grace_ms, args.grace);
     set(&mut config.devices.known_max, args.devices_max);
     let drain_ms = args.drain_timeout.map(|time| time.as_millis());
-    set(&mut config.drain_timeout_ms, drain_ms.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)));
+    set(
+        &mut config.drain_timeout_ms,
+        drain_ms.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+    );
     if !args.hosts.is_empty() {
         config.hosts.clone_from(&args.hosts);
     }
-    config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    config
+        .check()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     Ok(config)
 }
 
@@ -175,7 +189,10 @@ fn parse_file(path: &Path) -> io::Result<Config> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     toml::from_str(&text).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: {error}", path.display()),
+        )
     })
 }
 
@@ -184,7 +201,9 @@ fn choose_data(args: &GatewayArgs, config: &mut Config) -> io::Result<Option<Tem
     if args.demo.is_none() || args.data.is_some() || args.config.is_some() {
         return Ok(None);
     }
-    let dir = tempfile::Builder::new().prefix("mainstay-demo-").tempdir()?;
+    let dir = tempfile::Builder::new()
+        .prefix("mainstay-demo-")
+        .tempdir()?;
     config.data = dir.path().to_owned();
     Ok(Some(dir))
 }
@@ -211,11 +230,16 @@ impl Ready<'_> {
             }
         }
         if json {
-            println!("{}", serde_json::to_string(self).expect("plain values always serialize"));
+            println!(
+                "{}",
+                serde_json::to_string(self).expect("plain values always serialize")
+            );
             return;
         }
         let note = if temporary { " (temporary)" } else { "" };
-        let open_files = self.open_files.map_or("no limit".into(), |limit| limit.to_string());
+        let open_files = self
+            .open_files
+            .map_or("no limit".into(), |limit| limit.to_string());
         println!("devices     {}", self.listen);
         println!("dashboard   http://{}/", self.http);
         println!("data        {}{note}", self.data.display());

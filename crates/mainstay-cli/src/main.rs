@@ -3,13 +3,19 @@
 //! One file for each subcommand; this one only dispatches. Exit codes: 0 done, 1 a negative result
 //! (differs, not canonical, damaged, devices lost), 2 wrong usage or a failure.
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks on them")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command talks on them"
+)]
 
+mod canon;
 mod completions;
 mod doctor;
 mod gateway;
 mod limits;
 mod log;
+mod store;
 mod swarm;
 #[cfg(feature = "trace")]
 mod trace;
@@ -22,9 +28,16 @@ use clap::{Parser, Subcommand};
 
 /// For services that hold very many long-lived connections and must do every effect exactly once.
 #[derive(Parser)]
-#[command(name = "mainstay", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Start here:  mainstay gateway --demo 2000\nLogs go to stderr by RUST_LOG; \
-                        colours obey NO_COLOR.")]
+#[command(
+    name = "mainstay",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Start here:  mainstay gateway --demo 2000\nLogs go to stderr by RUST_LOG; \
+                        colours obey NO_COLOR."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,8 +47,10 @@ struct Cli {
 enum Command {
     Gateway(gateway::GatewayArgs),
     Swarm(swarm::SwarmArgs),
+    Store(store::StoreArgs),
     #[cfg(feature = "trace")]
     Trace(trace::TraceArgs),
+    Canon(canon::CanonArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -45,8 +60,10 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Gateway(args) => finish(gateway::run(args)),
         Command::Swarm(args) => finish(swarm::run(&args)),
+        Command::Store(args) => store::run(args),
         #[cfg(feature = "trace")]
         Command::Trace(args) => trace::run(&args),
+        Command::Canon(args) => finish(canon::run(&args)),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

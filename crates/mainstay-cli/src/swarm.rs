@@ -17,7 +17,9 @@ use crate::{Verdict, limits};
 ///
 /// Exits with 1 when a device was lost, was declared gone while it was beating, or never got in.
 #[derive(Args)]
-#[command(after_help = "Example:\n  mainstay swarm --connect 127.0.0.1:7400 --devices 10000 --beat 30s --for 60s")]
+#[command(
+    after_help = "Example:\n  mainstay swarm --connect 127.0.0.1:7400 --devices 10000 --beat 30s --for 60s"
+)]
 pub(crate) struct SwarmArgs {
     /// The gateway's device address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
@@ -102,11 +104,21 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
     let elapsed_s = started.elapsed().as_secs_f64();
     print_report(args, &report, elapsed_s);
     let good = report.lost == 0 && report.false_gone == 0 && report.connected_max == args.devices;
-    Ok(if good { Verdict::Good } else { Verdict::Negative })
+    Ok(if good {
+        Verdict::Good
+    } else {
+        Verdict::Negative
+    })
 }
 
 fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
-    let Percentiles { p50, p99, p999, max, .. } = report.beat_rtt_ms;
+    let Percentiles {
+        p50,
+        p99,
+        p999,
+        max,
+        ..
+    } = report.beat_rtt_ms;
     if args.json {
         let report = Report {
             devices: args.devices,
@@ -114,7 +126,12 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             lost: report.lost,
             false_gone: report.false_gone,
             beats: report.beats,
-            beat_rtt_ms: Rtt { p50, p99, p999, max },
+            beat_rtt_ms: Rtt {
+                p50,
+                p99,
+                p999,
+                max,
+            },
             commands: Commands {
                 received: report.commands_received,
                 executed: report.commands_executed,
@@ -129,8 +146,14 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
         println!("{json}");
         return;
     }
-    println!("devices    {} of {} connected", report.connected_max, args.devices);
-    println!("lost       {}, falsely gone {}", report.lost, report.false_gone);
+    println!(
+        "devices    {} of {} connected",
+        report.connected_max, args.devices
+    );
+    println!(
+        "lost       {}, falsely gone {}",
+        report.lost, report.false_gone
+    );
     println!("beats      {}", report.beats);
     println!("round trip p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}");
     println!(
@@ -150,7 +173,12 @@ struct Progress {
 
 impl Progress {
     fn new(started: Instant, devices: usize) -> Self {
-        Self { started, devices, terminal: io::stderr().is_terminal(), next: Duration::ZERO }
+        Self {
+            started,
+            devices,
+            terminal: io::stderr().is_terminal(),
+            next: Duration::ZERO,
+        }
     }
 
     fn show(&mut self, report: &FleetReport) {

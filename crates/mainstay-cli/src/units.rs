@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale_ms: u64 = match unit {
         "ms" => 1,
@@ -13,15 +15,22 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400_000,
         _ => return Err("a time is a number and a unit: 250ms, 30s, 5m, 1h or 1d".into()),
     };
-    let number: u64 = number.parse().map_err(|_| "a time starts with a whole number".to_owned())?;
-    let millis = number.checked_mul(scale_ms).ok_or("this time is too long")?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a time starts with a whole number".to_owned())?;
+    let millis = number
+        .checked_mul(scale_ms)
+        .ok_or("this time is too long")?;
     Ok(Duration::from_millis(millis))
 }
 
 /// A time that has to fit into a 32-bit count of milliseconds (49 days), and is not zero.
 pub(crate) fn parse_interval(text: &str) -> Result<u32, String> {
     let millis = parse_duration(text)?.as_millis();
-    u32::try_from(millis).ok().filter(|ms| *ms > 0).ok_or("1ms to 49d are possible".into())
+    u32::try_from(millis)
+        .ok()
+        .filter(|ms| *ms > 0)
+        .ok_or("1ms to 49d are possible".into())
 }
 
 #[cfg(test)]
@@ -32,7 +41,16 @@ mod tests {
     fn times_have_units() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
-        for bad in ["", "10", "s", "-1s", "1.5s", "1 s", "99999999999999999999s", "999999999999d"] {
+        for bad in [
+            "",
+            "10",
+            "s",
+            "-1s",
+            "1.5s",
+            "1 s",
+            "99999999999999999999s",
+            "999999999999d",
+        ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         assert!(parse_interval("0s").is_err());

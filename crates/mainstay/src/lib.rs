@@ -1,1 +1,47 @@
-//! One dependency for the Mainstay crates: a feature per crate
+//! One dependency for services that hold very many long-lived connections and must do every effect
+//! exactly once. Each crate is useful alone; this one only re-exports them, one feature a crate, and
+//! the feature `full` for all that need no C compiler.
+//!
+//! | feature | the question it answers |
+//! |---|---|
+//! | [`canon-ser`](canon_ser) | do two machines produce the same bytes for the same value? |
+//! | [`timerwheel`] | when does it fire? |
+//! | [`idem-store`](idem_store) | did this already happen? |
+//! | [`heartbeat-codec`](heartbeat_codec) | is the other side alive? |
+//! | [`conn-reactor`](conn_reactor) | who is connected, what can be read or written? |
+//! | [`ebpf-ring`](ebpf_ring) | what does the kernel see, now? |
+//! | [`circuit`] | should I stop trying? |
+//! | `kernel-scope` | who iterates which BPF map? |
+//! | [`gateway`](gateway::server), [`device`](gateway::device) | all of it at work |
+//!
+//! ```
+//! # #[cfg(all(feature = "canon-ser", feature = "timerwheel"))] {
+//! let bytes = mainstay::canon_ser::json::canonicalize(br#"{"b": 1e2, "a": 1}"#).unwrap();
+//! assert_eq!(bytes, br#"{"a":1,"b":100}"#);
+//!
+//! let mut wheel = mainstay::timerwheel::Wheel::new(0);
+//! wheel.insert(30, "thirty");
+//! assert_eq!(wheel.pop_due(29), None);
+//! assert_eq!(wheel.pop_due(30).map(|(_, value)| value), Some("thirty"));
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "canon-ser")]
+pub use canon_ser;
+#[cfg(feature = "circuit")]
+pub use circuit;
+#[cfg(feature = "conn-reactor")]
+pub use conn_reactor;
+#[cfg(feature = "ebpf-ring")]
+pub use ebpf_ring;
+#[cfg(any(feature = "gateway", feature = "device"))]
+pub use gateway;
+#[cfg(feature = "heartbeat-codec")]
+pub use heartbeat_codec;
+#[cfg(feature = "idem-store")]
+pub use idem_store;
+#[cfg(feature = "kernel-scope")]
+pub use kernel_scope;
+#[cfg(feature = "timerwheel")]
+pub use timerwheel;

@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use crate::buf::Buf;
 use crate::cbor::head::{self, TEXT, write_head};
 use crate::error::{Code, Fail};
-use crate::order::{Entry, KeyRules, Members, Scratch, common_prefix, leading_eight};
+use crate::order::{Entry, KeyRules, Members, Scratch, common_prefix, leading_eight_of};
 
 /// Map keys in bytewise lexicographic order of their encodings.
 #[derive(Clone, Copy, Debug)]
@@ -22,15 +22,15 @@ impl KeyRules for CborKeys {
     }
 
     #[inline]
-    fn rank(self, key: &[u8]) -> u64 {
-        leading_eight(key)
+    fn rank(self, leading_eight: u64) -> u64 {
+        leading_eight
     }
 
-    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(Entry)) {
+    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(usize, usize)) {
         let mut start = from;
         while start < bytes.len() {
             let key_end = head::item_end(bytes, start);
-            found(Entry { start, key_end });
+            found(start, key_end);
             start = head::item_end(bytes, key_end);
         }
     }
@@ -133,6 +133,24 @@ impl<'a, B: Buf> Emitter<'a, B> {
     pub(crate) fn note_key(&mut self, members: &mut Members, start: usize) -> Result<(), Fail> {
         let key_end = self.out.len();
         members.key(CborKeys, self.out, self.scratch, start, key_end, false)
+    }
+
+    /// A text key that is short enough for a head of one byte has its rank from that and from itself.
+    #[inline]
+    pub(crate) fn text_key(&mut self, members: &mut Members, key: &str) -> Result<(), Fail> {
+        let start = self.out.len();
+        self.text(key.as_bytes())?;
+        if key.len() >= 24 {
+            return self.note_key(members, start);
+        }
+        let head = u64::from(TEXT << 5 | key.len() as u8) << 56;
+        let rank = head | leading_eight_of(key.as_bytes()) >> 8;
+        let entry = Entry {
+            start,
+            key_end: self.out.len(),
+            rank,
+        };
+        members.ranked_key(CborKeys, self.out, self.scratch, entry, false)
     }
 
     #[inline]

@@ -332,9 +332,7 @@ impl<B: Buf> Map<'_, '_, B> {
                 json::write_private(emitter, token, text)
             }));
         }
-        let start = self.emitter.out.len();
-        self.emitter.text(key.as_bytes())?;
-        self.emitter.note_key(&mut self.members, start)?;
+        self.emitter.text_key(&mut self.members, key)?;
         value.serialize(&mut *self.emitter)
     }
 

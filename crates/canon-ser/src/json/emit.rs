@@ -3,7 +3,7 @@
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
 use crate::json::{Options, number, string};
-use crate::order::{Members, Scratch};
+use crate::order::{Entry, KeyRules as _, Members, Scratch, leading_eight_of};
 
 /// Everything that writing a document needs.
 pub(crate) struct Emitter<'a, B> {
@@ -81,9 +81,20 @@ impl<'a, B: Buf> Emitter<'a, B> {
 
     #[inline]
     pub(super) fn text_key(&mut self, members: &mut Members, key: &str) -> Result<(), Fail> {
-        let start = self.begin_entry(members)?;
-        let escaped = string::write(self.out, key.as_bytes())?;
-        self.note_key(members, start, escaped)
+        let first = members.count() == 0;
+        let start = self.out.len() + usize::from(!first);
+        self.out.extend(if first { b"\"" } else { b",\"" })?;
+        let escaped = string::write_contents(self.out, key.as_bytes())?;
+        let key_end = self.out.len();
+        self.out.extend(b"\":")?;
+        let keys = self.options.keys();
+        let rank = keys.rank(leading_eight_of(key.as_bytes()));
+        let entry = Entry {
+            start,
+            key_end,
+            rank,
+        };
+        members.ranked_key(keys, self.out, self.scratch, entry, escaped)
     }
 
     /// `{"Variant":`, which [`Emitter::close`] ends.

@@ -4,7 +4,7 @@ use core::cmp::Ordering;
 
 use crate::buf::Buf;
 use crate::error::Fail;
-use crate::order::{Entry, KeyRules, common_prefix, leading_eight};
+use crate::order::{KeyRules, common_prefix};
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -45,22 +45,39 @@ pub(crate) fn next_special(bytes: &[u8], from: usize) -> usize {
         .unwrap_or(rest.len())
 }
 
+/// Can all of it stand in a JSON string as itself? Reads by words only, the last of them overlapping the one before.
+#[inline]
+fn is_clean(text: &[u8]) -> bool {
+    if let Some(last) = text.last_chunk::<8>() {
+        let words = text.as_chunks::<8>().0.iter();
+        let bits = words.fold(0, |bits, word| {
+            bits | special_bits(u64::from_le_bytes(*word))
+        });
+        return bits | special_bits(u64::from_le_bytes(*last)) == 0;
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        let word =
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+        return special_bits(word) == 0;
+    }
+    !text.iter().any(|&byte| is_special(byte))
+}
+
 /// Writes the contents of a string, without the quotes. True if any escape was needed.
 #[inline]
 pub(crate) fn write_contents<B: Buf>(out: &mut B, text: &[u8]) -> Result<bool, Fail> {
-    let special = next_special(text, 0);
-    if special == text.len() {
+    if is_clean(text) {
         out.extend(text)?;
         return Ok(false);
     }
-    write_escaping(out, text, special)?;
+    write_escaping(out, text)?;
     Ok(true)
 }
 
 #[cold]
-fn write_escaping<B: Buf>(out: &mut B, text: &[u8], first: usize) -> Result<(), Fail> {
+fn write_escaping<B: Buf>(out: &mut B, text: &[u8]) -> Result<(), Fail> {
     let mut from = 0;
-    let mut at = first;
+    let mut at = next_special(text, 0);
     while at < text.len() {
         out.extend(&text[from..at])?;
         write_escape(out, text[at])?;
@@ -122,19 +139,18 @@ impl KeyRules for JsonKeys {
     }
 
     #[inline]
-    fn rank(self, key: &[u8]) -> u64 {
-        let rank = leading_eight(key);
-        if rank & HIGH == 0 || !self.utf16 {
-            return rank;
+    fn rank(self, leading_eight: u64) -> u64 {
+        if leading_eight & HIGH == 0 || !self.utf16 {
+            return leading_eight;
         }
-        u64::from_be_bytes(rank.to_be_bytes().map(|byte| self.weight(byte)))
+        u64::from_be_bytes(leading_eight.to_be_bytes().map(|byte| self.weight(byte)))
     }
 
-    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(Entry)) {
+    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(usize, usize)) {
         let mut start = from;
         while start < bytes.len() {
             let key_end = string_end(bytes, start + 1);
-            found(Entry { start, key_end });
+            found(start, key_end);
             start = value_end(bytes, key_end + 2) + 1;
         }
     }
@@ -205,7 +221,7 @@ pub(crate) fn string_end(bytes: &[u8], from: usize) -> usize {
     loop {
         at = next_special(bytes, at);
         match bytes.get(at) {
-            Some(b'\\') => at += 2,
+            Some(b'\\') => at = (at + 2).min(bytes.len()),
             _ => return at,
         }
     }

@@ -1,3 +1,20 @@
 //! One test binary for the crate; one module per behaviour.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers outside of test functions unwrap too"
+)]
+
+mod allocations;
+mod cbor_input;
+mod cbor_values;
+mod digest;
+mod json_check;
+mod json_text;
 mod json_values;
+mod model;
+mod numbers;
+mod private_structs;
+mod rfc8785;
+mod rfc8949;
+mod semantic;

@@ -154,7 +154,11 @@ fn a_refused_connection_is_closed_without_a_callback() {
 fn stopping_closes_each_connection_once_and_refuses_messages() {
     let mut rig = Rig::start(Behaviour::Sink, one_shard());
     let mut clients: Vec<_> = (0..20).map(|_| rig.client_and_token()).collect();
-    rig.on_shard(|_, io| {
+    let known: Vec<_> = clients.iter().map(|(_, token)| *token).collect();
+    rig.on_shard(move |_, io| {
+        let mut tokens = io.tokens();
+        tokens.sort();
+        assert_eq!(tokens, known, "slots were given out in order");
         io.stop();
         assert!(io.connect(([127, 0, 0, 1], 1).into(), None, 0).is_err());
     });

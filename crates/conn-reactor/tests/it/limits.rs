@@ -108,8 +108,11 @@ fn shards_share_a_port_and_all_their_connections_are_served() {
         counts.push(count.recv().unwrap());
     }
     assert_eq!(counts.iter().sum::<usize>(), 100);
+    // Elsewhere the shards share one listener, and whoever is awake takes more.
+    let spread = cfg!(target_os = "linux") && !cfg!(conn_reactor_portable);
+    let served = counts.iter().filter(|count| **count > 0).count();
     assert!(
-        counts.iter().all(|count| *count > 0),
+        !spread || served == 3,
         "the kernel spreads over the shards: {counts:?}"
     );
 }

@@ -9,5 +9,6 @@ mod limits;
 mod messages;
 mod reading;
 mod rig;
+mod soak;
 mod stress;
 mod timers;

@@ -70,10 +70,19 @@ impl Crew {
             parts[index % shards].push(member);
         }
         let mut parts = parts.into_iter();
-        let options = Options { shards, write_bytes_max: 8 << 20, ..Options::default() };
+        let options = Options {
+            shards,
+            write_bytes_max: 8 << 20,
+            ..Options::default()
+        };
         let reactor = Reactor::builder(options).build(|_| {
             let part = parts.next().expect("one part for each shard");
-            Members::new(Arc::clone(&config), Arc::clone(&counters), Arc::clone(&execute), part)
+            Members::new(
+                Arc::clone(&config),
+                Arc::clone(&counters),
+                Arc::clone(&execute),
+                part,
+            )
         })?;
         let running = reactor.run()?;
         for sender in running.senders() {

@@ -103,7 +103,9 @@ impl Fleet {
     ///
     /// The prefix makes no device ids, or a thread cannot be started.
     pub fn start(config: FleetConfig) -> io::Result<Self> {
-        Self::start_with(config, |command: Command, reply: Reply| reply.answer(echo(&command)))
+        Self::start_with(config, |command: Command, reply: Reply| {
+            reply.answer(echo(&command))
+        })
     }
 
     /// Starts the fleet with `execute` for every command. It runs on the reactor's threads, so it
@@ -133,7 +135,9 @@ impl Fleet {
             ends_with_members: false,
             simulates_load: true,
         };
-        Ok(Self { crew: Crew::start(crew_config, members, Arc::new(execute))? })
+        Ok(Self {
+            crew: Crew::start(crew_config, members, Arc::new(execute))?,
+        })
     }
 
     /// What happened so far.

@@ -66,7 +66,10 @@ impl Journal {
             (fresh_boot, 0)
         } else {
             let boot = read_header(&bytes).ok_or_else(|| damaged(path, 0))?;
-            (boot, HEADER_BYTES + read_entries(path, &bytes, &mut commands)?)
+            (
+                boot,
+                HEADER_BYTES + read_entries(path, &bytes, &mut commands)?,
+            )
         };
         if keep < bytes.len() {
             file.set_len(keep as u64)?;
@@ -79,17 +82,32 @@ impl Journal {
         let bytes = keep.max(HEADER_BYTES) as u64;
         let path = path.to_owned();
         let compact_at = COMPACT_BYTES_MIN.max(bytes * 2);
-        Ok((Self { path, file, bytes, compact_at, broken: false }, boot, commands))
+        Ok((
+            Self {
+                path,
+                file,
+                bytes,
+                compact_at,
+                broken: false,
+            },
+            boot,
+            commands,
+        ))
     }
 
     /// Makes `entry` durable.
     pub(crate) fn append(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         if self.broken {
-            return Err(io::Error::other("an earlier write failed; start the device again"));
+            return Err(io::Error::other(
+                "an earlier write failed; start the device again",
+            ));
         }
         let mut bytes = Vec::new();
         put_entry(&mut bytes, entry);
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(&bytes)
+            .and_then(|()| self.file.sync_data());
         self.broken = written.is_err();
         self.bytes += bytes.len() as u64;
         written
@@ -172,7 +190,11 @@ fn read_entries(path: &Path, file: &[u8], commands: &mut Commands) -> io::Result
     }
     let rest = &entries[at..];
     let later_entry = (1..rest.len()).any(|skip| read_entry(&rest[skip..]).is_some());
-    if later_entry { Err(damaged(path, HEADER_BYTES + at)) } else { Ok(at) }
+    if later_entry {
+        Err(damaged(path, HEADER_BYTES + at))
+    } else {
+        Ok(at)
+    }
 }
 
 fn damaged(path: &Path, offset: usize) -> io::Error {
@@ -230,7 +252,13 @@ fn read_entry(bytes: &[u8]) -> Option<(usize, Read)> {
         (FORGOTTEN, []) => Read::Forgotten(id),
         (DONE, [status, body @ ..]) => {
             let status = ResultStatus::from_byte(*status)?;
-            Read::Done(id, Answer { status, body: body.to_vec() })
+            Read::Done(
+                id,
+                Answer {
+                    status,
+                    body: body.to_vec(),
+                },
+            )
         }
         _ => return None,
     };

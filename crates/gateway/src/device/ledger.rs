@@ -20,24 +20,36 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The command was executed; `body` is JSON and becomes the HTTP answer.
+    /// The command was executed; `body` is JSON of at most 64 KiB and becomes the HTTP answer.
     #[must_use]
     pub fn json(body: impl Into<Vec<u8>>) -> Self {
-        Self { status: ResultStatus::Json, body: body.into() }
+        Self {
+            status: ResultStatus::Json,
+            body: body.into(),
+        }
     }
 
-    /// The command was executed; `body` is bytes of the device's own kind.
+    /// The command was executed; `body` is at most 64 KiB of the device's own kind.
     #[must_use]
     pub fn opaque(body: impl Into<Vec<u8>>) -> Self {
-        Self { status: ResultStatus::Opaque, body: body.into() }
+        Self {
+            status: ResultStatus::Opaque,
+            body: body.into(),
+        }
     }
 
     pub(crate) fn refused() -> Self {
-        Self { status: ResultStatus::Refused, body: Vec::new() }
+        Self {
+            status: ResultStatus::Refused,
+            body: Vec::new(),
+        }
     }
 
     pub(crate) fn interrupted() -> Self {
-        Self { status: ResultStatus::Interrupted, body: Vec::new() }
+        Self {
+            status: ResultStatus::Interrupted,
+            body: Vec::new(),
+        }
     }
 }
 
@@ -65,7 +77,12 @@ pub(crate) enum Admission {
 
 impl Ledger {
     pub(crate) fn in_memory(boot: BootId, commands_max: usize) -> Self {
-        Self { boot, commands: HashMap::new(), commands_max, journal: None }
+        Self {
+            boot,
+            commands: HashMap::new(),
+            commands_max,
+            journal: None,
+        }
     }
 
     /// Opens or makes the ledger at `path`; `fresh_boot` names it if it is new.
@@ -74,7 +91,12 @@ impl Ledger {
         for answer in commands.values_mut() {
             answer.get_or_insert_with(Answer::interrupted);
         }
-        Ok(Self { boot, commands, commands_max, journal: Some(journal) })
+        Ok(Self {
+            boot,
+            commands,
+            commands_max,
+            journal: Some(journal),
+        })
     }
 
     pub(crate) fn boot(&self) -> BootId {
@@ -118,11 +140,15 @@ impl Ledger {
 
     /// Results that the gateway has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = (CommandId, &Answer)> {
-        self.commands.iter().filter_map(|(id, answer)| Some((*id, answer.as_ref()?)))
+        self.commands
+            .iter()
+            .filter_map(|(id, answer)| Some((*id, answer.as_ref()?)))
     }
 
     fn write(&mut self, entry: &Entry<'_>) -> bool {
-        let Some(journal) = &mut self.journal else { return true };
+        let Some(journal) = &mut self.journal else {
+            return true;
+        };
         match journal.append(entry) {
             Ok(()) => true,
             Err(error) => {
@@ -171,9 +197,19 @@ mod tests {
 
         let mut ledger = Ledger::open(&path, BootId([2; 16]), 16).unwrap();
         assert_eq!(ledger.boot(), BOOT);
-        assert_eq!(ledger.admit(id(2)), Admission::Repeat(Answer::opaque(vec![0, 255])));
-        assert_eq!(ledger.admit(id(3)), Admission::Repeat(Answer::interrupted()));
-        assert_eq!(ledger.admit(id(1)), Admission::Execute, "forgotten means new");
+        assert_eq!(
+            ledger.admit(id(2)),
+            Admission::Repeat(Answer::opaque(vec![0, 255]))
+        );
+        assert_eq!(
+            ledger.admit(id(3)),
+            Admission::Repeat(Answer::interrupted())
+        );
+        assert_eq!(
+            ledger.admit(id(1)),
+            Admission::Execute,
+            "forgotten means new"
+        );
     }
 
     #[test]
@@ -193,7 +229,11 @@ mod tests {
             assert_eq!(admission, Admission::Execute, "cut at {cut}");
             drop(ledger);
             let mut ledger = Ledger::open(&path, BootId([3; 16]), 16).unwrap();
-            assert_eq!(ledger.admit(id(9)), Admission::Repeat(Answer::interrupted()), "cut at {cut}");
+            assert_eq!(
+                ledger.admit(id(9)),
+                Admission::Repeat(Answer::interrupted()),
+                "cut at {cut}"
+            );
         }
     }
 
@@ -215,7 +255,13 @@ mod tests {
         }
         assert!(std::fs::metadata(&path).unwrap().len() < 200_000);
         drop(ledger);
-        assert_eq!(Ledger::open(&path, BOOT, 16).unwrap().unacknowledged().count(), 0);
+        assert_eq!(
+            Ledger::open(&path, BOOT, 16)
+                .unwrap()
+                .unacknowledged()
+                .count(),
+            0
+        );
         assert_eq!(std::fs::read(&other).unwrap(), b"other");
     }
 }

@@ -19,6 +19,10 @@ use crate::proto::{
 /// Every so many beats a device repeats the results that the gateway has not acknowledged.
 const REPEAT_BEATS: u32 = 4;
 
+/// A gateway that has not answered HELLO by then is given up; its own probe of an older connection
+/// takes a second or so.
+const WELCOME_WITHIN_MS: u64 = 10_000;
+
 /// How many bytes of results are repeated at one time, give or take a result. More than the
 /// connection may queue would close it, again after each reconnect.
 const REPEAT_BYTES_MAX: usize = 1 << 20;
@@ -70,6 +74,8 @@ pub(crate) enum CrewMessage {
 #[derive(Clone, Copy)]
 pub(crate) enum Alarm {
     Connect(usize),
+    /// The gateway has to have said something.
+    Welcome(usize),
     Beat(usize),
 }
 
@@ -109,14 +115,16 @@ impl Members {
 
     fn start(&mut self, io: &mut MembersIo) {
         // Shards connect side by side, so each one takes its share of the rate.
-        let per_s = u64::from(self.config.ramp_per_s).div_ceil(self.config.shards as u64).max(1);
+        let per_s = u64::from(self.config.ramp_per_s)
+            .div_ceil(self.config.shards as u64)
+            .max(1);
         for member in 0..self.members.len() {
             self.set_alarm(io, Alarm::Connect(member), member as u64 * 1_000 / per_s);
         }
     }
 
     fn set_alarm(&mut self, io: &mut MembersIo, alarm: Alarm, delay_ms: u64) {
-        let (Alarm::Connect(index) | Alarm::Beat(index)) = alarm;
+        let (Alarm::Connect(index) | Alarm::Welcome(index) | Alarm::Beat(index)) = alarm;
         let timer = io.set_timer(io.deadline_after(delay_ms), alarm);
         if let Some(old) = self.members[index].timer.replace(timer) {
             io.cancel_timer(old);
@@ -138,17 +146,28 @@ impl Members {
         }
         let delay_ms = match member.return_within_ms.take() {
             Some(within_ms) => random_u64() % (u64::from(within_ms) + 1),
-            None => member.backoff.next_delay_ms(&self.config.reconnect, random_u64()),
+            None => member
+                .backoff
+                .next_delay_ms(&self.config.reconnect, random_u64()),
         };
         self.set_alarm(io, Alarm::Connect(index), delay_ms);
     }
 
     fn flush(&mut self, io: &mut MembersIo, index: usize) {
-        let Some(token) = self.members[index].connection.filter(|_| !self.out.is_empty()) else {
+        let Some(token) = self.members[index]
+            .connection
+            .filter(|_| !self.out.is_empty())
+        else {
             return self.out.clear();
         };
-        if io.write(token, &self.out).is_err_and(|error| error.is_full()) {
-            io.close(token, CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())));
+        if io
+            .write(token, &self.out)
+            .is_err_and(|error| error.is_full())
+        {
+            io.close(
+                token,
+                CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())),
+            );
         }
         self.out.clear();
     }
@@ -192,11 +211,17 @@ impl Members {
                 let member = &mut self.members[index];
                 if let Some(sent) = member.beat_sent.take() {
                     let rtt = sent.elapsed();
-                    member.session.set_rtt_ms(u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX));
+                    member
+                        .session
+                        .set_rtt_ms(u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX));
                     self.counters.round_trip(rtt);
                 }
             }
-            Event::Command { id, timeout_ms, payload } => {
+            Event::Command {
+                id,
+                timeout_ms,
+                payload,
+            } => {
                 self.on_command(index, id, timeout_ms, payload);
             }
             Event::ResultAck { id } => self.members[index].ledger.forget(id),
@@ -221,10 +246,17 @@ impl Members {
         match member.ledger.admit(id) {
             Admission::Execute => {
                 self.counters.command_executed();
-                let outbox = self.outbox.clone().expect("members connect only after Start");
+                let outbox = self
+                    .outbox
+                    .clone()
+                    .expect("members connect only after Start");
                 let payload = payload.to_vec();
-                let command =
-                    Command { device: Arc::clone(&member.device), id, payload, timeout_ms };
+                let command = Command {
+                    device: Arc::clone(&member.device),
+                    id,
+                    payload,
+                    timeout_ms,
+                };
                 (self.execute)(command, Reply::new(outbox, index, id));
             }
             Admission::Running => self.counters.duplicate_ignored(),
@@ -251,9 +283,17 @@ impl Members {
     }
 
     fn on_refusal(&mut self, io: &mut MembersIo, index: usize, code: ErrorCode, text: &str) {
-        tracing::warn!(device = &*self.members[index].device, code = code.name(), text, "refused");
+        tracing::warn!(
+            device = &*self.members[index].device,
+            code = code.name(),
+            text,
+            "refused"
+        );
         self.counters.refused();
-        if matches!(code, ErrorCode::BadVersion | ErrorCode::BadDeviceId | ErrorCode::BadPreface) {
+        if matches!(
+            code,
+            ErrorCode::BadVersion | ErrorCode::BadDeviceId | ErrorCode::BadPreface
+        ) {
             self.retire(index, text);
         }
         self.hang_up(io, index);
@@ -276,7 +316,10 @@ impl Members {
     }
 
     fn on_answers(&mut self, io: &mut MembersIo) {
-        let outbox = self.outbox.clone().expect("members connect only after Start");
+        let outbox = self
+            .outbox
+            .clone()
+            .expect("members connect only after Start");
         for (index, id, answer) in outbox.take() {
             let member = &mut self.members[index];
             if answer.status == ResultStatus::Refused {
@@ -296,7 +339,10 @@ impl Members {
     fn on_stop(&mut self, io: &mut MembersIo) {
         self.on_answers(io);
         self.stopping = true;
-        let leaving = GoAway { reason: GoAwayReason::Leaving, retry_within_ms: 0 };
+        let leaving = GoAway {
+            reason: GoAwayReason::Leaving,
+            retry_within_ms: 0,
+        };
         for index in 0..self.members.len() {
             if self.members[index].session.interval_ms().is_some() {
                 encode_from_device(&FromDevice::GoAway(leaving), &mut self.out);
@@ -308,7 +354,11 @@ impl Members {
 }
 
 fn put_result(id: CommandId, answer: &Answer, out: &mut Vec<u8>) {
-    let result = FromDevice::Result { id, status: answer.status, body: &answer.body };
+    let result = FromDevice::Result {
+        id,
+        status: answer.status,
+        body: &answer.body,
+    };
     encode_from_device(&result, out);
 }
 
@@ -329,21 +379,29 @@ impl Handler for Members {
     type Message = CrewMessage;
 
     fn opened(&mut self, io: &mut MembersIo, token: Token, opened: Opened) -> Option<usize> {
-        let Opened::Connected { tag, .. } = opened else { return None };
+        let Opened::Connected { tag, .. } = opened else {
+            return None;
+        };
         let index = usize::try_from(tag).expect("tags are indices");
         let member = &mut self.members[index];
         member.connection = Some(token);
         member.session.greet(&mut self.out);
         self.flush(io, index);
+        self.set_alarm(io, Alarm::Welcome(index), WELCOME_WITHIN_MS);
         Some(index)
     }
 
     fn data(&mut self, io: &mut MembersIo, token: Token, input: &[u8]) -> usize {
         let now_ms = io.now_ms();
         let mut consumed = 0;
-        let Some(&mut index) = io.state(token) else { return input.len() };
+        let Some(&mut index) = io.state(token) else {
+            return input.len();
+        };
         while self.members[index].connection == Some(token) {
-            match self.members[index].session.receive(now_ms, &input[consumed..]) {
+            match self.members[index]
+                .session
+                .receive(now_ms, &input[consumed..])
+            {
                 Ok(None) => break,
                 Ok(Some((bytes, event))) => {
                     consumed += bytes;
@@ -393,6 +451,12 @@ impl Handler for Members {
             Alarm::Connect(index) => {
                 self.members[index].timer = None;
                 self.connect(io, index);
+            }
+            Alarm::Welcome(index) => {
+                self.members[index].timer = None;
+                if let Some(token) = self.members[index].connection {
+                    io.close(token, CloseReason::TimedOut);
+                }
             }
             Alarm::Beat(index) => {
                 self.members[index].timer = None;

@@ -160,7 +160,10 @@ impl Builder {
     ///
     /// The id is not 1 to 64 bytes of UTF-8 without control characters, the journal cannot be used,
     /// or a thread cannot be started.
-    pub fn start(self, execute: impl FnMut(&Command) -> Answer + Send + 'static) -> io::Result<Device> {
+    pub fn start(
+        self,
+        execute: impl FnMut(&Command) -> Answer + Send + 'static,
+    ) -> io::Result<Device> {
         let id = DeviceId::parse(self.id.as_bytes())
             .map_err(|violation| io::Error::new(io::ErrorKind::InvalidInput, violation))?;
         let boot = BootId(random_id());
@@ -220,7 +223,11 @@ impl Worker {
         let thread = thread::Builder::new()
             .name("mainstay-device-worker".into())
             .spawn(move || run_commands(&inbox, &is_ending, execute))?;
-        Ok(Self { jobs, ending, thread })
+        Ok(Self {
+            jobs,
+            ending,
+            thread,
+        })
     }
 
     /// Waits for the command that runs.
@@ -228,7 +235,9 @@ impl Worker {
         self.ending.store(true, Relaxed);
         // Refused when the thread has ended already, which the next line finds out.
         drop(self.jobs.send(Job::End));
-        self.thread.join().map_err(|_| io::Error::other("the device's worker panicked"))
+        self.thread
+            .join()
+            .map_err(|_| io::Error::other("the device's worker panicked"))
     }
 }
 
@@ -241,10 +250,11 @@ fn run_commands(
         if ending.load(Relaxed) {
             continue;
         }
-        let Some((command, reply)) = waiting.0.take() else { continue };
+        let Some((command, reply)) = waiting.0.take() else {
+            continue;
+        };
         // A panic drops the reply, which answers that the command was interrupted.
-        let executed =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| execute(&command)));
+        let executed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| execute(&command)));
         match executed {
             Ok(answer) => reply.answer(answer),
             Err(_) => tracing::error!(id = %command.id, "a command panicked and is in doubt"),

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::ledger::Answer;
 use super::member::CrewMessage;
-use crate::proto::CommandId;
+use crate::proto::{CommandId, PAYLOAD_BYTES_MAX};
 
 /// A command to execute, once.
 #[derive(Debug, Clone)]
@@ -42,7 +42,10 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(shard: Sender<CrewMessage>) -> Self {
-        Self { answers: Arc::default(), shard }
+        Self {
+            answers: Arc::default(),
+            shard,
+        }
     }
 
     pub(crate) fn take(&self) -> Vec<(usize, CommandId, Answer)> {
@@ -58,11 +61,22 @@ impl std::fmt::Debug for Outbox {
 
 impl Reply {
     pub(crate) fn new(outbox: Outbox, member: usize, id: CommandId) -> Self {
-        Self { outbox, member, id, answered: false }
+        Self {
+            outbox,
+            member,
+            id,
+            answered: false,
+        }
     }
 
-    /// Answers from any thread.
+    /// Answers from any thread. An answer of more than 64 KiB cannot be sent: the caller then hears
+    /// that the command is in doubt.
     pub fn answer(mut self, answer: Answer) {
+        if answer.body.len() > PAYLOAD_BYTES_MAX {
+            let bytes = answer.body.len();
+            tracing::error!(id = %self.id, bytes, "an answer is larger than {PAYLOAD_BYTES_MAX} bytes");
+            return self.send(Answer::interrupted());
+        }
         self.send(answer);
     }
 

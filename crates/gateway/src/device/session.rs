@@ -31,16 +31,31 @@ pub(crate) enum Event<'a> {
     Welcome,
     Probe,
     BeatAck,
-    Command { id: CommandId, timeout_ms: u32, payload: &'a [u8] },
-    ResultAck { id: CommandId },
+    Command {
+        id: CommandId,
+        timeout_ms: u32,
+        payload: &'a [u8],
+    },
+    ResultAck {
+        id: CommandId,
+    },
     GoAway(GoAway),
-    Refused { code: ErrorCode, text: &'a str },
+    Refused {
+        code: ErrorCode,
+        text: &'a str,
+    },
 }
 
 impl Session {
     pub(crate) fn new(device: DeviceId<'_>, boot: BootId, wanted_interval_ms: u32) -> Self {
         let device = device.as_str().into();
-        Self { device, boot, wanted_interval_ms, resume: None, open: None }
+        Self {
+            device,
+            boot,
+            wanted_interval_ms,
+            resume: None,
+            open: None,
+        }
     }
 
     /// A connection stands: says who is there.
@@ -70,7 +85,8 @@ impl Session {
     /// The gateway has been silent for longer than it may leave beats unanswered.
     pub(crate) fn is_deserted(&self, now_ms: u64) -> bool {
         self.open.is_some_and(|open| {
-            let patience = u64::from(open.welcome.interval_ms) * 2 + u64::from(open.welcome.grace_ms);
+            let patience =
+                u64::from(open.welcome.interval_ms) * 2 + u64::from(open.welcome.grace_ms);
             now_ms.saturating_sub(open.heard_ms) > patience
         })
     }
@@ -78,7 +94,14 @@ impl Session {
     /// Says that the device lives.
     pub(crate) fn beat(&mut self, stamp_ms: u32, load_percent: Option<u8>, out: &mut Vec<u8>) {
         let rtt_ms = self.open.and_then(|open| open.rtt_ms);
-        encode_from_device(&FromDevice::Beat(Beat { stamp_ms, load_percent, rtt_ms }), out);
+        encode_from_device(
+            &FromDevice::Beat(Beat {
+                stamp_ms,
+                load_percent,
+                rtt_ms,
+            }),
+            out,
+        );
     }
 
     /// Remembers the newest round trip for the next beat.
@@ -95,21 +118,33 @@ impl Session {
         now_ms: u64,
         input: &'a [u8],
     ) -> Result<Option<(usize, Event<'a>)>, Violation> {
-        let Some((consumed, message)) = decode_to_device(input)? else { return Ok(None) };
+        let Some((consumed, message)) = decode_to_device(input)? else {
+            return Ok(None);
+        };
         if let Some(open) = &mut self.open {
             open.heard_ms = now_ms;
         }
         let event = match message {
             ToDevice::Welcome(welcome) => {
                 self.resume = Some(welcome.session);
-                self.open = Some(Open { welcome, heard_ms: now_ms, rtt_ms: None });
+                self.open = Some(Open {
+                    welcome,
+                    heard_ms: now_ms,
+                    rtt_ms: None,
+                });
                 Event::Welcome
             }
             ToDevice::BeatAck(_) => Event::BeatAck,
             ToDevice::Probe => Event::Probe,
-            ToDevice::Command { id, timeout_ms, payload } => {
-                Event::Command { id, timeout_ms, payload }
-            }
+            ToDevice::Command {
+                id,
+                timeout_ms,
+                payload,
+            } => Event::Command {
+                id,
+                timeout_ms,
+                payload,
+            },
             ToDevice::ResultAck { id } => Event::ResultAck { id },
             ToDevice::GoAway(goaway) => Event::GoAway(goaway),
             ToDevice::Error { code, text } => Event::Refused { code, text },

@@ -41,8 +41,14 @@ impl Gateway {
     /// Accepts a connection and hears its HELLO.
     fn accept(&self) -> (Session, BootId) {
         let (stream, _) = self.0.accept().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let mut session = Session { stream, phase: NativePhase::default(), bytes: Vec::new() };
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut session = Session {
+            stream,
+            phase: NativePhase::default(),
+            bytes: Vec::new(),
+        };
         match session.hear() {
             Heard::Hello(boot) => (session, boot),
             other => panic!("{other:?} before HELLO"),
@@ -59,11 +65,19 @@ impl Session {
 
     fn welcome(&mut self) {
         let session = SessionToken([1; 16]);
-        self.say(&ToDevice::Welcome(Welcome { session, interval_ms: 200, grace_ms: 60_000 }));
+        self.say(&ToDevice::Welcome(Welcome {
+            session,
+            interval_ms: 200,
+            grace_ms: 60_000,
+        }));
     }
 
     fn command(&mut self, id: CommandId) {
-        self.say(&ToDevice::Command { id, timeout_ms: 1_000, payload: b"{}" });
+        self.say(&ToDevice::Command {
+            id,
+            timeout_ms: 1_000,
+            payload: b"{}",
+        });
     }
 
     fn hear(&mut self) -> Heard {
@@ -83,7 +97,9 @@ impl Session {
                     Some(match message {
                         FromDevice::Hello(hello) => Heard::Hello(hello.boot),
                         FromDevice::Beat(beat) => {
-                            let ack = ToDevice::BeatAck(BeatAck { stamp_ms: beat.stamp_ms });
+                            let ack = ToDevice::BeatAck(BeatAck {
+                                stamp_ms: beat.stamp_ms,
+                            });
                             let mut bytes = Vec::new();
                             Native::encode(&NativePhase::Open, &ack, &mut bytes);
                             // The device may have gone meanwhile.
@@ -116,11 +132,13 @@ fn a_result_that_is_ready_between_hello_and_welcome_waits_for_the_welcome() {
     let (gateway, addr) = Gateway::start();
     let (begun, has_begun) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel();
-    let device = Device::builder(addr, "a").reconnect_cap_ms(1).start(move |_| {
-        begun.send(()).unwrap();
-        may_go_on.recv().unwrap();
-        Answer::json("1")
-    });
+    let device = Device::builder(addr, "a")
+        .reconnect_cap_ms(1)
+        .start(move |_| {
+            begun.send(()).unwrap();
+            may_go_on.recv().unwrap();
+            Answer::json("1")
+        });
     let device = device.unwrap();
     let (mut session, boot) = gateway.accept();
     session.welcome();
@@ -135,9 +153,15 @@ fn a_result_that_is_ready_between_hello_and_welcome_waits_for_the_welcome() {
     // The worker takes the second command when the first is answered.
     has_begun.recv().unwrap();
     session.welcome();
-    assert_eq!(session.hear_until_beat(), [Heard::Result(A, ResultStatus::Json)]);
+    assert_eq!(
+        session.hear_until_beat(),
+        [Heard::Result(A, ResultStatus::Json)]
+    );
     go_on.send(()).unwrap();
-    assert_eq!(session.hear_until_beat(), [Heard::Result(B, ResultStatus::Json)]);
+    assert_eq!(
+        session.hear_until_beat(),
+        [Heard::Result(B, ResultStatus::Json)]
+    );
     device.stop().unwrap();
 }
 
@@ -148,14 +172,16 @@ fn stopping_finishes_the_command_that_runs_and_refuses_the_next() {
     let (gateway, addr) = Gateway::start();
     let (begun, has_begun) = mpsc::channel();
     let (flag, stopping) = mpsc::channel::<Arc<AtomicBool>>();
-    let device = Device::builder(addr, "a").journal(&journal).start(move |command| {
-        begun.send(command.id).unwrap();
-        let stopping = stopping.recv().unwrap();
-        while !stopping.load(Relaxed) {
-            std::thread::yield_now();
-        }
-        Answer::json("1")
-    });
+    let device = Device::builder(addr, "a")
+        .journal(&journal)
+        .start(move |command| {
+            begun.send(command.id).unwrap();
+            let stopping = stopping.recv().unwrap();
+            while !stopping.load(Relaxed) {
+                std::thread::yield_now();
+            }
+            Answer::json("1")
+        });
     let device = device.unwrap();
     let (mut session, boot) = gateway.accept();
     session.welcome();
@@ -170,15 +196,31 @@ fn stopping_finishes_the_command_that_runs_and_refuses_the_next() {
             .filter(|heard| *heard != Heard::Beat)
             .collect();
     let refused = Heard::Result(B, ResultStatus::Refused);
-    assert_eq!(heard, [Heard::Result(A, ResultStatus::Json), refused, Heard::Goodbye]);
+    assert_eq!(
+        heard,
+        [
+            Heard::Result(A, ResultStatus::Json),
+            refused,
+            Heard::Goodbye
+        ]
+    );
 
     // What was refused is new to the next process, what was done is not.
-    let device = Device::builder(addr, "a").journal(&journal).start(|_| Answer::json("2")).unwrap();
+    let device = Device::builder(addr, "a")
+        .journal(&journal)
+        .start(|_| Answer::json("2"))
+        .unwrap();
     let (mut session, same_boot) = gateway.accept();
     assert_eq!(boot, same_boot);
     session.welcome();
-    assert_eq!(session.hear_until_beat(), [Heard::Result(A, ResultStatus::Json)]);
+    assert_eq!(
+        session.hear_until_beat(),
+        [Heard::Result(A, ResultStatus::Json)]
+    );
     session.command(B);
-    assert_eq!(session.hear_until_beat(), [Heard::Result(B, ResultStatus::Json)]);
+    assert_eq!(
+        session.hear_until_beat(),
+        [Heard::Result(B, ResultStatus::Json)]
+    );
     device.stop().unwrap();
 }

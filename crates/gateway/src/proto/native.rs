@@ -6,8 +6,8 @@ use heartbeat_codec::frame::{self, Decoded};
 
 use super::{
     BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, FromDevice, FrontDoor,
-    GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PREFACE, ResultStatus, SessionToken, Step,
-    ToDevice, VERSION, Violation, Welcome,
+    GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX, PREFACE, ResultStatus,
+    SessionToken, Step, ToDevice, VERSION, Violation, Welcome,
 };
 
 /// The frame kinds, first byte of each frame.
@@ -52,7 +52,10 @@ impl FrontDoor for Native {
             NativePhase::Hello => {
                 let step = read_frame(input, HELLO_BYTES_MAX, decode_from_device)?;
                 match step {
-                    Step::Message { message: FromDevice::Hello(_), .. } => *phase = NativePhase::Open,
+                    Step::Message {
+                        message: FromDevice::Hello(_),
+                        ..
+                    } => *phase = NativePhase::Open,
                     Step::Message { .. } => {
                         return Err(Violation::new(
                             ErrorCode::Unexpected,
@@ -90,10 +93,15 @@ fn read_preface<'a>(phase: &mut NativePhase, input: &'a [u8]) -> Result<Step<'a>
         return Ok(Step::NeedMore);
     }
     if input[PREFACE.len() - 1] != VERSION {
-        return Err(Violation::new(ErrorCode::BadVersion, "this gateway speaks version 1"));
+        return Err(Violation::new(
+            ErrorCode::BadVersion,
+            "this gateway speaks version 1",
+        ));
     }
     *phase = NativePhase::Hello;
-    Ok(Step::Skip { consumed: PREFACE.len() })
+    Ok(Step::Skip {
+        consumed: PREFACE.len(),
+    })
 }
 
 /// Reads one frame and decodes its body with `decode`.
@@ -104,9 +112,11 @@ fn read_frame<'a>(
 ) -> Result<Step<'a>, Violation> {
     match frame::decode(input, body_bytes_max).map_err(|e| frame_violation(&e))? {
         Decoded::NeedMore { .. } => Ok(Step::NeedMore),
-        Decoded::Frame { kind, body, consumed } => {
-            decode(kind, body).map(|message| Step::Message { consumed, message })
-        }
+        Decoded::Frame {
+            kind,
+            body,
+            consumed,
+        } => decode(kind, body).map(|message| Step::Message { consumed, message }),
     }
 }
 
@@ -114,7 +124,10 @@ fn frame_violation(error: &frame::FrameError) -> Violation {
     if error.is_body_too_long() {
         Violation::new(ErrorCode::TooLarge, "the frame is longer than it may be")
     } else {
-        Violation::new(ErrorCode::Malformed, "the frame's kind or length cannot be read")
+        Violation::new(
+            ErrorCode::Malformed,
+            "the frame's kind or length cannot be read",
+        )
     }
 }
 
@@ -122,17 +135,25 @@ fn decode_from_device(frame_kind: u8, body: &[u8]) -> Result<FromDevice<'_>, Vio
     let mut fields = Fields(body);
     match frame_kind {
         kind::HELLO => decode_hello(fields).map(FromDevice::Hello),
-        kind::BEAT => Beat::decode(body)
-            .map(FromDevice::Beat)
-            .map_err(|_| Violation::new(ErrorCode::Malformed, "a BEAT has 7 bytes and a load of 0 to 100, or 255")),
+        kind::BEAT => Beat::decode(body).map(FromDevice::Beat).map_err(|_| {
+            Violation::new(
+                ErrorCode::Malformed,
+                "a BEAT has 7 bytes and a load of 0 to 100, or 255",
+            )
+        }),
         kind::RESULT => Ok(FromDevice::Result {
             id: CommandId(fields.array()?),
-            status: ResultStatus::from_byte(fields.byte()?)
-                .ok_or(Violation::new(ErrorCode::Malformed, "RESULT has an unknown status"))?,
-            body: fields.rest(),
+            status: ResultStatus::from_byte(fields.byte()?).ok_or(Violation::new(
+                ErrorCode::Malformed,
+                "RESULT has an unknown status",
+            ))?,
+            body: fields.payload()?,
         }),
         kind::GOAWAY => decode_goaway(fields).map(FromDevice::GoAway),
-        _ => Err(Violation::new(ErrorCode::Unexpected, "a device does not send this kind of frame")),
+        _ => Err(Violation::new(
+            ErrorCode::Unexpected,
+            "a device does not send this kind of frame",
+        )),
     }
 }
 
@@ -145,7 +166,11 @@ pub fn decode_to_device(input: &[u8]) -> Result<Option<(usize, ToDevice<'_>)>, V
     let (frame_kind, body, consumed) =
         match frame::decode(input, BODY_BYTES_MAX).map_err(|e| frame_violation(&e))? {
             Decoded::NeedMore { .. } => return Ok(None),
-            Decoded::Frame { kind, body, consumed } => (kind, body, consumed),
+            Decoded::Frame {
+                kind,
+                body,
+                consumed,
+            } => (kind, body, consumed),
         };
     let mut fields = Fields(body);
     let message = match frame_kind {
@@ -162,13 +187,17 @@ pub fn decode_to_device(input: &[u8]) -> Result<Option<(usize, ToDevice<'_>)>, V
         kind::COMMAND => ToDevice::Command {
             id: CommandId(fields.array()?),
             timeout_ms: fields.u32()?,
-            payload: fields.rest(),
+            payload: fields.payload()?,
         },
-        kind::RESULT_ACK => ToDevice::ResultAck { id: CommandId(fields.array()?) },
+        kind::RESULT_ACK => ToDevice::ResultAck {
+            id: CommandId(fields.array()?),
+        },
         kind::GOAWAY => ToDevice::GoAway(decode_goaway(fields)?),
         kind::ERROR => ToDevice::Error {
-            code: ErrorCode::from_byte(fields.byte()?)
-                .ok_or(Violation::new(ErrorCode::Malformed, "ERROR has an unknown code"))?,
+            code: ErrorCode::from_byte(fields.byte()?).ok_or(Violation::new(
+                ErrorCode::Malformed,
+                "ERROR has an unknown code",
+            ))?,
             text: std::str::from_utf8(fields.rest())
                 .map_err(|_| Violation::new(ErrorCode::Malformed, "ERROR's text is not UTF-8"))?,
         },
@@ -193,13 +222,20 @@ fn decode_hello(mut fields: Fields<'_>) -> Result<Hello<'_>, Violation> {
     };
     let id_bytes = usize::from(fields.byte()?);
     let device = DeviceId::parse(fields.take(id_bytes)?)?;
-    Ok(Hello { device, boot, interval_ms, resume })
+    Ok(Hello {
+        device,
+        boot,
+        interval_ms,
+        resume,
+    })
 }
 
 fn decode_goaway(mut fields: Fields<'_>) -> Result<GoAway, Violation> {
     Ok(GoAway {
-        reason: GoAwayReason::from_byte(fields.byte()?)
-            .ok_or(Violation::new(ErrorCode::Malformed, "GOAWAY has an unknown reason"))?,
+        reason: GoAwayReason::from_byte(fields.byte()?).ok_or(Violation::new(
+            ErrorCode::Malformed,
+            "GOAWAY has an unknown reason",
+        ))?,
         retry_within_ms: fields.u32()?,
     })
 }
@@ -211,10 +247,21 @@ pub fn encode_from_device(message: &FromDevice<'_>, out: &mut Vec<u8>) {
             let id = hello.device.as_str().as_bytes();
             let id_bytes = u8::try_from(id.len()).expect("a DeviceId has at most 64 bytes");
             let resume: &[u8] = hello.resume.as_ref().map_or(&[], |token| &token.0);
-            let flags = if hello.resume.is_some() { HELLO_HAS_RESUME } else { 0 };
+            let flags = if hello.resume.is_some() {
+                HELLO_HAS_RESUME
+            } else {
+                0
+            };
             put(
                 kind::HELLO,
-                &[&[flags], &hello.interval_ms.to_le_bytes(), &hello.boot.0, resume, &[id_bytes], id],
+                &[
+                    &[flags],
+                    &hello.interval_ms.to_le_bytes(),
+                    &hello.boot.0,
+                    resume,
+                    &[id_bytes],
+                    id,
+                ],
                 out,
             );
         }
@@ -239,8 +286,16 @@ fn encode_to_device(message: &ToDevice<'_>, out: &mut Vec<u8>) {
         ),
         ToDevice::BeatAck(ack) => put(kind::BEAT_ACK, &[&ack.encode()], out),
         ToDevice::Probe => put(kind::PROBE, &[], out),
-        ToDevice::Command { id, timeout_ms, payload } => {
-            put(kind::COMMAND, &[&id.0, &timeout_ms.to_le_bytes(), payload], out);
+        ToDevice::Command {
+            id,
+            timeout_ms,
+            payload,
+        } => {
+            put(
+                kind::COMMAND,
+                &[&id.0, &timeout_ms.to_le_bytes(), payload],
+                out,
+            );
         }
         ToDevice::ResultAck { id } => put(kind::RESULT_ACK, &[&id.0], out),
         ToDevice::GoAway(goaway) => put_goaway(goaway, out),
@@ -249,7 +304,14 @@ fn encode_to_device(message: &ToDevice<'_>, out: &mut Vec<u8>) {
 }
 
 fn put_goaway(goaway: &GoAway, out: &mut Vec<u8>) {
-    put(kind::GOAWAY, &[&[goaway.reason.byte()], &goaway.retry_within_ms.to_le_bytes()], out);
+    put(
+        kind::GOAWAY,
+        &[
+            &[goaway.reason.byte()],
+            &goaway.retry_within_ms.to_le_bytes(),
+        ],
+        out,
+    );
 }
 
 /// Appends a frame whose body is `parts`, one behind the other.
@@ -269,16 +331,17 @@ struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     fn take(&mut self, bytes: usize) -> Result<&'a [u8], Violation> {
-        let (head, tail) = self
-            .0
-            .split_at_checked(bytes)
-            .ok_or(Violation::new(ErrorCode::Malformed, "the frame ends inside a field"))?;
+        let (head, tail) = self.0.split_at_checked(bytes).ok_or(Violation::new(
+            ErrorCode::Malformed,
+            "the frame ends inside a field",
+        ))?;
         self.0 = tail;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Violation> {
-        self.take(N).map(|bytes| bytes.try_into().expect("take returns the length asked for"))
+        self.take(N)
+            .map(|bytes| bytes.try_into().expect("take returns the length asked for"))
     }
 
     fn byte(&mut self) -> Result<u8, Violation> {
@@ -287,6 +350,17 @@ impl<'a> Fields<'a> {
 
     fn u32(&mut self) -> Result<u32, Violation> {
         self.array().map(u32::from_le_bytes)
+    }
+
+    fn payload(&mut self) -> Result<&'a [u8], Violation> {
+        let payload = self.rest();
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Violation::new(
+                ErrorCode::TooLarge,
+                "a payload has at most 65,536 bytes",
+            ));
+        }
+        Ok(payload)
     }
 
     fn rest(&mut self) -> &'a [u8] {

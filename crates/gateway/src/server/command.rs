@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Permit};
+use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Permit, Stored};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -24,6 +24,10 @@ use crate::proto::{BootId, CommandId, ResultStatus};
 
 /// How long a command that may be out already waits before it knocks at a full queue again.
 const QUEUE_RETRY: Duration = Duration::from_millis(20);
+
+/// How much longer a claim is held than a task waits: as long as the store could ever take. Claims of
+/// a process that died are not held any more, so nothing waits for this.
+const LEASE_SLACK_MS: u64 = 60_000;
 
 /// What a caller wants done.
 pub(crate) struct Request {
@@ -58,19 +62,31 @@ pub(crate) async fn submit(shared: &Arc<Shared>, request: Request) -> Answer {
     receiver.await.unwrap_or(Answer::Draining)
 }
 
-/// The stored answer of `key`, if there is one.
+/// What can be said about `key` without claiming it, if it is known.
 pub(crate) async fn replay(
     shared: &Shared,
     key: &[u8],
     fingerprint: &Fingerprint,
 ) -> Result<Option<Answer>, idem_store::Error> {
-    let Lookup::Stored(stored) = shared.store.get(key, shared.unix_ms()).await? else {
-        return Ok(None);
+    let (known, answer) = match shared.store.get(key, shared.unix_ms()).await? {
+        Lookup::Absent => return Ok(None),
+        Lookup::InFlight { .. } => return Ok(Some(Answer::InProgress)),
+        Lookup::InDoubt(claim) => (claim.fingerprint, Answer::InProgress),
+        Lookup::Stored(stored) => (
+            stored.fingerprint(),
+            Answer::Replayed(read_outcome(&stored)),
+        ),
     };
-    if stored.fingerprint() != *fingerprint {
-        return Ok(Some(Answer::OtherPayload));
-    }
-    Ok(Outcome::decode(stored.outcome()).map(Answer::Replayed))
+    Ok(Some(if known == *fingerprint {
+        answer
+    } else {
+        Answer::OtherPayload
+    }))
+}
+
+/// An outcome that this version cannot read ended somehow, so nothing but in doubt can be said.
+fn read_outcome(stored: &Stored) -> Outcome {
+    Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted)
 }
 
 /// The HTTP task that waits for the answer, until it was given one.
@@ -100,10 +116,18 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         boot: request.device.session().map(|session| session.boot),
     };
     let memo_bytes = memo.encode();
-    // Longer than this task can live.
-    let lease_ms = shared.config.commands.result_wait_ms.max(request.timeout_ms).saturating_mul(2);
-    let mut begin =
-        Begin::new(&request.key, request.fingerprint, lease_ms, shared.unix_ms());
+    let wait_ms = shared
+        .config
+        .commands
+        .result_wait_ms
+        .max(request.timeout_ms);
+    let lease_ms = wait_ms.saturating_mul(2).saturating_add(LEASE_SLACK_MS);
+    let mut begin = Begin::new(
+        &request.key,
+        request.fingerprint,
+        lease_ms,
+        shared.unix_ms(),
+    );
     if memo.boot.is_some() {
         begin = begin.declare(&memo_bytes);
     }
@@ -114,8 +138,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
             None => return caller.answer(&shared, Answer::InProgress),
         },
         Ok(Begun::Replay(stored)) => {
-            let outcome = Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted);
-            return caller.answer(&shared, Answer::Replayed(outcome));
+            return caller.answer(&shared, Answer::Replayed(read_outcome(&stored)));
         }
         Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
         Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
@@ -142,7 +165,9 @@ fn take_places(
     shared: &Arc<Shared>,
     request: &Request,
 ) -> Option<(CommandSlot, OwnedSemaphorePermit)> {
-    let slot = request.device.command_slot(shared.config.commands.per_device_max)?;
+    let slot = request
+        .device
+        .command_slot(shared.config.commands.per_device_max)?;
     let total = Arc::clone(&shared.running).try_acquire_owned().ok()?;
     Some((slot, total))
 }
@@ -202,12 +227,22 @@ impl Running<'_> {
             let changed = sessions.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(end) = self.read_replies().or_else(|| self.check_times(caller, deadline, give_up)) {
+            if let Some(end) = self
+                .read_replies()
+                .or_else(|| self.check_times(caller, deadline, give_up))
+            {
                 return end;
             }
-            let mut wake_at = if caller.0.is_some() { deadline } else { give_up };
-            let sending =
-                if std::mem::take(&mut self.pauses) { Sending::Later } else { self.send(permit).await };
+            let mut wake_at = if caller.0.is_some() {
+                deadline
+            } else {
+                give_up
+            };
+            let sending = if std::mem::take(&mut self.pauses) {
+                Sending::Later
+            } else {
+                self.send(permit).await
+            };
             match sending {
                 Sending::Wait => {}
                 Sending::Later if self.maybe_sent() => {
@@ -216,7 +251,9 @@ impl Running<'_> {
                 Sending::Later => return End::Release(Answer::QueueFull),
                 // Its last words may have come just before it did.
                 Sending::DeviceForgot => {
-                    return self.read_replies().unwrap_or(End::Outcome(Outcome::DeviceForgot));
+                    return self
+                        .read_replies()
+                        .unwrap_or(End::Outcome(Outcome::DeviceForgot));
                 }
                 Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
             }
@@ -253,9 +290,15 @@ impl Running<'_> {
         loop {
             match self.shared.table.read(self.id, &self.waiter) {
                 Ok(None) => return None,
-                Ok(Some(Reply::Result { epoch, status, body })) => match outcome_of(status, body) {
+                Ok(Some(Reply::Result {
+                    epoch,
+                    status,
+                    body,
+                })) => match outcome_of(status, body) {
                     Some(outcome) => return Some(End::Outcome(outcome)),
-                    None if self.is_last_word(epoch) => return Some(End::Release(Answer::QueueFull)),
+                    None if self.is_last_word(epoch) => {
+                        return Some(End::Release(Answer::QueueFull));
+                    }
                     None => {}
                 },
                 Ok(Some(Reply::NotSent { epoch, why })) => {
@@ -280,7 +323,9 @@ impl Running<'_> {
     /// Sends the command to the device's session, unless that session has it already.
     async fn send(&mut self, permit: &Permit) -> Sending {
         loop {
-            let Some(session) = self.slot.device().session() else { return Sending::Wait };
+            let Some(session) = self.slot.device().session() else {
+                return Sending::Wait;
+            };
             if session.epoch == self.sent_epoch {
                 return Sending::Wait;
             }
@@ -290,7 +335,10 @@ impl Running<'_> {
             if self.maybe_sent() {
                 return Sending::DeviceForgot;
             }
-            let memo = Memo { id: self.id, boot: Some(session.boot) };
+            let memo = Memo {
+                id: self.id,
+                boot: Some(session.boot),
+            };
             if let Err(error) = self.shared.store.declare(permit, &memo.encode()).await {
                 return Sending::StoreFailed(error);
             }
@@ -331,12 +379,15 @@ impl Running<'_> {
 
     /// Stores the outcome, then tells the device and the caller.
     async fn store(self, permit: Permit, outcome: Outcome, mut caller: Caller) {
-        let stored = store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await;
+        let stored =
+            store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await;
         let answer = match stored {
             Ok(()) => Answer::Done(outcome),
             Err(error) => {
                 // The permit is used up and the key in doubt.
-                self.shared.table.leave(self.id, &self.waiter, self.open_claim());
+                self.shared
+                    .table
+                    .leave(self.id, &self.waiter, self.open_claim());
                 Answer::StoreFailed(error)
             }
         };
@@ -345,14 +396,20 @@ impl Running<'_> {
 
     /// The command was not executed and will not be: frees its key.
     async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let failed = self.shared.store.fail(permit, Failure::NotHappened, self.shared.unix_ms()).await;
+        let failed = self
+            .shared
+            .store
+            .fail(permit, Failure::NotHappened, self.shared.unix_ms())
+            .await;
         let answer = match failed {
             Ok(()) => {
                 self.shared.table.remove(self.id);
                 answer
             }
             Err(error) => {
-                self.shared.table.leave(self.id, &self.waiter, self.open_claim());
+                self.shared
+                    .table
+                    .leave(self.id, &self.waiter, self.open_claim());
                 Answer::StoreFailed(error)
             }
         };
@@ -362,7 +419,10 @@ impl Running<'_> {
     /// Stops waiting for a command that may have been sent. Its key stays in doubt, to be settled by
     /// the device's result or by a retry.
     async fn leave_open(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let last = self.shared.table.leave(self.id, &self.waiter, self.open_claim());
+        let last = self
+            .shared
+            .table
+            .leave(self.id, &self.waiter, self.open_claim());
         if let Some(Reply::Result { status, body, .. }) = last
             && let Some(outcome) = outcome_of(status, body)
         {
@@ -374,7 +434,10 @@ impl Running<'_> {
     }
 
     fn open_claim(&self) -> OpenClaim {
-        OpenClaim { key: self.request.key.clone(), fingerprint: self.request.fingerprint }
+        OpenClaim {
+            key: self.request.key.clone(),
+            fingerprint: self.request.fingerprint,
+        }
     }
 }
 
@@ -388,8 +451,13 @@ fn must_stop(phase: Phase, maybe_sent: bool) -> bool {
 
 /// Ends a claim that nobody waits for with the result that its device repeated.
 pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
-    let Stray { device, id, result, claim } = stray;
-    let lease_ms = shared.config.commands.result_wait_ms;
+    let Stray {
+        device,
+        id,
+        result,
+        claim,
+    } = stray;
+    let lease_ms = LEASE_SLACK_MS;
     let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
     let permit = match shared.store.begin(&begin).await {
         Ok(Begun::InDoubt(permit)) => permit,
@@ -436,7 +504,10 @@ async fn store_outcome(
     outcome: &Outcome,
 ) -> Result<(), idem_store::Error> {
     let retain_ms = shared.config.commands.retain_ms;
-    shared.store.complete(permit, &outcome.encode(), retain_ms, shared.unix_ms()).await?;
+    shared
+        .store
+        .complete(permit, &outcome.encode(), retain_ms, shared.unix_ms())
+        .await?;
     shared.table.remove(id);
     if let Some(session) = device.session() {
         // Lost when the mailbox is full: the device repeats its result and is told then.

@@ -40,7 +40,8 @@ pub struct Config {
 pub struct DeviceLimits {
     /// Most devices that are remembered; beyond it the longest offline one is forgotten.
     pub known_max: usize,
-    /// Most device connections at one time.
+    /// Most device connections at one time, shared out evenly among the shards; more wait in the
+    /// listeners' backlogs.
     pub connections_max: usize,
     /// The beat interval of a device that asks for none.
     pub interval_ms: u32,
@@ -120,16 +121,28 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         let positive: [(&str, u64); 12] = [
             ("devices.known_max", self.devices.known_max as u64),
-            ("devices.connections_max", self.devices.connections_max as u64),
+            (
+                "devices.connections_max",
+                self.devices.connections_max as u64,
+            ),
             ("devices.interval_ms", self.devices.interval_ms.into()),
-            ("devices.interval_ms_min", self.devices.interval_ms_min.into()),
+            (
+                "devices.interval_ms_min",
+                self.devices.interval_ms_min.into(),
+            ),
             ("devices.hello_timeout_ms", self.devices.hello_timeout_ms),
             ("devices.probe_timeout_ms", self.devices.probe_timeout_ms),
-            ("commands.per_device_max", self.commands.per_device_max.into()),
+            (
+                "commands.per_device_max",
+                self.commands.per_device_max.into(),
+            ),
             ("commands.timeout_ms", self.commands.timeout_ms),
             ("commands.retain_ms", self.commands.retain_ms),
             ("commands.mailbox_max", self.commands.mailbox_max as u64),
-            ("http_limits.connections_max", self.http_limits.connections_max as u64),
+            (
+                "http_limits.connections_max",
+                self.http_limits.connections_max as u64,
+            ),
             ("http_limits.page_max", self.http_limits.page_max as u64),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {

@@ -95,7 +95,12 @@ pub(crate) struct Session {
 /// What a HELLO leads to.
 pub(crate) enum Admission {
     /// The session is this one; an older one that it replaced has to be told.
-    Accepted { device: Arc<Device>, epoch: u64, replaced: Option<Session>, first_time: bool },
+    Accepted {
+        device: Arc<Device>,
+        epoch: u64,
+        replaced: Option<Session>,
+        first_time: bool,
+    },
     /// Another connection speaks for the device: probe it.
     InUse { holder: Session },
     /// No room for another device, or this one is being evicted: come back later.
@@ -139,7 +144,10 @@ impl Directory {
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Device>> {
-        self.bucket(id).read().get(id).map(|entry| Arc::clone(&entry.0))
+        self.bucket(id)
+            .read()
+            .get(id)
+            .map(|entry| Arc::clone(&entry.0))
     }
 
     /// Remembers a device from an earlier run as offline. Returns the id that was forgotten for it.
@@ -155,28 +163,38 @@ impl Directory {
 
     /// Makes the knocking connection the device's session, if nothing speaks against it.
     pub(crate) fn admit(&self, knock: &Knock<'_>, mut forget: impl FnMut(Box<str>)) -> Admission {
+        loop {
+            if let Some(admission) = self.try_admit(knock, &mut forget) {
+                return admission;
+            }
+            // Another shard is about to take the forgotten device out.
+            std::thread::yield_now();
+        }
+    }
+
+    /// `None` when the device was forgotten in this very moment.
+    fn try_admit(&self, knock: &Knock<'_>, forget: &mut impl FnMut(Box<str>)) -> Option<Admission> {
         let (device, first_time) = match self.get(knock.id) {
             Some(device) => (device, false),
             None => match self.make_room() {
                 Ok(forgotten) => {
-                    forgotten.into_iter().for_each(&mut forget);
+                    forgotten.into_iter().for_each(&mut *forget);
                     (self.insert(knock.id), true)
                 }
-                Err(NoRoom) => return Admission::Full,
+                Err(NoRoom) => return Some(Admission::Full),
             },
         };
         let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
         let mut route = device.route.lock();
         if route.forgotten {
-            // Evicted in this very moment; the caller's next try finds it gone.
-            return Admission::Full;
+            return None;
         }
         let mut replaced = None;
         if route.presence == Presence::Online {
             let holder = route.session;
             let resumes = knock.resume == Some(holder.secret);
             if !resumes && knock.displace != Some(holder.epoch) {
-                return Admission::InUse { holder };
+                return Some(Admission::InUse { holder });
             }
             replaced = Some(holder);
         } else {
@@ -193,7 +211,12 @@ impl Directory {
         };
         route.wake();
         drop(route);
-        Admission::Accepted { device, epoch, replaced, first_time }
+        Some(Admission::Accepted {
+            device,
+            epoch,
+            replaced,
+            first_time,
+        })
     }
 
     /// The session `epoch` of `device` ended. A later session is not touched.
@@ -205,7 +228,9 @@ impl Directory {
         self.count(Presence::Online, presence);
         route.presence = presence;
         route.resting = self.epochs.fetch_add(1, Relaxed) + 1;
-        self.resting.lock().insert(route.resting, Arc::clone(device));
+        self.resting
+            .lock()
+            .insert(route.resting, Arc::clone(device));
         route.wake();
     }
 
@@ -258,7 +283,10 @@ impl Directory {
             return Ok(None);
         }
         let mut resting = self.resting.lock();
-        let turn = resting.iter().find(|(_, device)| device.try_forget()).map(|(turn, _)| *turn);
+        let turn = resting
+            .iter()
+            .find(|(_, device)| device.try_forget())
+            .map(|(turn, _)| *turn);
         let device = turn.and_then(|turn| resting.remove(&turn)).ok_or(NoRoom)?;
         drop(resting);
         if device.presence() == Presence::Gone {
@@ -331,7 +359,10 @@ impl Device {
         }
         route.commands += 1;
         let changed = Arc::clone(route.changed.get_or_insert_default());
-        Some(CommandSlot { device: Arc::clone(self), changed })
+        Some(CommandSlot {
+            device: Arc::clone(self),
+            changed,
+        })
     }
 
     pub(crate) fn commands(&self) -> u32 {
@@ -340,7 +371,9 @@ impl Device {
 
     fn try_forget(&self) -> bool {
         // Called under the lock of `resting`, which others take while they hold a route: no waiting.
-        let Some(mut route) = self.route.try_lock() else { return false };
+        let Some(mut route) = self.route.try_lock() else {
+            return false;
+        };
         route.forgotten = route.commands == 0 && route.presence != Presence::Online;
         route.forgotten
     }

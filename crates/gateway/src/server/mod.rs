@@ -33,6 +33,7 @@ mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tick;
 
 use std::io;
 use std::net::SocketAddr;
@@ -60,6 +61,9 @@ use table::{CommandTable, OpenClaim};
 
 /// Most repeated results that are being stored at one time; a device repeats the others again.
 const SETTLING_MAX: usize = 1_024;
+
+/// How long the last answers may take when everything else has stopped.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A running gateway. Dropping it without [`drain`](Gateway::drain) leaves its threads running.
 pub struct Gateway {
@@ -102,7 +106,9 @@ impl Gateway {
         let store = Store::open(config.data.join("store"), idem_store::Options::new())
             .map_err(io::Error::other)?;
         let (registry, known) = Registry::open(&config.data)?;
-        let http_listener = TcpListener::bind(config.http).await.map_err(|e| named(e, config.http))?;
+        let http_listener = TcpListener::bind(config.http)
+            .await
+            .map_err(|e| named(e, config.http))?;
         let http_addr = http_listener.local_addr()?;
         let options = reactor_options(&config);
         let shared = Arc::new(Shared {
@@ -129,12 +135,21 @@ impl Gateway {
             .build(|_| ShardHandler::<Native>::new(Arc::clone(&shared)))
             .map_err(|e| named(e, listen))?;
         let device_addr = reactor.local_addrs()[0];
-        assert!(shared.shards.set(reactor.senders()).is_ok(), "set once, here");
+        assert!(
+            shared.shards.set(reactor.senders()).is_ok(),
+            "set once, here"
+        );
         let reactor = reactor.run()?;
         tokio::spawn(http::publish(Arc::clone(&shared)));
         let router = http::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(Arc::clone(&shared), http_listener, router));
-        Ok(Self { shared, reactor, http, device_addr, http_addr })
+        Ok(Self {
+            shared,
+            reactor,
+            http,
+            device_addr,
+            http_addr,
+        })
     }
 
     /// Where devices connect.
@@ -156,8 +171,8 @@ impl Gateway {
     }
 
     /// Stops: refuses new connections and commands, lets running commands end within
-    /// [`Config::drain_timeout_ms`], records the others as open, says goodbye to the devices and
-    /// syncs the store.
+    /// [`Config::drain_timeout_ms`], records the others as open, says goodbye to the devices, and
+    /// closes the store: its directory is free again.
     ///
     /// # Errors
     ///
@@ -167,32 +182,57 @@ impl Gateway {
         shared.drain.send_replace(Phase::Draining);
         shared.broadcast(|| ShardMessage::StopAccepting);
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
-        let total = u32::try_from(shared.config.commands.total_max).unwrap_or(u32::MAX);
-        let all_ended = shared.running.acquire_many(total);
-        if tokio::time::timeout(limit, all_ended).await.is_err() {
-            tracing::warn!(running = shared.commands_running(), "commands are recorded as open");
+        if !shared.commands_end(limit).await {
+            tracing::warn!(
+                running = shared.commands_running(),
+                "commands are recorded as open"
+            );
         }
         shared.drain.send_replace(Phase::Stopping);
-        shared.broadcast(|| ShardMessage::Stop);
+        // Each command notes in the store how far it came, and its caller is told.
+        if !shared.commands_end(LAST_WORDS).await {
+            tracing::warn!(running = shared.commands_running(), "the store is slow");
+        }
+        self.http.await.map_err(io::Error::other)?;
+        for mailbox in shared.mailboxes() {
+            if mailbox.try_send(ShardMessage::Stop).is_err() {
+                // Full: end without a goodbye. Stopped: it has ended.
+                mailbox.stop();
+            }
+        }
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
-        self.http.await.map_err(io::Error::other)?;
         joined.map_err(io::Error::other)??;
-        shared.registry.close();
-        shared.store.flush().await.map_err(io::Error::other)
+        // Ends the store also for tasks that have not noticed the end yet.
+        let closed = tokio::task::spawn_blocking(move || {
+            shared.registry.close();
+            shared.store.clone().close()
+        });
+        closed
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)
     }
 }
 
 /// Says which address an error belongs to, and what to do.
 fn named(error: io::Error, addr: SocketAddr) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}; choose another address"))
+    io::Error::new(
+        error.kind(),
+        format!("cannot listen on {addr}: {error}; choose another address"),
+    )
 }
 
 fn reactor_options(config: &Config) -> conn_reactor::Options {
     let defaults = conn_reactor::Options::default();
+    let shards = if config.shards == 0 {
+        defaults.shards
+    } else {
+        config.shards
+    };
     conn_reactor::Options {
-        shards: if config.shards == 0 { defaults.shards } else { config.shards },
-        connections_max: config.devices.connections_max,
+        shards,
+        connections_max: config.devices.connections_max.div_ceil(shards),
         // One frame may be incomplete.
         carry_bytes_max: BODY_BYTES_MAX + 8,
         write_bytes_max: config.devices.write_bytes_max,
@@ -209,7 +249,9 @@ impl Shared {
 
     /// Milliseconds since 1970, for the store's leases and retentions.
     pub(crate) fn unix_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -224,7 +266,18 @@ impl Shared {
     }
 
     pub(crate) fn commands_running(&self) -> usize {
-        self.config.commands.total_max.saturating_sub(self.running.available_permits())
+        self.config
+            .commands
+            .total_max
+            .saturating_sub(self.running.available_permits())
+    }
+
+    /// Waits until no command runs or waits; `false` when some still do after `limit`.
+    async fn commands_end(&self, limit: Duration) -> bool {
+        let total = u32::try_from(self.config.commands.total_max).unwrap_or(u32::MAX);
+        tokio::time::timeout(limit, self.running.acquire_many(total))
+            .await
+            .is_ok()
     }
 
     pub(crate) fn mailboxes(&self) -> &[Sender<ShardMessage>] {
@@ -276,7 +329,10 @@ impl Shared {
                 self.directory.remember(device);
                 self.registry.remember(device);
             }
-            let open = OpenClaim { key: claim.key.clone(), fingerprint: claim.fingerprint };
+            let open = OpenClaim {
+                key: claim.key.clone(),
+                fingerprint: claim.fingerprint,
+            };
             self.table.recall(memo.id, device, open);
         }
     }

@@ -20,7 +20,9 @@ pub(crate) fn device_of(store_key: &[u8]) -> Option<DeviceId<'_>> {
     let (&version, rest) = store_key.split_first()?;
     let (&device_bytes, rest) = rest.split_first()?;
     let device = rest.get(..usize::from(device_bytes))?;
-    (version == VERSION).then(|| DeviceId::parse(device).ok()).flatten()
+    (version == VERSION)
+        .then(|| DeviceId::parse(device).ok())
+        .flatten()
 }
 
 /// What a claim remembers: which command it is, and which memory of the device would recognise it.
@@ -47,7 +49,10 @@ impl Memo {
             [] => None,
             boot => Some(BootId(boot.try_into().ok()?)),
         };
-        (version == VERSION).then_some(Self { id: CommandId(*id), boot })
+        (version == VERSION).then_some(Self {
+            id: CommandId(*id),
+            boot,
+        })
     }
 }
 
@@ -79,7 +84,9 @@ impl Outcome {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[VERSION, kind], body) = bytes.split_first_chunk::<2>()? else { return None };
+        let (&[VERSION, kind], body) = bytes.split_first_chunk::<2>()? else {
+            return None;
+        };
         match kind {
             0 => Some(Self::Json(body.to_vec())),
             1 => Some(Self::Opaque(body.to_vec())),
@@ -105,7 +112,10 @@ mod tests {
 
     #[test]
     fn memos_and_outcomes_read_back() {
-        let memo = Memo { id: CommandId([7; 16]), boot: Some(BootId([9; 16])) };
+        let memo = Memo {
+            id: CommandId([7; 16]),
+            boot: Some(BootId([9; 16])),
+        };
         assert_eq!(Memo::decode(&memo.encode()), Some(memo));
         let unsent = Memo { boot: None, ..memo };
         assert_eq!(Memo::decode(&unsent.encode()), Some(unsent));

@@ -37,7 +37,15 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         let detail = detail.into();
-        Self { status, code, title, detail, line: None, column: None, retry_after_s: None }
+        Self {
+            status,
+            code,
+            title,
+            detail,
+            line: None,
+            column: None,
+            retry_after_s: None,
+        }
     }
 
     /// Where in the request's body the mistake is, both counted from 1.

@@ -2,7 +2,7 @@
 //!
 //! `devices.jsonl` in the data directory: one JSON object a line, `{"id":"..."}` for a device that
 //! was met and `{"forgotten":"..."}` for one that was evicted. A torn last line is dropped. The file
-//! is written anew at each start, so it holds one line for each device and what came since.
+//! is written anew at each start, and when its history has outgrown its devices.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -12,6 +12,9 @@ use std::thread;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+/// A file with fewer new lines than this is not written anew while the gateway runs.
+const REWRITE_LINES_MIN: usize = 100_000;
 
 const FILE: &str = "devices.jsonl";
 
@@ -40,7 +43,7 @@ impl Registry {
         let (lines, inbox) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("mainstay-registry".into())
-            .spawn(move || write_lines(&path, file, &inbox))?;
+            .spawn(move || write_lines(&path, file, &inbox, REWRITE_LINES_MIN))?;
         Ok((Self(Mutex::new(Some(Writer { lines, thread }))), ids))
     }
 
@@ -61,7 +64,9 @@ impl Registry {
 
     /// Writes what is left and ends the writer; later names are dropped.
     pub(crate) fn close(&self) {
-        let Some(writer) = self.0.lock().take() else { return };
+        let Some(writer) = self.0.lock().take() else {
+            return;
+        };
         drop(writer.lines);
         if writer.thread.join().is_err() {
             tracing::error!("the writer of the device list panicked");
@@ -101,7 +106,9 @@ fn rewrite(path: &Path, ids: &[Box<str>]) -> io::Result<File> {
     for id in ids {
         put_line(&mut out, &Line::Id(id.clone()))?;
     }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_data()?;
     fs::rename(&fresh, path)?;
     OpenOptions::new().append(true).open(path)
 }
@@ -111,19 +118,34 @@ fn put_line(out: &mut impl Write, line: &Line) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn write_lines(path: &Path, file: File, inbox: &mpsc::Receiver<Line>) {
+fn write_lines(path: &Path, file: File, inbox: &mpsc::Receiver<Line>, rewrite_min: usize) {
+    if let Err(error) = try_write_lines(path, file, inbox, rewrite_min) {
+        tracing::error!(%error, path = %path.display(), "new devices are not remembered any more");
+    }
+}
+
+fn try_write_lines(
+    path: &Path,
+    file: File,
+    inbox: &mpsc::Receiver<Line>,
+    rewrite_min: usize,
+) -> io::Result<()> {
     let mut out = BufWriter::new(file);
+    let (mut new_lines, mut rewrite_at) = (0, rewrite_min);
     while let Ok(line) = inbox.recv() {
-        let written = std::iter::once(line)
-            .chain(inbox.try_iter())
-            .try_for_each(|line| put_line(&mut out, &line))
-            .and_then(|()| out.flush())
-            .and_then(|()| out.get_ref().sync_data());
-        if let Err(error) = written {
-            tracing::error!(%error, path = %path.display(), "new devices are not remembered any more");
-            return;
+        for line in std::iter::once(line).chain(inbox.try_iter()) {
+            put_line(&mut out, &line)?;
+            new_lines += 1;
+        }
+        out.flush()?;
+        out.get_ref().sync_data()?;
+        if new_lines >= rewrite_at {
+            let ids = read(path)?;
+            out = BufWriter::new(rewrite(path, &ids)?);
+            (new_lines, rewrite_at) = (0, rewrite_min.max(ids.len()));
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -137,17 +159,55 @@ mod tests {
     }
 
     #[test]
+    fn devices_that_come_and_go_do_not_grow_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let file = rewrite(&path, &[]).unwrap();
+        let (lines, inbox) = mpsc::sync_channel(1);
+        let writer = {
+            let path = path.clone();
+            thread::spawn(move || write_lines(&path, file, &inbox, 16))
+        };
+        for number in 0..1_000 {
+            lines.send(Line::Id(format!("{number}").into())).unwrap();
+            if number >= 3 {
+                lines
+                    .send(Line::Forgotten(format!("{}", number - 3).into()))
+                    .unwrap();
+            }
+        }
+        drop(lines);
+        writer.join().unwrap();
+        assert!(fs::read(&path).unwrap().len() < 2_000);
+        assert_eq!(ids(dir.path()), ["997", "998", "999"]);
+    }
+
+    #[test]
     fn what_was_met_is_remembered_and_a_torn_line_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let (registry, _) = Registry::open(dir.path()).unwrap();
-        ["a", "b \"quoted\"", "c"].iter().for_each(|id| registry.remember(id));
+        ["a", "b \"quoted\"", "c"]
+            .iter()
+            .for_each(|id| registry.remember(id));
         registry.forget("a");
         registry.close();
         assert_eq!(ids(dir.path()), ["b \"quoted\"", "c"]);
 
         let path = dir.path().join(FILE);
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":\"to").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"id\":\"to")
+            .unwrap();
         assert_eq!(ids(dir.path()), ["b \"quoted\"", "c"]);
-        assert_eq!(fs::read(&path).unwrap().iter().filter(|b| **b == b'\n').count(), 2);
+        assert_eq!(
+            fs::read(&path)
+                .unwrap()
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count(),
+            2
+        );
     }
 }

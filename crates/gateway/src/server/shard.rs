@@ -4,17 +4,19 @@
 //! that connection is being probed), is open, and ends. One timer bounds the greeting and then
 //! watches the beats; it is moved lazily, once an interval instead of once a beat.
 
+mod entrance;
+
 use std::sync::Arc;
 
 use conn_reactor::{CloseReason, Handler, Io, Opened, TimerKey, Token};
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::directory::{Admission, Device, Knock, Presence, Session};
+use super::directory::{Device, Presence, Session};
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use crate::proto::{
-    Beat, BeatAck, BootId, CommandId, ErrorCode, FromDevice, FrontDoor, GoAway,
-    GoAwayReason, Hello, SessionToken, Step, ToDevice, Violation, Welcome,
+    Beat, BeatAck, BootId, CommandId, ErrorCode, FromDevice, FrontDoor, GoAway, GoAwayReason,
+    SessionToken, Step, ToDevice, Violation,
 };
 
 /// How long a closing connection may take to read the last words.
@@ -23,13 +25,22 @@ const LAST_WORDS_MS: u64 = 1_000;
 /// What the rest of the gateway says to a shard.
 pub(crate) enum ShardMessage {
     /// Send a command on the connection of `session`.
-    Command { session: Session, id: CommandId, timeout_ms: u32, payload: Arc<[u8]> },
+    Command {
+        session: Session,
+        id: CommandId,
+        timeout_ms: u32,
+        payload: Arc<[u8]>,
+    },
     /// A command's outcome is durable.
     ResultAck { session: Session, id: CommandId },
     /// Find out whether the holder still lives, for a connection that knocks.
     Probe { holder: Session, asker: Asker },
     /// The answer to a probe.
-    Probed { knocker: Token, holder_epoch: u64, alive: bool },
+    Probed {
+        knocker: Token,
+        holder_epoch: u64,
+        alive: bool,
+    },
     /// Another connection took the session over.
     Replaced { session: Session },
     /// Accept nobody any more.
@@ -106,7 +117,11 @@ type ShardIo<P> = Io<ShardHandler<P>>;
 
 impl<P: FrontDoor> ShardHandler<P> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, out: Vec::new(), door: std::marker::PhantomData }
+        Self {
+            shared,
+            out: Vec::new(),
+            door: std::marker::PhantomData,
+        }
     }
 
     fn say(&mut self, io: &mut ShardIo<P>, token: Token, message: &ToDevice<'_>) {
@@ -124,7 +139,10 @@ impl<P: FrontDoor> ShardHandler<P> {
         self.out.clear();
         if written.is_err_and(|error| error.is_full()) {
             self.shared.counters.rejected(ErrorCode::SlowReader);
-            io.close(token, CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())));
+            io.close(
+                token,
+                CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())),
+            );
         }
     }
 
@@ -142,7 +160,10 @@ impl<P: FrontDoor> ShardHandler<P> {
         self.shared.counters.rejected(violation.code());
         tracing::debug!(?token, %violation, "connection rejected");
         self.leave(io, token, Presence::Offline);
-        let words = ToDevice::Error { code: violation.code(), text: violation.detail() };
+        let words = ToDevice::Error {
+            code: violation.code(),
+            text: violation.detail(),
+        };
         self.part(io, token, &words, violation.code().byte());
     }
 
@@ -155,7 +176,9 @@ impl<P: FrontDoor> ShardHandler<P> {
     }
 
     fn end_session(&mut self, io: &mut ShardIo<P>, open: Open, presence: Presence) {
-        self.shared.directory.leave(&open.device, open.epoch, presence);
+        self.shared
+            .directory
+            .leave(&open.device, open.epoch, presence);
         if let Some((asker, timer)) = open.probe {
             io.cancel_timer(timer);
             self.answer_probe(asker, open.epoch, false);
@@ -200,9 +223,18 @@ impl<P: FrontDoor> ShardHandler<P> {
                     Delivery::Delivered => {}
                     Delivery::Unknown => self.acknowledge(device, epoch, id),
                     Delivery::Settle(claim) => {
-                        let result = Reply::Result { epoch, status, body: body.to_vec() };
+                        let result = Reply::Result {
+                            epoch,
+                            status,
+                            body: body.to_vec(),
+                        };
                         let device = Arc::clone(device);
-                        self.shared.settle(Stray { device, id, result, claim });
+                        self.shared.settle(Stray {
+                            device,
+                            id,
+                            result,
+                            claim,
+                        });
                     }
                     Delivery::Foreign => {
                         let why = "the command belongs to another device";
@@ -221,7 +253,13 @@ impl<P: FrontDoor> ShardHandler<P> {
     fn on_beat(&mut self, io: &mut ShardIo<P>, token: Token, device: &Device, beat: Beat) {
         self.shared.counters.beat(beat.rtt_ms);
         device.pulse.beat(self.shared.now_ms(), beat);
-        self.say(io, token, &ToDevice::BeatAck(BeatAck { stamp_ms: beat.stamp_ms }));
+        self.say(
+            io,
+            token,
+            &ToDevice::BeatAck(BeatAck {
+                stamp_ms: beat.stamp_ms,
+            }),
+        );
     }
 
     /// Lets the device forget a command. Goes through the mailbox, so that it stays behind a copy of
@@ -230,79 +268,6 @@ impl<P: FrontDoor> ShardHandler<P> {
         if let Some(session) = device.session().filter(|session| session.epoch == epoch) {
             self.send(session.shard, ShardMessage::ResultAck { session, id });
         }
-    }
-
-    fn on_hello(&mut self, io: &mut ShardIo<P>, token: Token, hello: &Hello<'_>) {
-        let knocking = Knocking {
-            device: hello.device.as_str().into(),
-            boot: hello.boot,
-            interval_ms: hello.interval_ms,
-            resume: hello.resume,
-        };
-        self.knock(io, token, knocking, None);
-    }
-
-    /// Asks the directory for the session; `displace` is the epoch of a holder that failed its probe.
-    fn knock(&mut self, io: &mut ShardIo<P>, token: Token, who: Knocking, displace: Option<u64>) {
-        let secret = SessionToken(self.shared.random_id());
-        let knock = Knock {
-            id: &who.device,
-            shard: io.shard(),
-            token,
-            boot: who.boot,
-            resume: who.resume,
-            secret,
-            displace,
-        };
-        let shared = Arc::clone(&self.shared);
-        match shared.directory.admit(&knock, |id| shared.registry.forget(&id)) {
-            Admission::Accepted { device, epoch, replaced, first_time } => {
-                if first_time {
-                    shared.registry.remember(device.id());
-                }
-                if let Some(session) = replaced {
-                    self.send(session.shard, ShardMessage::Replaced { session });
-                }
-                self.open(io, token, device, epoch, who.interval_ms, secret);
-            }
-            Admission::InUse { holder } => {
-                let asker = Asker { shard: io.shard(), token };
-                if let Some(conn) = io.state(token) {
-                    conn.phase = Phase::Knocking(Box::new(who));
-                }
-                self.send(holder.shard, ShardMessage::Probe { holder, asker });
-            }
-            Admission::Full => self.reject(
-                io,
-                token,
-                Violation::new(ErrorCode::Busy, "the gateway knows as many devices as it may"),
-            ),
-        }
-    }
-
-    fn open(
-        &mut self,
-        io: &mut ShardIo<P>,
-        token: Token,
-        device: Arc<Device>,
-        epoch: u64,
-        wanted_ms: u32,
-        session: SessionToken,
-    ) {
-        let limits = &self.shared.config.devices;
-        let interval_ms = match wanted_ms {
-            0 => limits.interval_ms,
-            wanted => wanted.clamp(limits.interval_ms_min, limits.interval_ms_max),
-        };
-        let grace_ms = limits.grace_ms;
-        device.pulse.start(self.shared.now_ms(), interval_ms);
-        let now_ms = io.now_ms();
-        let Some(conn) = io.state(token) else { return };
-        conn.heard_ms = now_ms;
-        conn.phase = Phase::Open(Box::new(Open { device, epoch, interval_ms, probe: None }));
-        let timer = conn.timer;
-        io.reschedule_timer(timer, now_ms + u64::from(interval_ms) + u64::from(grace_ms));
-        self.say(io, token, &ToDevice::Welcome(Welcome { session, interval_ms, grace_ms }));
     }
 
     fn on_deadline(&mut self, io: &mut ShardIo<P>, token: Token) {
@@ -321,8 +286,16 @@ impl<P: FrontDoor> ShardHandler<P> {
                 }
                 self.leave(io, token, Presence::Gone);
                 self.shared.counters.gone();
-                let words = GoAway { reason: GoAwayReason::Gone, retry_within_ms: 0 };
-                self.part(io, token, &ToDevice::GoAway(words), GoAwayReason::Gone.byte());
+                let words = GoAway {
+                    reason: GoAwayReason::Gone,
+                    retry_within_ms: 0,
+                };
+                self.part(
+                    io,
+                    token,
+                    &ToDevice::GoAway(words),
+                    GoAwayReason::Gone.byte(),
+                );
             }
             Phase::Greeting | Phase::Knocking(_) => self.reject(
                 io,
@@ -331,55 +304,6 @@ impl<P: FrontDoor> ShardHandler<P> {
             ),
             Phase::Closing => {}
         }
-    }
-
-    /// Somebody knocks with the id of the device behind `holder`.
-    fn on_probe(&mut self, io: &mut ShardIo<P>, holder: Session, asker: Asker) {
-        let due_ms = io.now_ms() + self.shared.config.devices.probe_timeout_ms;
-        let token = holder.token;
-        let open = match io.state(token).map(|conn| &mut conn.phase) {
-            Some(Phase::Open(open)) if open.epoch == holder.epoch => open,
-            _ => return self.answer_probe(asker, holder.epoch, false),
-        };
-        if open.probe.is_some() {
-            // One knocker at a time: this one hears what it would hear from a live holder.
-            return self.answer_probe(asker, holder.epoch, true);
-        }
-        let timer = io.set_timer(due_ms, Timer::Probe(token));
-        if let Some(Phase::Open(open)) = io.state(token).map(|conn| &mut conn.phase) {
-            open.probe = Some((asker, timer));
-        }
-        self.say(io, token, &ToDevice::Probe);
-        self.flush(io, token);
-    }
-
-    fn on_probe_timeout(&mut self, io: &mut ShardIo<P>, token: Token) {
-        self.leave(io, token, Presence::Offline);
-        let words = GoAway { reason: GoAwayReason::Replaced, retry_within_ms: 0 };
-        self.part(io, token, &ToDevice::GoAway(words), GoAwayReason::Replaced.byte());
-    }
-
-    fn on_probed(&mut self, io: &mut ShardIo<P>, token: Token, holder_epoch: u64, alive: bool) {
-        let Some(conn) = io.state(token) else { return };
-        let who = match std::mem::replace(&mut conn.phase, Phase::Greeting) {
-            Phase::Knocking(who) => *who,
-            other => {
-                conn.phase = other;
-                return;
-            }
-        };
-        if alive {
-            let why = "the device is connected already and that connection answers";
-            self.reject(io, token, Violation::new(ErrorCode::InUse, why));
-        } else {
-            self.knock(io, token, who, Some(holder_epoch));
-            self.flush(io, token);
-        }
-    }
-
-    fn answer_probe(&self, asker: Asker, holder_epoch: u64, alive: bool) {
-        let answer = ShardMessage::Probed { knocker: asker.token, holder_epoch, alive };
-        self.send(asker.shard, answer);
     }
 
     /// Sends to a shard. A full mailbox loses the message: whoever waits for it runs into its own
@@ -420,7 +344,10 @@ impl<P: FrontDoor> ShardHandler<P> {
 
     fn on_stop(&mut self, io: &mut ShardIo<P>) {
         // Spread the reconnects over time: every device has lost its gateway in the same moment.
-        let words = GoAway { reason: GoAwayReason::Draining, retry_within_ms: 5_000 };
+        let words = GoAway {
+            reason: GoAwayReason::Draining,
+            retry_within_ms: 5_000,
+        };
         for token in io.tokens() {
             self.say(io, token, &ToDevice::GoAway(words));
             self.flush(io, token);
@@ -438,7 +365,12 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         let now_ms = io.now_ms();
         let hello_by_ms = now_ms + self.shared.config.devices.hello_timeout_ms;
         let timer = io.set_timer(hello_by_ms, Timer::Deadline(token));
-        Some(Conn { door: P::State::default(), phase: Phase::Greeting, timer, heard_ms: now_ms })
+        Some(Conn {
+            door: P::State::default(),
+            phase: Phase::Greeting,
+            timer,
+            heard_ms: now_ms,
+        })
     }
 
     fn data(&mut self, io: &mut ShardIo<P>, token: Token, input: &[u8]) -> usize {
@@ -450,7 +382,10 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
             match P::decode(&mut conn.door, &input[consumed..]) {
                 Ok(Step::NeedMore) => break,
                 Ok(Step::Skip { consumed: skipped }) => consumed += skipped,
-                Ok(Step::Message { consumed: bytes, message }) => {
+                Ok(Step::Message {
+                    consumed: bytes,
+                    message,
+                }) => {
                     consumed += bytes;
                     self.on_message(io, token, message);
                 }
@@ -479,8 +414,17 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
 
     fn message(&mut self, io: &mut ShardIo<P>, message: ShardMessage) {
         match message {
-            ShardMessage::Command { session, id, timeout_ms, payload } => {
-                let command = ToDevice::Command { id, timeout_ms, payload: &payload };
+            ShardMessage::Command {
+                session,
+                id,
+                timeout_ms,
+                payload,
+            } => {
+                let command = ToDevice::Command {
+                    id,
+                    timeout_ms,
+                    payload: &payload,
+                };
                 self.on_command(io, session, &command, id);
             }
             ShardMessage::ResultAck { session, id } => {
@@ -490,12 +434,19 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                 }
             }
             ShardMessage::Probe { holder, asker } => self.on_probe(io, holder, asker),
-            ShardMessage::Probed { knocker, holder_epoch, alive } => {
+            ShardMessage::Probed {
+                knocker,
+                holder_epoch,
+                alive,
+            } => {
                 self.on_probed(io, knocker, holder_epoch, alive);
             }
             ShardMessage::Replaced { session } => {
                 if self.is_current(io, session) {
-                    let words = GoAway { reason: GoAwayReason::Replaced, retry_within_ms: 0 };
+                    let words = GoAway {
+                        reason: GoAwayReason::Replaced,
+                        retry_within_ms: 0,
+                    };
                     self.leave(io, session.token, Presence::Offline);
                     let code = GoAwayReason::Replaced.byte();
                     self.part(io, session.token, &ToDevice::GoAway(words), code);

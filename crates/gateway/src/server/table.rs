@@ -57,7 +57,11 @@ pub(crate) struct OpenClaim {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// The device answered on the session `epoch`.
-    Result { epoch: u64, status: ResultStatus, body: Vec<u8> },
+    Result {
+        epoch: u64,
+        status: ResultStatus,
+        body: Vec<u8>,
+    },
     /// Of what was to be sent on the session `epoch`, no whole command was.
     NotSent { epoch: u64, why: NotSent },
 }
@@ -97,10 +101,21 @@ impl CommandTable {
     /// its claim.
     pub(crate) fn wait(&self, id: CommandId, device: &Device) -> Waiter {
         let wake = Arc::new(Notify::new());
-        let inbox = Inbox { replies: Vec::new(), answered: false, wake: Arc::clone(&wake) };
-        let entry = Entry { device: device.id().into(), state: State::Waiting(inbox) };
+        let inbox = Inbox {
+            replies: Vec::new(),
+            answered: false,
+            wake: Arc::clone(&wake),
+        };
+        let entry = Entry {
+            device: device.id().into(),
+            state: State::Waiting(inbox),
+        };
         let before = self.bucket(id).lock().insert(id, entry);
-        if let Some(Entry { state: State::Waiting(superseded), .. }) = before {
+        if let Some(Entry {
+            state: State::Waiting(superseded),
+            ..
+        }) = before
+        {
             superseded.wake.notify_one();
         }
         Waiter(wake)
@@ -129,7 +144,10 @@ impl CommandTable {
 
     /// An earlier run of the gateway left this claim open.
     pub(crate) fn recall(&self, id: CommandId, device: &str, claim: OpenClaim) {
-        let entry = Entry { device: device.into(), state: State::Unresolved(claim) };
+        let entry = Entry {
+            device: device.into(),
+            state: State::Unresolved(claim),
+        };
         self.bucket(id).lock().insert(id, entry);
     }
 
@@ -160,13 +178,19 @@ impl CommandTable {
         body: &[u8],
     ) -> Delivery {
         let mut bucket = self.bucket(id).lock();
-        let Some(entry) = bucket.get_mut(&id) else { return Delivery::Unknown };
+        let Some(entry) = bucket.get_mut(&id) else {
+            return Delivery::Unknown;
+        };
         if *entry.device != *device.id() {
             return Delivery::Foreign;
         }
         match &mut entry.state {
             State::Waiting(inbox) => {
-                inbox.put(Reply::Result { epoch, status, body: body.to_vec() });
+                inbox.put(Reply::Result {
+                    epoch,
+                    status,
+                    body: body.to_vec(),
+                });
                 Delivery::Delivered
             }
             // An unresolved command may be out more than once, and another copy of it may be
@@ -183,7 +207,11 @@ impl CommandTable {
 
     /// `id` could not be sent on the session `epoch`.
     pub(crate) fn not_sent(&self, id: CommandId, epoch: u64, why: NotSent) {
-        if let Some(Entry { state: State::Waiting(inbox), .. }) = self.bucket(id).lock().get_mut(&id) {
+        if let Some(Entry {
+            state: State::Waiting(inbox),
+            ..
+        }) = self.bucket(id).lock().get_mut(&id)
+        {
             inbox.put(Reply::NotSent { epoch, why });
         }
     }
@@ -241,14 +269,26 @@ mod tests {
     const ID: CommandId = CommandId([7; 16]);
 
     fn claim() -> OpenClaim {
-        OpenClaim { key: b"key".to_vec(), fingerprint: idem_store::Fingerprint([1; 32]) }
+        OpenClaim {
+            key: b"key".to_vec(),
+            fingerprint: idem_store::Fingerprint([1; 32]),
+        }
     }
 
     fn result(epoch: u64) -> Reply {
-        Reply::Result { epoch, status: ResultStatus::Json, body: b"1".to_vec() }
+        Reply::Result {
+            epoch,
+            status: ResultStatus::Json,
+            body: b"1".to_vec(),
+        }
     }
 
-    fn deliver(table: &CommandTable, device: &Device, epoch: u64, status: ResultStatus) -> Delivery {
+    fn deliver(
+        table: &CommandTable,
+        device: &Device,
+        epoch: u64,
+        status: ResultStatus,
+    ) -> Delivery {
         table.deliver(ID, device, epoch, status, b"1")
     }
 
@@ -257,15 +297,34 @@ mod tests {
         let (table, device) = (CommandTable::default(), Device::new("a"));
         let waiter = table.wait(ID, &device);
         table.not_sent(ID, 1, NotSent::SessionOver);
-        assert_eq!(deliver(&table, &device, 2, ResultStatus::Json), Delivery::Delivered);
-        assert_eq!(deliver(&table, &device, 2, ResultStatus::Json), Delivery::Delivered);
-        let not_sent = Reply::NotSent { epoch: 1, why: NotSent::SessionOver };
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Delivered
+        );
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Delivered
+        );
+        let not_sent = Reply::NotSent {
+            epoch: 1,
+            why: NotSent::SessionOver,
+        };
         assert_eq!(table.read(ID, &waiter), Ok(Some(not_sent)));
         assert_eq!(table.read(ID, &waiter), Ok(Some(result(2))));
-        assert_eq!(table.read(ID, &waiter), Ok(None), "a repeated result is read once");
-        assert_eq!(deliver(&table, &Device::new("b"), 1, ResultStatus::Json), Delivery::Foreign);
+        assert_eq!(
+            table.read(ID, &waiter),
+            Ok(None),
+            "a repeated result is read once"
+        );
+        assert_eq!(
+            deliver(&table, &Device::new("b"), 1, ResultStatus::Json),
+            Delivery::Foreign
+        );
         table.remove(ID);
-        assert_eq!(deliver(&table, &device, 2, ResultStatus::Json), Delivery::Unknown);
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Unknown
+        );
     }
 
     #[test]
@@ -275,15 +334,24 @@ mod tests {
         deliver(&table, &device, 1, ResultStatus::Json);
         assert_eq!(table.leave(ID, &waiter, claim()), Some(result(1)));
         assert_eq!(table.leave(ID, &waiter, claim()), None);
-        assert_eq!(deliver(&table, &device, 1, ResultStatus::Json), Delivery::Settle(claim()));
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
     }
 
     #[test]
     fn a_retry_and_a_stray_result_do_not_disturb_each_other() {
         let (table, device) = (CommandTable::default(), Device::new("a"));
         table.recall(ID, "a", claim());
-        assert_eq!(deliver(&table, &device, 1, ResultStatus::Json), Delivery::Settle(claim()));
-        assert_eq!(deliver(&table, &device, 1, ResultStatus::Json), Delivery::Delivered);
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Delivered
+        );
         // The retry got the claim while the result was being settled.
         let waiter = table.wait(ID, &device);
         table.restore(ID, result(1), claim());
@@ -295,15 +363,24 @@ mod tests {
         table.recall(ID, "a", claim());
         deliver(&table, &device, 1, ResultStatus::Json);
         table.restore(ID, result(1), claim());
-        assert_eq!(deliver(&table, &device, 2, ResultStatus::Json), Delivery::Settle(claim()));
+        assert_eq!(
+            deliver(&table, &device, 2, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
     }
 
     #[test]
     fn a_refusal_settles_nothing() {
         let (table, device) = (CommandTable::default(), Device::new("a"));
         table.recall(ID, "a", claim());
-        assert_eq!(deliver(&table, &device, 1, ResultStatus::Refused), Delivery::Delivered);
-        assert_eq!(deliver(&table, &device, 1, ResultStatus::Json), Delivery::Settle(claim()));
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Refused),
+            Delivery::Delivered
+        );
+        assert_eq!(
+            deliver(&table, &device, 1, ResultStatus::Json),
+            Delivery::Settle(claim())
+        );
     }
 
     #[test]

@@ -226,6 +226,10 @@ impl Vfs for Mounted {
         }))
     }
 
+    fn is_locked(&self) -> bool {
+        self.disk.0.lock().locked
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.disk.call(self.life)?.names.keys().cloned().collect())
     }

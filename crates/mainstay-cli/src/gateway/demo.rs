@@ -42,11 +42,17 @@ impl Demo {
         say(json, "online", &text);
         let stopping = Arc::new(AtomicBool::new(false));
         let http = gateway.http_addr();
-        let commands = std::thread::Builder::new().name("mainstay-demo".into()).spawn({
-            let stopping = Arc::clone(&stopping);
-            move || send_commands(http, devices, &stopping)
-        })?;
-        Ok(Self { fleet, stopping, commands })
+        let commands = std::thread::Builder::new()
+            .name("mainstay-demo".into())
+            .spawn({
+                let stopping = Arc::clone(&stopping);
+                move || send_commands(http, devices, &stopping)
+            })?;
+        Ok(Self {
+            fleet,
+            stopping,
+            commands,
+        })
     }
 
     pub(crate) fn stop_commands(&self) {
@@ -56,7 +62,10 @@ impl Demo {
     pub(crate) async fn stop(self) -> io::Result<()> {
         let ended = tokio::task::spawn_blocking(move || {
             let ended = self.fleet.stop();
-            let joined = self.commands.join().map_err(|_| io::Error::other("the demo panicked"));
+            let joined = self
+                .commands
+                .join()
+                .map_err(|_| io::Error::other("the demo panicked"));
             ended.and(joined)
         });
         ended.await.map_err(io::Error::other)?

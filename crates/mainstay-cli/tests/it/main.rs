@@ -1,10 +1,12 @@
 //! The command as a user starts it.
+#![cfg(test)]
 
-#[cfg(test)]
+mod canon;
+mod config;
 mod crash;
-#[cfg(test)]
+mod dashboard;
 mod doctor;
-#[cfg(test)]
+mod store;
 mod support;
-#[cfg(all(test, feature = "trace", target_os = "linux"))]
+#[cfg(all(feature = "trace", target_os = "linux"))]
 mod trace;

@@ -23,7 +23,6 @@ struct Tracing {
 
 impl Tracing {
     /// Returns when the program is attached; nothing, and the reason on stdout, when it may not.
-    #[expect(clippy::print_stdout, reason = "a skipped test says why")]
     fn start(args: &[&str]) -> Option<Self> {
         let mut child = mainstay(args).spawn().expect("the binary was built");
         let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,14 +26,15 @@ const KEY_CHARS_MAX: usize = 255;
 
 pub(crate) async fn submit(
     State(shared): State<Arc<Shared>>,
-    Path(device): Path<String>,
+    device: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let response = match accept(&shared, &device, request).await {
-        Ok(answer) => respond(answer),
-        Err(problem) => problem.into_response(),
+    let accepted = match device_id(device) {
+        Ok(device) => accept(&shared, &device, request).await,
+        Err(problem) => Err(problem),
     };
+    let response = accepted.map_or_else(IntoResponse::into_response, respond);
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     shared.counters.command_us.record(micros);
     response
@@ -43,8 +45,12 @@ async fn accept(
     device_id: &str,
     request: Request,
 ) -> Result<Answer, Problem> {
+    let told = |answer: Answer| {
+        shared.counters.command(&answer);
+        Ok(answer)
+    };
     if shared.phase() != Phase::Serving {
-        return Ok(Answer::Draining);
+        return told(Answer::Draining);
     }
     let idempotency_key = idempotency_key(request.headers())?;
     let timeout_ms = timeout_ms(request.headers(), shared)?;
@@ -54,19 +60,42 @@ async fn accept(
     let Some(device) = shared.directory.get(device_id) else {
         // Its list of devices may be lost or cut short; an answer that was stored still holds.
         return match command::replay(shared, &key, &fingerprint).await {
-            Ok(Some(answer)) => Ok(answer),
+            Ok(Some(answer)) => told(answer),
             Ok(None) => Err(unknown_device(device_id)),
-            Err(error) => Ok(Answer::StoreFailed(error)),
+            Err(error) => told(Answer::StoreFailed(error)),
         };
     };
     let payload = payload.into();
-    let request = command::Request { device, key, fingerprint, payload, timeout_ms };
+    let request = command::Request {
+        device,
+        key,
+        fingerprint,
+        payload,
+        timeout_ms,
+    };
     Ok(command::submit(shared, request).await)
+}
+
+/// The id in a path; one that is not UTF-8 names no device.
+pub(super) fn device_id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    let Path(id) = path.map_err(|rejection| {
+        bad_request(
+            "path-invalid",
+            "The path cannot be read",
+            rejection.body_text(),
+        )
+    })?;
+    Ok(id)
 }
 
 pub(super) fn unknown_device(id: &str) -> Problem {
     let detail = format!("no device has ever said HELLO as {id:?}");
-    Problem::new(StatusCode::NOT_FOUND, "unknown-device", "There is no such device", detail)
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown-device",
+        "There is no such device",
+        detail,
+    )
 }
 
 fn store_key_of(device_id: &str, idempotency_key: &str) -> Result<Vec<u8>, Problem> {
@@ -96,7 +125,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
             return Err(bad_key("the header stands there more than once"));
         }
     };
-    let text = value.to_str().map_err(|_| bad_key("it has characters that are not visible ASCII"))?;
+    let text = value
+        .to_str()
+        .map_err(|_| bad_key("it has characters that are not visible ASCII"))?;
     let key = match text.strip_prefix('"') {
         Some(quoted) => unquote(quoted).ok_or_else(|| bad_key("its quotes are not closed"))?,
         None => text.to_owned(),
@@ -111,7 +142,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 }
 
 fn bad_key(detail: &str) -> Problem {
-    bad_request("idempotency-key-invalid", "The Idempotency-Key cannot be used", detail)
+    bad_request(
+        "idempotency-key-invalid",
+        "The Idempotency-Key cannot be used",
+        detail,
+    )
 }
 
 /// The inside of an sf-string (RFC 8941, section 3.3.3) whose first quote is already gone.
@@ -129,28 +164,42 @@ fn unquote(quoted: &str) -> Option<String> {
 
 fn timeout_ms(headers: &HeaderMap, shared: &Shared) -> Result<u64, Problem> {
     let limits = &shared.config.commands;
-    let Some(value) = headers.get(TIMEOUT_MS) else { return Ok(limits.timeout_ms) };
+    let Some(value) = headers.get(TIMEOUT_MS) else {
+        return Ok(limits.timeout_ms);
+    };
     let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
-    parsed.filter(|ms| (1..=limits.timeout_ms_max).contains(ms)).ok_or_else(|| {
-        bad_request(
-            "timeout-invalid",
-            "The Mainstay-Timeout-Ms cannot be used",
-            format!("it is a whole number of milliseconds from 1 to {}", limits.timeout_ms_max),
-        )
-    })
+    parsed
+        .filter(|ms| (1..=limits.timeout_ms_max).contains(ms))
+        .ok_or_else(|| {
+            bad_request(
+                "timeout-invalid",
+                "The Mainstay-Timeout-Ms cannot be used",
+                format!(
+                    "it is a whole number of milliseconds from 1 to {}",
+                    limits.timeout_ms_max
+                ),
+            )
+        })
 }
 
 async fn read_body(shared: &Shared, body: Body) -> Result<Vec<u8>, Problem> {
-    let limit = Duration::from_millis(shared.config.http_limits.read_timeout_ms);
-    let collected = Limited::new(body, PAYLOAD_BYTES_MAX).collect();
-    match tokio::time::timeout(limit, collected).await {
-        Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+    let too_large = || {
+        Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "payload-too-large",
             "The payload is too large",
             format!("a payload has at most {PAYLOAD_BYTES_MAX} bytes"),
-        )),
+        )
+    };
+    // Content-Length says it before a byte of the body is there.
+    if body.size_hint().lower() > PAYLOAD_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let limit = Duration::from_millis(shared.config.http_limits.read_timeout_ms);
+    let collected = Limited::new(body, PAYLOAD_BYTES_MAX).collect();
+    match tokio::time::timeout(limit, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(bad_request(
             "body-unreadable",
             "The request's body could not be read",
@@ -180,7 +229,9 @@ fn respond(answer: Answer) -> Response {
         Answer::Done(outcome) => respond_outcome(outcome),
         Answer::Replayed(outcome) => {
             let mut response = respond_outcome(outcome);
-            response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+            response
+                .headers_mut()
+                .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
             response
         }
         Answer::InProgress => problem(
@@ -286,7 +337,10 @@ mod tests {
     #[test]
     fn fingerprints_ignore_order_and_spelling() {
         let print = |text: &str| fingerprint(text.as_bytes()).ok();
-        assert_eq!(print(r#"{"a":1,"b":[1e2]}"#), print(r#" {"b":[100.0], "a":1}"#));
+        assert_eq!(
+            print(r#"{"a":1,"b":[1e2]}"#),
+            print(r#" {"b":[100.0], "a":1}"#)
+        );
         assert_ne!(print("9007199254740993"), print("9007199254740992"));
         assert_eq!(print("{"), None);
     }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::commands::unknown_device;
+use super::commands::{device_id, unknown_device};
 use super::{Problem, Shared};
 use crate::server::directory::Device;
 
@@ -49,7 +49,12 @@ pub(crate) async fn list(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<DeviceList>, Problem> {
     let bad = |detail| {
-        Problem::new(StatusCode::BAD_REQUEST, "query-invalid", "The query cannot be used", detail)
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "query-invalid",
+            "The query cannot be used",
+            detail,
+        )
     };
     let Query(page) = page.map_err(|rejection| bad(rejection.body_text()))?;
     let limit_max = shared.config.http_limits.page_max;
@@ -61,7 +66,10 @@ pub(crate) async fn list(
     let mut devices = shared.directory.page(&page.after, limit + 1);
     let more = devices.len() > limit;
     devices.truncate(limit);
-    let next = devices.last().filter(|_| more).map(|device| device.id().to_owned());
+    let next = devices
+        .last()
+        .filter(|_| more)
+        .map(|device| device.id().to_owned());
     Ok(Json(DeviceList {
         devices: devices.iter().map(|device| view(&shared, device)).collect(),
         total: shared.directory.online(),
@@ -72,9 +80,13 @@ pub(crate) async fn list(
 
 pub(crate) async fn one(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DeviceView>, Problem> {
-    let device = shared.directory.get(&id).ok_or_else(|| unknown_device(&id))?;
+    let id = device_id(id)?;
+    let device = shared
+        .directory
+        .get(&id)
+        .ok_or_else(|| unknown_device(&id))?;
     Ok(Json(view(&shared, &device)))
 }
 

@@ -12,7 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Problem, Shared};
 use crate::server::drain::{Phase, until};
-use crate::server::snapshot::{Snapshot, Tick};
+use crate::server::snapshot::Snapshot;
+use crate::server::tick::Tick;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -60,15 +61,21 @@ pub(crate) async fn publish(shared: Arc<Shared>) {
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = Snapshot::take(&shared).await;
     let mut taken = Instant::now();
+    let mut phases = shared.drain.subscribe();
     while shared.phase() != Phase::Stopping {
-        clock.tick().await;
+        tokio::select! {
+            _ = clock.tick() => {}
+            () = until(&mut phases, |phase| phase == Phase::Stopping) => return,
+        }
         if shared.ticks.receiver_count() == 0 {
             continue;
         }
         let now = Snapshot::take(&shared).await;
         let tick = Tick::between(&shared, &before, &now, taken.elapsed());
         let json = serde_json::to_string(&tick).expect("numbers and strings always serialize");
-        shared.ticks.send_replace(Bytes::from(format!("event: tick\ndata: {json}\n\n")));
+        shared
+            .ticks
+            .send_replace(Bytes::from(format!("event: tick\ndata: {json}\n\n")));
         (before, taken) = (now, Instant::now());
     }
 }

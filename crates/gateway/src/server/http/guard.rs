@@ -5,21 +5,29 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
-use super::Problem;
+use super::{Phase, Problem, Shared};
 
 pub(crate) async fn check_host(
     State(shared): State<Arc<Shared>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let name = host.map_or("", without_port);
-    if is_loopback(name) || shared.config.hosts.iter().any(|h| h.eq_ignore_ascii_case(name)) {
+    if is_loopback(name)
+        || shared
+            .config
+            .hosts
+            .iter()
+            .any(|h| h.eq_ignore_ascii_case(name))
+    {
         return next.run(request).await;
     }
     let detail = format!(
@@ -28,6 +36,19 @@ pub(crate) async fn check_host(
     );
     let title = "This gateway does not answer to that name";
     Problem::new(StatusCode::FORBIDDEN, "host-not-allowed", title, detail).into_response()
+}
+
+/// While the gateway drains, each answer is the last one of its connection.
+pub(crate) async fn close_while_draining(
+    State(shared): State<Arc<Shared>>,
+    mut response: Response,
+) -> Response {
+    if shared.phase() != Phase::Serving {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// The host of a `Host` header: `name`, `name:port`, `[v6]` or `[v6]:port`.
@@ -40,7 +61,9 @@ fn without_port(host: &str) -> &str {
 
 fn is_loopback(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -49,10 +72,22 @@ mod tests {
 
     #[test]
     fn only_loopback_names_are_loopback() {
-        for host in ["localhost", "LOCALHOST:7480", "127.0.0.1:7480", "127.9.9.9", "[::1]:7480"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:7480",
+            "127.0.0.1:7480",
+            "127.9.9.9",
+            "[::1]:7480",
+        ] {
             assert!(is_loopback(without_port(host)), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:7480", "127.0.0.1.evil.example", "10.0.0.1"] {
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:7480",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+        ] {
             assert!(!is_loopback(without_port(host)), "{host}");
         }
     }

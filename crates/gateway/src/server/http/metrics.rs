@@ -59,7 +59,11 @@ impl Page {
             "devices",
             "Known devices by state",
             "state",
-            &[("online", online as u64), ("offline", offline as u64), ("gone", gone as u64)],
+            &[
+                ("online", online as u64),
+                ("offline", offline as u64),
+                ("gone", gone as u64),
+            ],
         )?;
         let counters = &self.shared.counters;
         page.counter("beats", "Beats heard", self.snapshot.beats)?;
@@ -106,21 +110,49 @@ impl Page {
             1e-6,
         )?;
         let depths: Vec<_> = self.snapshot.mailboxes.iter().enumerate().collect();
-        let depths: Vec<_> = depths.iter().map(|(i, n)| (i.to_string(), **n as u64)).collect();
-        let depths: Vec<_> = depths.iter().map(|(shard, n)| (shard.as_str(), *n)).collect();
-        page.gauges("mailbox_depth", "Messages that wait for a shard", "shard", &depths)?;
+        let depths: Vec<_> = depths
+            .iter()
+            .map(|(i, n)| (i.to_string(), **n as u64))
+            .collect();
+        let depths: Vec<_> = depths
+            .iter()
+            .map(|(shard, n)| (shard.as_str(), *n))
+            .collect();
+        page.gauges(
+            "mailbox_depth",
+            "Messages that wait for a shard",
+            "shard",
+            &depths,
+        )?;
         let full = self.shared.counters.mailbox_full.load(Relaxed);
         page.counter("mailbox_full", "Messages that a full mailbox refused", full)
     }
 
     fn commands(&self, page: &mut Writer<'_>) -> fmt::Result {
-        let ends: Vec<_> =
-            self.snapshot.commands.iter().map(|(_, name, count)| (*name, *count)).collect();
-        page.counters("commands", "Commands by what the caller was told", "outcome", &ends)?;
+        let ends: Vec<_> = self
+            .snapshot
+            .commands
+            .iter()
+            .map(|(_, name, count)| (*name, *count))
+            .collect();
+        page.counters(
+            "commands",
+            "Commands by what the caller was told",
+            "outcome",
+            &ends,
+        )?;
         let running = self.shared.commands_running() as u64;
-        page.gauge("commands_running", "Commands that run or wait for their device", running)?;
+        page.gauge(
+            "commands_running",
+            "Commands that run or wait for their device",
+            running,
+        )?;
         let open = self.shared.table.len() as u64;
-        page.gauge("commands_open", "Commands that were sent and have no outcome", open)?;
+        page.gauge(
+            "commands_open",
+            "Commands that were sent and have no outcome",
+            open,
+        )?;
         page.histogram(
             "command_duration",
             "From a command request's arrival to its answer",
@@ -142,12 +174,29 @@ impl Page {
             ],
         )?;
         page.gauge("store_segments", "Segment files", store.segments)?;
-        page.gauge("store_size_bytes", "Bytes of segment files", store.segment_bytes)?;
-        page.gauge("store_disk_full", "1 while new keys are refused", store.disk_full.into())?;
-        page.gauge("store_poisoned", "1 after a write or sync failed", store.poisoned.into())?;
+        page.gauge(
+            "store_size_bytes",
+            "Bytes of segment files",
+            store.segment_bytes,
+        )?;
+        page.gauge(
+            "store_disk_full",
+            "1 while new keys are refused",
+            store.disk_full.into(),
+        )?;
+        page.gauge(
+            "store_poisoned",
+            "1 after a write or sync failed",
+            store.poisoned.into(),
+        )?;
         page.counter("store_syncs", "Calls of fdatasync", store.syncs)?;
         let batch_records = Counts::from(&store.batch_records);
-        page.histogram("store_batch_records", "Records in one durable batch", &batch_records, 1.0)?;
+        page.histogram(
+            "store_batch_records",
+            "Records in one durable batch",
+            &batch_records,
+            1.0,
+        )?;
         let sync_us = Counts::from(&store.sync_us);
         page.histogram("store_sync", "Time of one fdatasync", &sync_us, 1e-6)
     }
@@ -158,7 +207,9 @@ struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
@@ -169,15 +220,21 @@ impl Writer<'_> {
         label: &str,
         values: &[(&'static str, u64)],
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
         values.iter().try_for_each(|(value, count)| {
             let labels = [(label, *value)];
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)
+            family
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(count, None)
         })
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
         metric.encode_gauge(&value)
     }
 
@@ -188,7 +245,9 @@ impl Writer<'_> {
         label: &str,
         values: &[(&str, u64)],
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
         values.iter().try_for_each(|(value, count)| {
             let labels = [(label, *value)];
             family.encode_family(&labels)?.encode_gauge(count)
@@ -198,10 +257,12 @@ impl Writer<'_> {
     /// A histogram whose values are `scale` seconds each, or plain numbers when `scale` is 1.
     fn histogram(&mut self, name: &str, help: &str, counts: &Counts, scale: f64) -> fmt::Result {
         let unit = (scale != 1.0).then_some(Unit::Seconds);
-        let buckets: Vec<_> = counts.bounded().map(|(bound, n)| (bound * scale, n)).collect();
+        let doublings = counts.doublings().into_iter();
+        let buckets: Vec<_> = doublings.map(|(largest, n)| (largest * scale, n)).collect();
         let sum = counts.sum() as f64 * scale;
         let mut metric =
-            self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+            self.0
+                .encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum, counts.total(), &buckets, None)
     }
 }

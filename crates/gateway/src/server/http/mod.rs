@@ -3,6 +3,7 @@
 //! [`command::submit`]: super::command::submit
 
 mod commands;
+mod dashboard;
 mod devices;
 mod events;
 mod guard;
@@ -12,9 +13,8 @@ mod serve;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware;
-use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 pub(crate) use events::publish;
@@ -24,12 +24,10 @@ use super::Shared;
 use super::drain::Phase;
 use super::problem::Problem;
 
-const DASHBOARD: &str = include_str!("../dashboard.html");
-
 /// Every route.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/", get(dashboard))
+        .merge(dashboard::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
@@ -39,20 +37,15 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/devices/{id}/commands", post(commands::submit))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check_host))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&shared),
+            guard::check_host,
+        ))
+        .layer(middleware::map_response_with_state(
+            Arc::clone(&shared),
+            guard::close_while_draining,
+        ))
         .with_state(shared)
-}
-
-async fn dashboard() -> impl IntoResponse {
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                  connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
-                  form-action 'none'; frame-ancestors 'none'";
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    (headers, DASHBOARD)
 }
 
 async fn readyz(
@@ -67,7 +60,12 @@ async fn readyz(
 
 async fn not_found() -> Problem {
     let detail = "see /v1/devices, /metrics, /healthz, /readyz and the dashboard at /";
-    Problem::new(StatusCode::NOT_FOUND, "no-such-page", "There is nothing here", detail)
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-page",
+        "There is nothing here",
+        detail,
+    )
 }
 
 async fn method_not_allowed() -> Problem {

@@ -11,8 +11,10 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::Shared;
+use crate::server::LAST_WORDS;
 use crate::server::drain::{Phase, until};
 
 /// A client that takes no bytes of its answer for so long is cut off by the kernel.
@@ -21,22 +23,30 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long to leave the listener alone when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the gateway stops. Requests that are under way when it drains are finished.
+/// Serves until the gateway stops. Requests that are under way when it drains are finished, unless
+/// their clients take longer than [`LAST_WORDS`] after everything else has stopped.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(shared.config.http_limits.connections_max));
+    let mut connections = JoinSet::new();
     let mut phases = shared.drain.subscribe();
     let mut stopping = shared.drain.subscribe();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let place = place.expect("nobody closes the semaphore");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = until(&mut stopping, |phase| phase == Phase::Stopping) => return,
+        while connections.try_join_next().is_some() {}
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (
+                place.expect("nobody closes the semaphore"),
+                listener.accept().await,
+            )
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = until(&mut stopping, |phase| phase == Phase::Stopping) => break,
         };
         match accepted {
             Ok((stream, _)) => {
                 let service = serve_connection(Arc::clone(&shared), stream, router.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     service.await;
                     drop(place);
                 });
@@ -46,11 +56,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
                 let pause = tokio::time::sleep(ACCEPT_PAUSE);
                 tokio::select! {
                     () = pause => {}
-                    () = until(&mut phases, |phase| phase == Phase::Stopping) => return,
+                    () = until(&mut phases, |phase| phase == Phase::Stopping) => break,
                 }
             }
         }
     }
+    drop(listener);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_WORDS, all_ended).await.is_err() {
+        tracing::debug!("some HTTP clients did not take their answer");
+    }
+    connections.shutdown().await;
 }
 
 async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, router: Router) {
@@ -63,13 +79,16 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, router: Router
     }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());
-    http.header_read_timeout(Duration::from_millis(shared.config.http_limits.read_timeout_ms));
+    http.header_read_timeout(Duration::from_millis(
+        shared.config.http_limits.read_timeout_ms,
+    ));
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let mut phases = shared.drain.subscribe();
+    // While the gateway drains it says so to whoever asks, and closes each connection behind that.
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),
-        () = until(&mut phases, |phase| phase != Phase::Serving) => {}
+        () = until(&mut phases, |phase| phase == Phase::Stopping) => {}
     }
     connection.as_mut().graceful_shutdown();
     log_end(connection.await);

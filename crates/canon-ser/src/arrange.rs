@@ -1,0 +1,257 @@
+//! Putting the entries of a disordered container in order: sort what is known of them, then copy each once.
+
+use core::cmp::Ordering;
+use core::ops::Range;
+
+use crate::buf::Buf;
+use crate::error::{Code, Fail};
+use crate::order::{Entry, INLINE, KeyRules, Members, Scratch, common_prefix, leading_eight};
+
+/// Containers up to this many bytes are rearranged through the free end of the output, larger ones
+/// (in an output that grows) through the scratch.
+const TAIL_MAX: usize = 4096;
+
+/// Larger containers of few entries are rotated in place while that touches each byte about this often at most: it is
+/// cheaper than memory that has never been touched.
+const ROTATIONS_MAX: usize = 4;
+
+/// Sorts the entries of a container that ends where `out` ends; fails on equal keys.
+#[inline(never)]
+pub(crate) fn rearrange<B: Buf, K: KeyRules>(
+    rules: K,
+    members: &Members,
+    out: &mut B,
+    scratch: &mut Scratch,
+) -> Result<(), Fail> {
+    let (base, count) = (members.base, members.count);
+    if u32::try_from(count).is_err() {
+        return Err(Fail::new(Code::TooLarge));
+    }
+    if let Some(entries) = scratch.inline(base, count) {
+        let mut order = [0_u32; INLINE];
+        let order = &mut order[..count];
+        sort_few(rules, out.bytes(), entries, members.escaped, order)?;
+        return permute::<B, K>(out, scratch, base, count, |nth| order[nth]);
+    }
+    // Taken out so that the rest of the scratch stays borrowable; `take` leaves an empty Vec and allocates nothing.
+    let mut ranks = core::mem::take(&mut scratch.ranks);
+    let result = sort_many(rules, out.bytes(), scratch, members, &mut ranks)
+        .and_then(|()| permute::<B, K>(out, scratch, base, count, |nth| ranks[nth].1));
+    scratch.ranks = ranks;
+    result
+}
+
+fn key_of<K: KeyRules>(bytes: &[u8], entry: Entry) -> &[u8] {
+    &bytes[entry.start + K::KEY_SKIP..entry.key_end]
+}
+
+/// Insertion sort by rank, then by the whole key.
+fn sort_few<K: KeyRules>(
+    rules: K,
+    bytes: &[u8],
+    entries: &[Entry],
+    escaped: bool,
+    order: &mut [u32],
+) -> Result<(), Fail> {
+    for (index, entry) in (0_u32..).zip(entries) {
+        let mut place = index as usize;
+        while place > 0 {
+            let before = &entries[order[place - 1] as usize];
+            let mut compared = before.rank.cmp(&entry.rank);
+            if escaped || compared == Ordering::Equal {
+                compared = rules.compare(
+                    key_of::<K>(bytes, *before),
+                    key_of::<K>(bytes, *entry),
+                    escaped,
+                );
+            }
+            match compared {
+                Ordering::Less => break,
+                Ordering::Equal => return Err(Fail::new(Code::Duplicate)),
+                Ordering::Greater => order[place] = order[place - 1],
+            }
+            place -= 1;
+        }
+        order[place] = index;
+    }
+    Ok(())
+}
+
+/// Sorts by the eight bytes behind the prefix that all keys share, then by whole keys where those tie.
+fn sort_many<K: KeyRules>(
+    rules: K,
+    bytes: &[u8],
+    scratch: &Scratch,
+    members: &Members,
+    ranks: &mut alloc::vec::Vec<(u64, u32)>,
+) -> Result<(), Fail> {
+    let key = |index: u32| key_of::<K>(bytes, scratch.entry(members.base + index as usize));
+    let shared = if members.escaped {
+        0
+    } else {
+        shared_prefix::<K>(bytes, scratch, members)
+    };
+    ranks.clear();
+    ranks.extend((0..members.count as u32).map(|index| {
+        let entry = scratch.entry(members.base + index as usize);
+        let behind = entry.start + K::KEY_SKIP + shared..entry.key_end;
+        let rank = if members.escaped {
+            0
+        } else {
+            rules.rank(leading_eight(bytes, behind))
+        };
+        (rank, index)
+    }));
+    ranks.sort_unstable_by_key(|&(rank, _)| rank);
+    let compare =
+        |a: &(u64, u32), b: &(u64, u32)| rules.compare(key(a.1), key(b.1), members.escaped);
+    for ties in ranks
+        .chunk_by_mut(|a, b| a.0 == b.0)
+        .filter(|ties| ties.len() > 1)
+    {
+        ties.sort_unstable_by(compare);
+        if ties
+            .windows(2)
+            .any(|pair| compare(&pair[0], &pair[1]) == Ordering::Equal)
+        {
+            return Err(Fail::new(Code::Duplicate));
+        }
+    }
+    Ok(())
+}
+
+/// How many leading bytes all keys of the container have in common.
+fn shared_prefix<K: KeyRules>(bytes: &[u8], scratch: &Scratch, members: &Members) -> usize {
+    let key = |index: usize| key_of::<K>(bytes, scratch.entry(members.base + index));
+    let first = key(0);
+    let mut shared = first.len();
+    for index in 1..members.count {
+        shared = common_prefix(&first[..shared], key(index));
+        if shared == 0 {
+            break;
+        }
+    }
+    shared
+}
+
+/// Moves the entries of the container, which ends where `out` ends, into order: `nth` gives their indices.
+fn permute<B: Buf, K: KeyRules>(
+    out: &mut B,
+    scratch: &mut Scratch,
+    base: usize,
+    count: usize,
+    nth: impl Fn(usize) -> u32 + Copy,
+) -> Result<(), Fail> {
+    // A prefix that is already in place stays.
+    let placed = (0..count).take_while(|&at| nth(at) as usize == at).count();
+    if placed == count {
+        return Ok(());
+    }
+    let end = out.len();
+    let separator = usize::from(K::SEPARATOR.is_some());
+    let last = count as u32 - 1;
+    // Where an entry stands; all but the last to arrive have their separator behind them.
+    let range = |scratch: &Scratch, index: u32| -> Range<usize> {
+        let at = base + index as usize;
+        let stop = if index == last {
+            end
+        } else {
+            scratch.entry(at + 1).start
+        };
+        scratch.entry(at).start..stop
+    };
+    let from = scratch.entry(base + placed).start;
+    let size = end - from;
+    if out.room() > size && (size <= TAIL_MAX || !B::GROWS) {
+        for index in (placed..count).map(nth) {
+            out.repeat(range(scratch, index))?;
+            if let (Some(byte), true) = (K::SEPARATOR, index == last) {
+                out.push(byte)?;
+            }
+        }
+        // The last separator is one too many and stays behind.
+        out.bytes_mut().copy_within(end..end + size, from);
+        out.truncate(end);
+        return Ok(());
+    }
+    if count <= INLINE {
+        let range = |index: u32| {
+            let Range { start, end: stop } = range(scratch, index);
+            start..if index == last {
+                stop
+            } else {
+                stop - separator
+            }
+        };
+        let moves = Moves {
+            order: (placed..count).map(nth),
+            range,
+            separator,
+        };
+        if !B::GROWS || moves.cost() <= size.saturating_mul(ROTATIONS_MAX) {
+            moves.rotate(out.bytes_mut(), from);
+            return Ok(());
+        }
+    }
+    let mut gathered = core::mem::take(&mut scratch.bytes);
+    gathered.clear();
+    gathered.reserve(size + separator);
+    for index in (placed..count).map(nth) {
+        gathered.extend_from_slice(&out.bytes()[range(scratch, index)]);
+        if let (Some(byte), true) = (K::SEPARATOR, index == last) {
+            gathered.push(byte);
+        }
+    }
+    out.bytes_mut()[from..].copy_from_slice(&gathered[..size]);
+    scratch.bytes = gathered;
+    Ok(())
+}
+
+/// Moving a few entries in place: each to its place by rotation, with no memory beside it.
+struct Moves<O, R> {
+    /// The indices of the entries that move, in order.
+    order: O,
+    /// Where an entry stands, without a separator.
+    range: R,
+    separator: usize,
+}
+
+impl<O: Iterator<Item = u32> + Clone, R: Fn(u32) -> Range<usize>> Moves<O, R> {
+    /// The entries in order, each with the bytes of those that stood before it and are placed after it: at its turn
+    /// they are what stands between its place and itself.
+    fn steps(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        self.order.clone().enumerate().map(|(nth, index)| {
+            let between = self
+                .order
+                .clone()
+                .skip(nth + 1)
+                .filter(|&later| later < index);
+            let shift = between
+                .map(|later| (self.range)(later).len() + self.separator)
+                .sum();
+            ((self.range)(index), shift)
+        })
+    }
+
+    /// Bytes that the rotations touch.
+    fn cost(&self) -> usize {
+        let touched =
+            |(entry, shift): (Range<usize>, usize)| if shift > 0 { entry.len() + shift } else { 0 };
+        self.steps().map(touched).fold(0, usize::saturating_add)
+    }
+
+    fn rotate(&self, bytes: &mut [u8], mut place: usize) {
+        for (entry, shift) in self.steps() {
+            let end = place + shift + entry.len();
+            if shift > 0 {
+                bytes[place..end].rotate_right(entry.len());
+            }
+            place += entry.len();
+            if shift > 0 {
+                // "a,b,C" is now "Ca,b,": the separator moves from the end to behind C.
+                bytes[place..end].rotate_right(self.separator);
+            }
+            place += self.separator;
+        }
+    }
+}

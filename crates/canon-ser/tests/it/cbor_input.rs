@@ -1,0 +1,272 @@
+//! CBOR from outside: hostile, loose, and to and from JSON.
+
+use canon_ser::cbor::{self, Options};
+use canon_ser::json::Integers;
+
+use crate::rfc8949::hex;
+
+#[test]
+fn not_deterministic_with_place_and_reason() {
+    for (text, offset, reason) in [
+        ("1817", 0, "shorter head"),
+        ("1900ff", 0, "shorter head"),
+        ("1a0000ffff", 0, "shorter head"),
+        ("1b00000000ffffffff", 0, "shorter head"),
+        ("3800", 0, "shorter head"),
+        ("5801ff", 0, "shorter head"),
+        ("780161", 0, "shorter head"),
+        ("81980101", 1, "shorter head"),
+        ("b8010101", 0, "shorter head"),
+        ("d80100", 0, "shorter head"),
+        ("9f01ff", 0, "indefinite"),
+        ("81bfff", 1, "indefinite"),
+        ("5f4101ff", 0, "indefinite"),
+        ("8101", usize::MAX, ""),
+        ("a2020101 01", 3, "out of order"),
+        ("a2 6162 01 6161 01", 4, "out of order"),
+        ("a2 6161 01 01 01", 4, "out of order"),
+        ("fa3f800000", 0, "shorter one"),
+        ("fb3ff8000000000000", 0, "shorter one"),
+        ("82 00 f97e01", 2, "NaN"),
+        ("fa7fc00000", 0, "NaN"),
+        ("c24101", 0, "bignum"),
+        ("c240", 0, "bignum"),
+        ("81c24900ffffffffffffffff", 1, "bignum"),
+        ("c348ffffffffffffffff", 0, "bignum"),
+    ] {
+        let bytes = hex(text);
+        let result = cbor::check(&bytes);
+        let canonical = cbor::canonicalize(&bytes).unwrap();
+        if offset == usize::MAX {
+            assert_eq!(canonical, bytes);
+            continue;
+        }
+        let error = result.expect_err(text);
+        assert!(error.is_not_canonical(), "{text}: {error}");
+        assert_eq!(error.offset(), Some(offset), "{text}: {error}");
+        assert!(error.reason().contains(reason), "{text}: {error}");
+        cbor::check(&canonical).unwrap();
+        assert_ne!(canonical, bytes);
+    }
+}
+
+#[test]
+fn malformed() {
+    for text in [
+        "",
+        "1c",
+        "1d",
+        "1e",
+        "3c",
+        "5c",
+        "7c",
+        "9c",
+        "bc",
+        "dc",
+        "fc",
+        "fd",
+        "fe",
+        "1f",
+        "3f",
+        "df",
+        "ff",
+        "18",
+        "19ff",
+        "81",
+        "8201",
+        "a1",
+        "a101",
+        "5f",
+        "5f01ff",
+        "5f5f4100ffff",
+        "5f6161ff",
+        "7f4100ff",
+        "9f",
+        "bf",
+        "bf01ff",
+        "bf0102",
+        "f800",
+        "f81f",
+        "f8",
+        "f9ff",
+        "fa000000",
+        "0000",
+        "c2",
+        "c201",
+        "c26161",
+        "c27fff",
+        "61ff",
+        "62c328",
+        "7f61c361a9ff",
+        "9bffffffffffffffff",
+        "bbffffffffffffffff",
+        "5bffffffffffffffff00",
+        "7b7fffffffffffffff00",
+        "bb8000000000000000",
+        "8181",
+        "c1",
+        "81ff",
+        "a1ff00",
+        "d818ff",
+    ] {
+        let bytes = hex(text);
+        let error = cbor::canonicalize(&bytes).expect_err(text);
+        assert!(error.is_syntax(), "{text}: {error}");
+        assert!(error.offset().is_some());
+        let error = cbor::check(&bytes).expect_err(text);
+        assert!(
+            error.is_syntax() || error.is_not_canonical(),
+            "{text}: {error}"
+        );
+        assert!(cbor::to_json(&bytes, Integers::Error).is_err());
+    }
+}
+
+#[test]
+fn duplicates() {
+    for text in [
+        "a2 01 01 01 02",
+        "bf 01 01 1801 02 ff",
+        "a3 02 00 01 00 02 00",
+        "a2 9fff 00 80 00",
+        "a2 f97e00 00 f97e01 00",
+    ] {
+        assert!(
+            cbor::canonicalize(&hex(text))
+                .expect_err(text)
+                .is_duplicate_key(),
+            "{text}"
+        );
+    }
+    let error = cbor::check(&hex("81 a2 01 01 01 02")).unwrap_err();
+    assert!(error.is_duplicate_key());
+    assert_eq!(error.offset(), Some(4));
+}
+
+#[test]
+fn a_million_levels_cost_no_stack() {
+    let depth = 1_000_000;
+    for head in [0x81_u8, 0xa1, 0xc1, 0x9f, 0xbf] {
+        let bytes = vec![head; depth];
+        let error = cbor::canonicalize(&bytes).unwrap_err();
+        assert!(error.is_depth(), "{head:02x}: {error}");
+        assert_eq!(error.offset(), Some(128));
+        assert!(cbor::to_json(&bytes, Integers::Error).is_err());
+        assert!(cbor::from_slice::<serde::de::IgnoredAny>(&bytes).is_err());
+    }
+    let options = Options::new().depth_max(usize::MAX);
+    let mut whole = vec![0x81; depth];
+    whole.push(0);
+    cbor::check_with(&whole, options).unwrap();
+    assert_eq!(cbor::canonicalize_with(&whole, options).unwrap(), whole);
+    let mut loose = vec![0x9f; depth];
+    loose.extend(vec![0xff; depth]);
+    let tight = cbor::canonicalize_with(&loose, options).unwrap();
+    assert_eq!((tight.len(), tight[depth - 1]), (depth, 0x80));
+}
+
+#[test]
+fn from_json_keeps_values_not_spellings() {
+    for (spellings, expected) in [
+        (&["1", "1.0", "1e0", "10e-1"][..], "01"),
+        (&["0", "-0", "-0.0", "0e7"], "00"),
+        (&["-1", "-1.000"], "20"),
+        (&["9007199254740993"], "1b0020000000000001"),
+        (&["18446744073709551615"], "1bffffffffffffffff"),
+        (&["-18446744073709551616"], "3bffffffffffffffff"),
+        (
+            &["18446744073709552000", "1.8446744073709552e19"],
+            "fa5f800000",
+        ),
+        (
+            &["1e30", "1000000000000000000000000000000"],
+            "fb46293e5939a08cea",
+        ),
+        (&["0.5", "5e-1", "0.50"], "f93800"),
+        (&["0.1"], "fb3fb999999999999a"),
+        (&["1e-400"], "f90000"),
+    ] {
+        for text in spellings {
+            assert_eq!(
+                cbor::from_json(text.as_bytes()).unwrap(),
+                hex(expected),
+                "{text}"
+            );
+        }
+    }
+    let error = cbor::from_json(b"[1,\n 18446744073709551617]").unwrap_err();
+    assert!(error.is_number());
+    assert_eq!(
+        (error.line(), error.column(), error.pointer()),
+        (Some(2), Some(2), Some("/1"))
+    );
+    assert!(cbor::from_json(b"1e400").unwrap_err().is_number());
+    assert!(
+        cbor::from_json(b"{\"a\":1,\"\\u0061\":2}")
+            .unwrap_err()
+            .is_duplicate_key()
+    );
+    assert!(cbor::from_json(&b"[".repeat(200)).unwrap_err().is_depth());
+    let text = r#"{"longer":[],"b":{"z":null,"a":[true,false,"\u00e9\n"]},"":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24]}"#;
+    let bytes = cbor::from_json(text.as_bytes()).unwrap();
+    cbor::check(&bytes).unwrap();
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(bytes, cbor::to_vec(&value).unwrap());
+}
+
+#[test]
+fn to_json_refuses_what_json_cannot_say() {
+    let json = |text: &str, policy: Integers| {
+        cbor::to_json(&hex(text), policy).map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    assert_eq!(
+        json(
+            "bf 6162 9f 01 fb3ff8000000000000 f4 f5 f6 ff 6161 a0 6163 7f 6122 610a ff ff",
+            Integers::Error
+        )
+        .unwrap(),
+        "{\"a\":{},\"b\":[1,1.5,false,true,null],\"c\":\"\\\"\\n\"}"
+    );
+    for text in [
+        "40",
+        "c100",
+        "f7",
+        "f0",
+        "a10001",
+        "a1800001",
+        "a1c16161 00",
+        "a1f600",
+    ] {
+        assert!(json(text, Integers::Exact).unwrap_err().is_data(), "{text}");
+    }
+    assert!(json("f97e00", Integers::Exact).unwrap_err().is_number());
+    assert!(json("f97c00", Integers::Exact).unwrap_err().is_number());
+    assert!(
+        json("a2 6161 00 6161 00", Integers::Exact)
+            .unwrap_err()
+            .is_duplicate_key()
+    );
+    assert!(
+        json("1b0020000000000001", Integers::Error)
+            .unwrap_err()
+            .is_number()
+    );
+    assert_eq!(
+        json("3bffffffffffffffff", Integers::Exact).unwrap(),
+        "-18446744073709551616"
+    );
+    assert_eq!(
+        json("c249010000000000000000", Integers::Exact).unwrap(),
+        "18446744073709551616"
+    );
+    assert_eq!(
+        json("c349010000000000000000", Integers::String).unwrap(),
+        "\"-18446744073709551617\""
+    );
+    assert_eq!(json("c24105", Integers::Error).unwrap(), "5");
+    assert!(
+        json("c251010000000000000000000000000000000000", Integers::Exact)
+            .unwrap_err()
+            .is_data()
+    );
+}

@@ -1,0 +1,144 @@
+//! Linux: registers and waits on the epoll descriptor that [`polling`] made, without its wrapper. Two reasons, both
+//! without another way through `polling` 3.11:
+//!
+//! - its `wait` makes five system calls (timerfd_settime, epoll_ctl, epoll_pwait, read, epoll_ctl), this one makes one;
+//! - its read interest is IN | PRI | HUP | ERR (read in its source), without RDHUP. With edge triggering, data and FIN
+//!   that arrive before one wait are one event; without RDHUP in it nothing tells that a read of less than the buffer
+//!   was not the last, and the FIN would never be seen (or each read would need a second call that says EAGAIN).
+//!
+//! `rustix` borrows descriptors, so nothing here is unsafe.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use polling::Poller;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::Event;
+use crate::Options;
+use crate::token::Token;
+
+/// Whether a read of less than the buffer means that nothing is left, unless the event said `to_the_end`.
+pub(crate) const SHORT_READ_IS_LAST: bool = true;
+
+pub(crate) struct Registry {
+    poller: Arc<Poller>,
+    events: Vec<epoll::Event>,
+}
+
+impl Registry {
+    pub(crate) fn new(poller: Arc<Poller>, event_batch: usize) -> Self {
+        Self {
+            poller,
+            events: Vec::with_capacity(event_batch),
+        }
+    }
+
+    /// Watches a descriptor both ways until it is closed. One `epoll_ctl`.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        // A read also stops short in front of an urgent byte (tcp_recvmsg_locked in net/ipv4/tcp.c): PRI tells.
+        let interest =
+            EventFlags::ET | EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI;
+        Ok(epoll::add(
+            self.poller.as_fd(),
+            fd,
+            EventData::new_u64(token.as_u64()),
+            interest,
+        )?)
+    }
+
+    /// Stops watching a descriptor that stays open elsewhere (a listener shared by shards).
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::delete(self.poller.as_fd(), fd)?)
+    }
+
+    /// Waits at most `timeout_ms` (`None`: as long as it takes) and calls `each` per event. One `epoll_pwait`.
+    pub(crate) fn wait(
+        &mut self,
+        timeout_ms: Option<u64>,
+        mut each: impl FnMut(Event),
+    ) -> io::Result<()> {
+        let timeout = timeout_ms.map(|ms| {
+            // An hour at most: far from every overflow, and an early return is only one more turn.
+            let ms = ms.min(3_600_000) as i64;
+            Timespec {
+                tv_sec: ms / 1000,
+                tv_nsec: (ms % 1000) * 1_000_000,
+            }
+        });
+        self.events.clear();
+        match epoll::wait(
+            self.poller.as_fd(),
+            spare_capacity(&mut self.events),
+            timeout.as_ref(),
+        ) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        for event in &self.events {
+            let (flags, data) = (event.flags, event.data);
+            let to_the_end = flags.intersects(
+                EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR | EventFlags::PRI,
+            );
+            each(Event {
+                token: Token::from_u64(data.u64()),
+                readable: to_the_end || flags.contains(EventFlags::IN),
+                writable: flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR),
+                to_the_end,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Wakes a shard that waits in its poller.
+pub(crate) struct Waker {
+    eventfd: OwnedFd,
+}
+
+impl Waker {
+    pub(crate) fn new(_poller: &Arc<Poller>) -> io::Result<Self> {
+        Ok(Self {
+            eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    /// The descriptor to watch. It is edge-triggered, and each write makes an edge, so nobody needs to read it.
+    pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.eventfd.as_fd())
+    }
+
+    pub(crate) fn wake(&self) {
+        // Fails only when the counter stands at 2^64 - 2.
+        let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+    }
+}
+
+/// Lets several listeners share a port; the kernel spreads connections over them.
+pub(crate) fn set_reuseport(socket: &OwnedFd) -> io::Result<()> {
+    Ok(sockopt::set_socket_reuseport(socket, true)?)
+}
+
+/// A TCP socket: non-blocking, closed on exec.
+pub(crate) fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
+}
+
+/// Accepts one connection: non-blocking, closed on exec, with its peer's address. One `accept4`: the stream options
+/// come from the listener.
+pub(crate) fn accept(
+    listener: BorrowedFd<'_>,
+    _options: &Options,
+) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = net::acceptfrom_with(listener, flags)?;
+    Ok((socket, peer.and_then(|peer| peer.try_into().ok())))
+}

@@ -1,0 +1,134 @@
+//! Everywhere else: registers and waits through [`polling`], which speaks kqueue.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use polling::{Events, PollMode, Poller};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
+use rustix::net::{self, AddressFamily, SocketType};
+
+use super::Event;
+use crate::Options;
+use crate::sys::set_stream_options;
+use crate::token::Token;
+
+/// kqueue's end-of-stream flag does not come through `polling`, so reads go on until EAGAIN.
+pub(crate) const SHORT_READ_IS_LAST: bool = false;
+
+pub(crate) struct Registry {
+    poller: Arc<Poller>,
+    events: Events,
+}
+
+impl Registry {
+    pub(crate) fn new(poller: Arc<Poller>, event_batch: usize) -> Self {
+        let capacity = NonZeroUsize::new(event_batch).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            poller,
+            events: Events::with_capacity(capacity),
+        }
+    }
+
+    /// Watches a descriptor both ways until it is closed.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        let interest = polling::Event::all(token.as_u64() as usize);
+        // SAFETY: `add_with_mode` asks that the source be removed before it is dropped, because some pollers
+        // keep using the number. kqueue drops a descriptor's filters when it is closed, each socket of this
+        // crate has one descriptor that is never duplicated, and a shared listener goes through `remove`.
+        unsafe {
+            self.poller
+                .add_with_mode(fd.as_raw_fd(), interest, PollMode::Edge)
+        }
+    }
+
+    /// Stops watching a descriptor that stays open elsewhere (a listener shared by shards).
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.poller.delete(fd)
+    }
+
+    /// Waits at most `timeout_ms` (`None`: as long as it takes) and calls `each` per event.
+    pub(crate) fn wait(
+        &mut self,
+        timeout_ms: Option<u64>,
+        mut each: impl FnMut(Event),
+    ) -> io::Result<()> {
+        self.events.clear();
+        match self
+            .poller
+            .wait(&mut self.events, timeout_ms.map(Duration::from_millis))
+        {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for event in self.events.iter() {
+            each(Event {
+                token: Token::from_u64(event.key as u64),
+                readable: event.readable,
+                writable: event.writable,
+                // Which end or error it is does not come through either: every read may meet it.
+                to_the_end: event.readable,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Wakes a shard that waits in its poller.
+pub(crate) struct Waker {
+    poller: Arc<Poller>,
+}
+
+impl Waker {
+    pub(crate) fn new(poller: &Arc<Poller>) -> io::Result<Self> {
+        Ok(Self {
+            poller: Arc::clone(poller),
+        })
+    }
+
+    /// Nothing to watch: the poller wakes itself.
+    pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    pub(crate) fn wake(&self) {
+        // Fails only when the poller's descriptor is broken; the shard then sees that itself.
+        let _ = self.poller.notify();
+    }
+}
+
+/// SO_REUSEPORT does not spread connections here, so the shards share one listener.
+pub(crate) fn set_reuseport(_socket: &OwnedFd) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A TCP socket: non-blocking, closed on exec.
+pub(crate) fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let socket = net::socket(family, SocketType::STREAM, None)?;
+    prepare(&socket)?;
+    Ok(socket)
+}
+
+/// Accepts one connection: non-blocking, closed on exec, with its peer's address.
+pub(crate) fn accept(
+    listener: BorrowedFd<'_>,
+    options: &Options,
+) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    let (socket, peer) = net::acceptfrom(listener)?;
+    prepare(&socket)?;
+    // A peer that is gone already makes this fail; the first read tells.
+    let _ = set_stream_options(socket.as_fd(), options);
+    Ok((socket, peer.and_then(|peer| peer.try_into().ok())))
+}
+
+fn prepare(socket: &OwnedFd) -> Result<(), Errno> {
+    ioctl_fionbio(socket, true)?;
+    fcntl_setfd(socket, FdFlags::CLOEXEC)?;
+    #[cfg(target_vendor = "apple")]
+    net::sockopt::set_socket_nosigpipe(socket, true)?;
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! A device id that is connected already.
+
+use gateway::proto::{BootId, ErrorCode, GoAwayReason, ResultStatus, SessionToken};
+
+use crate::leak::sockets_on;
+use crate::peer::{BOOT, Heard, Peer};
+use crate::rig::{Rig, until};
+
+/// As many devices as make it all but certain (1 - 4^-16) that some of the pairs of connections
+/// meet on one shard and some on two.
+const PAIRS: usize = 16;
+
+fn four_shards() -> Rig {
+    Rig::with(|config| {
+        config.shards = 4;
+        config.devices.probe_timeout_ms = 150;
+    })
+}
+
+#[test]
+fn a_second_hello_is_refused_while_the_first_connection_answers() {
+    let rig = Rig::with(|config| config.shards = 4);
+    for pair in 0..PAIRS {
+        let id = format!("dev-{pair}");
+        let mut first = rig.online(&id);
+        // A wrong token is no token.
+        let tokens = [None, Some(SessionToken([1; 16]))];
+        for resume in tokens {
+            let mut second = Peer::connect(rig.device_addr);
+            second.greet(&id, BootId([2; 16]), resume);
+            assert_eq!(first.hear(), Some(Heard::Probe));
+            first.beat(1);
+            assert_eq!(first.hear(), Some(Heard::BeatAck(1)));
+            second.rejected(ErrorCode::InUse);
+        }
+        assert_eq!(rig.state(&id), "online");
+        first.hears_nothing();
+    }
+    assert_eq!(rig.rejections("in-use"), 2.0 * PAIRS as f64);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
+    rig.serves();
+}
+
+#[test]
+fn the_session_token_takes_over() {
+    let rig = Rig::with(|config| config.shards = 4);
+    for pair in 0..PAIRS {
+        let id = format!("dev-{pair}");
+        let mut first = Peer::connect(rig.device_addr);
+        first.greet(&id, BOOT, None);
+        let token = first.welcome().session;
+        let call = rig.post_later(&id, "k", "{}");
+        let (command, _) = first.command();
+        let mut second = Peer::connect(rig.device_addr);
+        second.greet(&id, BOOT, Some(token));
+        assert_ne!(second.welcome().session, token);
+        first.sent_away(GoAwayReason::Replaced);
+        // The command moves with the session, and the late word of the old one changes nothing.
+        assert_eq!(second.command().0, command);
+        second.result(command, ResultStatus::Json, "1");
+        call.join().unwrap().done("1");
+        assert_eq!(rig.state(&id), "online");
+        // A token holds for one session.
+        let mut third = Peer::connect(rig.device_addr);
+        third.greet(&id, BOOT, Some(token));
+        assert_eq!(second.hear(), Some(Heard::ResultAck(command)));
+        assert_eq!(second.hear(), Some(Heard::Probe));
+        second.beat(1);
+        third.rejected(ErrorCode::InUse);
+    }
+    assert_eq!(
+        rig.metric("mainstay_devices{state=\"online\"}"),
+        rig.metric("mainstay_connections")
+    );
+}
+
+#[test]
+fn a_connection_that_fails_its_probe_makes_room() {
+    let rig = four_shards();
+    let mut pairs: Vec<_> = (0..PAIRS)
+        .map(|pair| {
+            let id = format!("dev-{pair}");
+            let first = rig.online(&id);
+            let mut second = Peer::connect(rig.device_addr);
+            second.greet(&id, BOOT, None);
+            (id, first, second)
+        })
+        .collect();
+    for (id, first, second) in &mut pairs {
+        // The first one hears the probe and says nothing.
+        assert_eq!(first.hear(), Some(Heard::Probe));
+        second.welcome();
+        first.sent_away(GoAwayReason::Replaced);
+        assert_eq!(rig.state(id), "online");
+        second.hears_nothing();
+    }
+    assert_eq!(rig.rejections("in-use"), 0.0);
+    drop(pairs);
+    until("every descriptor is back", || {
+        sockets_on(rig.device_addr) == 0
+    });
+}
+
+#[test]
+fn a_holder_that_leaves_during_its_probe_makes_room_at_once() {
+    let rig = Rig::with(|config| {
+        config.shards = 4;
+        // Nobody waits for this one.
+        config.devices.probe_timeout_ms = 3_600_000;
+        config.devices.hello_timeout_ms = 3_600_000;
+    });
+    for pair in 0..PAIRS {
+        let mut first = rig.online(&format!("dev-{pair}"));
+        let mut second = Peer::connect(rig.device_addr);
+        second.greet(&format!("dev-{pair}"), BOOT, None);
+        assert_eq!(first.hear(), Some(Heard::Probe));
+        if pair % 2 == 0 {
+            first.reset()
+        } else {
+            drop(first)
+        }
+        second.welcome();
+    }
+}
+
+#[test]
+fn of_many_newcomers_one_is_welcome() {
+    let rig = four_shards();
+    let mut first = rig.online("a");
+    let newcomers: Vec<_> = (0..8_u8)
+        .map(|n| {
+            let mut peer = Peer::connect(rig.device_addr);
+            peer.greet("a", BootId([n; 16]), None);
+            peer
+        })
+        .collect();
+    let mut welcome = 0;
+    let mut held = Vec::new();
+    for mut peer in newcomers {
+        match peer.hear() {
+            Some(Heard::Welcome(_)) => {
+                welcome += 1;
+                held.push(peer);
+            }
+            Some(Heard::Error(ErrorCode::InUse, _)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(welcome, 1);
+    assert_eq!(first.hear(), Some(Heard::Probe));
+    first.sent_away(GoAwayReason::Replaced);
+    assert_eq!(rig.state("a"), "online");
+}
+
+#[test]
+fn a_newcomer_may_not_talk_while_it_waits() {
+    let rig = four_shards();
+    let mut first = rig.online("a");
+    let mut second = Peer::connect(rig.device_addr);
+    second.greet("a", BOOT, None);
+    second.beat(1);
+    second.rejected(ErrorCode::Unexpected);
+    assert_eq!(first.hear(), Some(Heard::Probe));
+    first.hears_nothing();
+}

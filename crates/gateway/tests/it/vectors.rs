@@ -1,0 +1,256 @@
+//! The examples of docs/PROTOCOL.md, byte by byte. A change here is another protocol.
+
+use std::path::Path;
+
+use gateway::proto::{
+    Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, FromDevice, FrontDoor, GoAway,
+    GoAwayReason, Hello, Native, NativePhase, PREFACE, ResultStatus, SessionToken, Step, ToDevice,
+    Welcome, decode_to_device, encode_from_device,
+};
+
+const BOOT: &str = "00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f";
+const COMMAND: &str = "a0 a1 a2 a3 a4 a5 a6 a7 a8 a9 aa ab ac ad ae af";
+const TOKEN: &str = "f0 f1 f2 f3 f4 f5 f6 f7 f8 f9 fa fb fc fd fe ff";
+
+fn id(text: &str) -> [u8; 16] {
+    bytes(text).try_into().unwrap()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex.split_whitespace()
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+/// Frames of devices, as PROTOCOL.md prints them.
+fn from_device() -> Vec<(String, FromDevice<'static>)> {
+    let device = |id: &'static str| DeviceId::parse(id.as_bytes()).unwrap();
+    let hello = |id, interval_ms, resume| {
+        FromDevice::Hello(Hello {
+            device: device(id),
+            boot: BootId(self::id(BOOT)),
+            interval_ms,
+            resume,
+        })
+    };
+    let beat = |stamp_ms, load_percent, rtt_ms| {
+        FromDevice::Beat(Beat {
+            stamp_ms,
+            load_percent,
+            rtt_ms,
+        })
+    };
+    let result = |status, body| FromDevice::Result {
+        id: CommandId(id(COMMAND)),
+        status,
+        body,
+    };
+    vec![
+        (
+            format!("01 1c 00 30 75 00 00 {BOOT} 06 70 75 6d 70 2d 37"),
+            hello("pump-7", 30_000, None),
+        ),
+        (
+            format!("01 27 01 00 00 00 00 {BOOT} {TOKEN} 01 61"),
+            hello("a", 0, Some(SessionToken(id(TOKEN)))),
+        ),
+        (
+            "03 07 04 03 02 01 2a 11 00".into(),
+            beat(0x0102_0304, Some(42), Some(17)),
+        ),
+        ("03 07 00 00 00 00 ff ff ff".into(), beat(0, None, None)),
+        (
+            format!("07 13 {COMMAND} 00 34 32"),
+            result(ResultStatus::Json, b"42"),
+        ),
+        (
+            format!("07 12 {COMMAND} 01 ff"),
+            result(ResultStatus::Opaque, b"\xff"),
+        ),
+        (
+            format!("07 11 {COMMAND} 02"),
+            result(ResultStatus::Interrupted, b""),
+        ),
+        (
+            format!("07 11 {COMMAND} 03"),
+            result(ResultStatus::Refused, b""),
+        ),
+        (
+            "09 05 04 00 00 00 00".into(),
+            FromDevice::GoAway(GoAway {
+                reason: GoAwayReason::Leaving,
+                retry_within_ms: 0,
+            }),
+        ),
+    ]
+}
+
+/// Frames of gateways, as PROTOCOL.md prints them.
+fn to_device() -> Vec<(String, ToDevice<'static>)> {
+    let goaway = |reason, retry_within_ms| {
+        ToDevice::GoAway(GoAway {
+            reason,
+            retry_within_ms,
+        })
+    };
+    let welcome = Welcome {
+        session: SessionToken(id(TOKEN)),
+        interval_ms: 30_000,
+        grace_ms: 5_000,
+    };
+    vec![
+        (
+            format!("02 18 {TOKEN} 30 75 00 00 88 13 00 00"),
+            ToDevice::Welcome(welcome),
+        ),
+        (
+            "04 04 04 03 02 01".into(),
+            ToDevice::BeatAck(BeatAck {
+                stamp_ms: 0x0102_0304,
+            }),
+        ),
+        ("05 00".into(), ToDevice::Probe),
+        (
+            format!("06 16 {COMMAND} 30 75 00 00 7b 7d"),
+            ToDevice::Command {
+                id: CommandId(id(COMMAND)),
+                timeout_ms: 30_000,
+                payload: b"{}",
+            },
+        ),
+        (
+            format!("08 10 {COMMAND}"),
+            ToDevice::ResultAck {
+                id: CommandId(id(COMMAND)),
+            },
+        ),
+        (
+            "09 05 03 88 13 00 00".into(),
+            goaway(GoAwayReason::Draining, 5_000),
+        ),
+        (
+            "0a 07 06 69 6e 20 75 73 65".into(),
+            ToDevice::Error {
+                code: ErrorCode::InUse,
+                text: "in use",
+            },
+        ),
+    ]
+}
+
+#[test]
+fn frames_have_exactly_these_bytes() {
+    assert_eq!(PREFACE.as_slice(), bytes("4d 53 54 01"));
+    for (hex, message) in from_device() {
+        let mut there = Vec::new();
+        encode_from_device(&message, &mut there);
+        assert_eq!(there, bytes(&hex), "{message:?}");
+        let hello = matches!(message, FromDevice::Hello(_));
+        let mut phase = if hello {
+            NativePhase::Hello
+        } else {
+            NativePhase::Open
+        };
+        match Native::decode(&mut phase, &there) {
+            Ok(Step::Message { message: again, .. }) => assert_eq!(again, message),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (hex, message) in to_device() {
+        let mut there = Vec::new();
+        Native::encode(&NativePhase::Open, &message, &mut there);
+        assert_eq!(there, bytes(&hex), "{message:?}");
+        assert_eq!(decode_to_device(&there), Ok(Some((there.len(), message))));
+    }
+}
+
+#[test]
+fn lengths_have_one_spelling() {
+    for (payload_bytes, length) in [
+        (107, "7f"),
+        (108, "80 01"),
+        (16_363, "ff 7f"),
+        (16_364, "80 80 01"),
+    ] {
+        let payload = vec![b' '; payload_bytes];
+        let mut there = Vec::new();
+        let message = ToDevice::Command {
+            id: CommandId([0; 16]),
+            timeout_ms: 0,
+            payload: &payload,
+        };
+        Native::encode(&NativePhase::Open, &message, &mut there);
+        let length = bytes(length);
+        assert_eq!(there[..=length.len()], [&[6][..], &length].concat());
+    }
+}
+
+/// Fields that a later version appends are ignored where the page says so.
+#[test]
+fn appended_fields_are_ignored() {
+    for (hex, message) in from_device() {
+        if matches!(message, FromDevice::Hello(_) | FromDevice::GoAway(_)) {
+            let hello = matches!(message, FromDevice::Hello(_));
+            let mut phase = if hello {
+                NativePhase::Hello
+            } else {
+                NativePhase::Open
+            };
+            match Native::decode(&mut phase, &longer(&hex)) {
+                Ok(Step::Message { message: there, .. }) => assert_eq!(there, message),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    for (hex, message) in to_device() {
+        if matches!(
+            message,
+            ToDevice::Welcome(_) | ToDevice::ResultAck { .. } | ToDevice::GoAway(_)
+        ) {
+            let there = longer(&hex);
+            assert_eq!(decode_to_device(&there), Ok(Some((there.len(), message))));
+        }
+    }
+}
+
+/// The frame with two bytes more in its body.
+fn longer(hex: &str) -> Vec<u8> {
+    let mut frame = bytes(hex);
+    frame[1] += 2;
+    frame.extend_from_slice(&[0xee, 0xee]);
+    frame
+}
+
+#[test]
+fn the_page_prints_these_bytes() {
+    // The page lies outside of the package.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/PROTOCOL.md");
+    let Ok(page) = std::fs::read_to_string(path) else {
+        return;
+    };
+    let frames = from_device().into_iter().map(|(hex, _)| hex);
+    for hex in frames.chain(to_device().into_iter().map(|(hex, _)| hex)) {
+        assert!(
+            page.contains(&format!("`{hex}`")),
+            "PROTOCOL.md lacks {hex}"
+        );
+    }
+    for code in ErrorCode::ALL {
+        assert!(
+            page.contains(&format!("| {} | `{}` |", code.byte(), code.name())),
+            "{code:?}"
+        );
+    }
+    for status in ResultStatus::ALL {
+        assert!(
+            page.contains(&format!("| {} | `{}` |", status.byte(), status.name())),
+            "{status:?}"
+        );
+    }
+    for reason in GoAwayReason::ALL {
+        assert!(
+            page.contains(&format!("{} `{}`", reason.byte(), reason.name())),
+            "{reason:?}"
+        );
+    }
+}

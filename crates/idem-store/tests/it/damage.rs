@@ -1,0 +1,237 @@
+//! Bytes that rot, files that vanish: reported with their place, repaired only when asked.
+
+use std::sync::Arc;
+
+use idem_store::{
+    Begin, Begun, Fingerprint, Lookup, Options, Store, repair_on, verify_on, vfs::Vfs,
+};
+
+use crate::disk::Disk;
+
+const NOW: u64 = 1_700_000_000_000;
+const DAY: u64 = 86_400_000;
+/// Enough keys with outcomes of 3 KiB to fill three segments of 64 KiB.
+const KEYS: u32 = 50;
+
+fn options() -> Options {
+    Options::new()
+        .segment_bytes_max(64 << 10)
+        .outcome_bytes_max(4 << 10)
+        .batch_bytes_max(32 << 10)
+}
+
+fn open(disk: &Disk) -> Result<Store, idem_store::Error> {
+    Store::open_on(disk.mount(), options())
+}
+
+fn name(key: u32) -> Vec<u8> {
+    format!("key-{key:03}").into_bytes()
+}
+
+fn outcome(key: u32) -> Vec<u8> {
+    vec![key as u8; 3_000]
+}
+
+/// A store of several segments, closed in order.
+fn filled() -> Disk {
+    let disk = Disk::new(1);
+    let store = open(&disk).unwrap();
+    for key in 0..KEYS {
+        let bytes = name(key);
+        let begin = Begin::new(&bytes, Fingerprint([1; 32]), 1_000, NOW).declare(b"memo");
+        let mut begun = store.begin(&begin);
+        let permit = loop {
+            store.drive();
+            match begun.try_now() {
+                Ok(Ok(Begun::Fresh(permit))) => break permit,
+                Ok(other) => panic!("{other:?}"),
+                Err(pending) => begun = pending,
+            }
+        };
+        let done = store.complete(permit, &outcome(key), DAY, NOW);
+        store.drive();
+        done.try_now().unwrap().unwrap();
+    }
+    store.close().unwrap();
+    disk
+}
+
+fn segments(disk: &Disk) -> Vec<String> {
+    let names = disk.names().into_iter();
+    names.filter(|name| name.ends_with(".seg")).collect()
+}
+
+/// How many keys still have their outcome; every one that has must have the right one.
+fn stored(store: &Store) -> u32 {
+    let mut count = 0;
+    for key in 0..KEYS {
+        match store.get(&name(key), NOW).try_now().unwrap().unwrap() {
+            Lookup::Stored(stored) => {
+                assert_eq!(stored.outcome(), outcome(key));
+                count += 1;
+            }
+            Lookup::Absent | Lookup::InDoubt(_) => {}
+            Lookup::InFlight { .. } => panic!("nobody holds key {key}"),
+        }
+    }
+    count
+}
+
+fn flip(disk: &Disk, name: &str, at: usize) {
+    disk.change(name, |bytes| bytes[at] ^= 0x10);
+}
+
+#[test]
+fn a_whole_store_verifies() {
+    let disk = filled();
+    assert!(segments(&disk).len() >= 3, "{:?}", disk.names());
+    let report = verify_on(&*disk.mount()).unwrap();
+    assert!(report.ok && report.bad.is_empty(), "{report:?}");
+    assert_eq!(report.torn_bytes, 0);
+    // A claim and an outcome each, opened and closed.
+    assert_eq!(report.records, u64::from(KEYS) * 2 + 2);
+    assert_eq!(stored(&open(&disk).unwrap()), KEYS);
+}
+
+#[test]
+fn every_flipped_bit_of_the_log_is_reported_where_it_is() {
+    let clean = filled();
+    let names = segments(&clean);
+    for (i, name) in names.iter().enumerate() {
+        let used = clean
+            .read(name)
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .unwrap();
+        // The header, and a prime step through all batches.
+        let places = (0..60).step_by(7).chain((4_096..=used).step_by(397));
+        for at in places {
+            let original = clean.read(name);
+            flip(&clean, name, at);
+            let report = verify_on(&*clean.mount()).unwrap();
+            let last = i + 1 == names.len();
+            if report.ok {
+                // Only the very last batch can be taken for a torn one: it is the mark of closing.
+                assert!(last && report.torn_bytes > 0, "{name} at {at}: {report:?}");
+            } else {
+                let bad = &report.bad[0];
+                assert_eq!(bad.segment as usize, i + 1, "{name} at {at}: {report:?}");
+                assert!(bad.offset <= at as u64, "{name} at {at}: {report:?}");
+                assert!(open(&clean).unwrap_err().is_damaged());
+            }
+            clean.change(name, |bytes| *bytes = original);
+        }
+    }
+}
+
+#[test]
+fn the_error_of_opening_tells_the_segment_and_the_offset() {
+    let disk = filled();
+    let names = segments(&disk);
+    flip(&disk, &names[1], 9_000);
+    let error = open(&disk).unwrap_err();
+    assert!(error.is_damaged());
+    assert_eq!(error.segment(), Some(2));
+    assert!(
+        error
+            .offset()
+            .is_some_and(|offset| (4_096..=9_000).contains(&offset))
+    );
+    assert!(error.to_string().contains("segment 2"), "{error}");
+}
+
+#[test]
+fn repair_keeps_everything_but_the_damaged_record() {
+    let disk = filled();
+    let name = &segments(&disk)[1];
+    flip(&disk, name, 20_000);
+    let before = disk.read(name);
+    let dry = repair_on(&*disk.mount(), true).unwrap();
+    assert!(
+        !dry.changed && dry.bad.len() == 1 && dry.bytes_lost > 0,
+        "{dry:?}"
+    );
+    assert_eq!(disk.read(name), before, "a dry run writes nothing");
+
+    let done = repair_on(&*disk.mount(), false).unwrap();
+    assert!(done.changed, "{done:?}");
+    assert_eq!(disk.read(&done.backups[0]), before);
+    assert!(verify_on(&*disk.mount()).unwrap().ok);
+    assert_eq!(stored(&open(&disk).unwrap()), KEYS - 1);
+}
+
+#[test]
+fn repair_restores_a_segment_header_without_losing_a_record() {
+    for segment in 0..3 {
+        let disk = filled();
+        flip(&disk, &segments(&disk)[segment], 33);
+        assert!(open(&disk).unwrap_err().is_damaged());
+        let done = repair_on(&*disk.mount(), false).unwrap();
+        assert_eq!(done.bytes_lost, 0, "{done:?}");
+        assert_eq!(stored(&open(&disk).unwrap()), KEYS);
+    }
+}
+
+#[test]
+fn a_missing_segment_is_reported_and_can_be_given_up() {
+    let disk = filled();
+    disk.remove(&segments(&disk)[1]);
+    let report = verify_on(&*disk.mount()).unwrap();
+    assert!(!report.ok && report.bad[0].segment == 2, "{report:?}");
+    assert!(open(&disk).unwrap_err().is_damaged());
+    repair_on(&*disk.mount(), false).unwrap();
+    let left = stored(&open(&disk).unwrap());
+    assert!(left > 0 && left < KEYS, "{left}");
+}
+
+#[test]
+fn a_repaired_store_lives_on_and_its_marks_survive_compaction() {
+    let disk = filled();
+    flip(&disk, &segments(&disk)[0], 20_000);
+    flip(&disk, &segments(&disk)[1], 40_000);
+    repair_on(&*disk.mount(), false).unwrap();
+    let store = open(&disk).unwrap();
+    // Past the retention: new keys make the old segments superfluous.
+    let later = NOW + 2 * DAY;
+    for key in 0..120u32 {
+        let bytes = key.to_le_bytes();
+        let later = later + u64::from(key) * 3_600_000;
+        let permit = store
+            .begin(&Begin::new(&bytes, Fingerprint([1; 32]), 1_000, later))
+            .try_now();
+        let permit = permit.unwrap().unwrap().into_fresh().unwrap();
+        let done = store.complete(permit, &[7; 3_000], 0, later);
+        store.drive();
+        done.try_now().unwrap().unwrap();
+        for _ in 0..4 {
+            store.drive();
+        }
+    }
+    let stats = store.stats();
+    assert!(stats.segments_dropped >= 3, "{stats:?}");
+    assert!(verify_on(&*disk.mount()).unwrap().ok);
+}
+
+#[test]
+fn random_damage_never_panics_and_never_passes_for_whole() {
+    let clean = filled();
+    let names = segments(&clean);
+    let mut rng = crate::disk::Rng(7);
+    for _ in 0..60 {
+        let name = &names[rng.below(names.len() as u64) as usize];
+        let original = clean.read(name);
+        let at = rng.below(60_000) as usize;
+        let len = (1 + rng.below(5_000) as usize).min(original.len() - at);
+        clean.change(name, |bytes| {
+            bytes[at..at + len]
+                .iter_mut()
+                .for_each(|byte| *byte = rng.next() as u8);
+        });
+        let vfs: Arc<dyn Vfs> = clean.mount();
+        let report = verify_on(&*vfs).unwrap();
+        let used = original.iter().rposition(|&byte| byte != 0).unwrap();
+        let last = name == names.last().unwrap();
+        assert!(!report.ok || at > used || last, "{name} at {at}+{len}");
+        clean.change(name, |bytes| *bytes = original);
+    }
+}

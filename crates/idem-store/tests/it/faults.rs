@@ -1,0 +1,196 @@
+//! Failing disks and other processes: typed errors, and never a false acknowledgement.
+
+use idem_store::{Begin, Begun, Completion, Durability, Error, Fingerprint, Options, Store};
+
+use crate::disk::Disk;
+
+const NOW: u64 = 1_700_000_000_000;
+
+fn options() -> Options {
+    Options::new()
+        .segment_bytes_max(64 << 10)
+        .outcome_bytes_max(4 << 10)
+        .batch_bytes_max(16 << 10)
+}
+
+fn begin(store: &Store, key: &[u8]) -> Completion<Begun> {
+    let begin = Begin::new(key, Fingerprint([1; 32]), 1_000, NOW);
+    store.begin(&begin.declare(b"memo"))
+}
+
+fn now<T: std::fmt::Debug>(completion: Completion<T>) -> Result<T, Error> {
+    completion.try_now().expect("the answer is there")
+}
+
+#[test]
+fn a_failed_sync_poisons_and_fails_every_waiter() {
+    let disk = Disk::new(3);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    let kept = begin(&store, b"kept");
+    store.drive();
+    let permit = now(kept).unwrap().into_fresh().unwrap();
+    let waits = store.wait(b"kept", 60_000);
+
+    let batch: Vec<_> = (0..10u8).map(|key| begin(&store, &[key])).collect();
+    let done = store.complete(permit, b"x", 1_000, NOW);
+    disk.fail_sync_in(0);
+    store.drive();
+    for completion in batch {
+        assert!(now(completion).unwrap_err().is_poisoned());
+    }
+    assert!(now(done).unwrap_err().is_poisoned());
+    // The holder had ended before the sync failed; what became of the key is for the next begin.
+    now(waits).unwrap();
+    // The next sync would succeed, but nothing is tried again.
+    assert!(now(begin(&store, b"later")).unwrap_err().is_poisoned());
+    assert!(now(store.get(b"kept", NOW)).unwrap_err().is_poisoned());
+    assert!(now(store.forget(b"kept")).unwrap_err().is_poisoned());
+    assert!(now(store.flush()).unwrap_err().is_poisoned());
+    assert!(store.stats().poisoned);
+    let error = store.close().unwrap_err();
+    assert!(
+        error.is_poisoned() && error.to_string().contains("simulated I/O error"),
+        "{error}"
+    );
+    Store::open_on(disk.mount(), options()).expect("a new start finds out what is on the disk");
+}
+
+#[test]
+fn a_full_disk_refuses_new_keys_replays_old_ones_and_recovers() {
+    let disk = Disk::new(4);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    let first = begin(&store, b"first");
+    store.drive();
+    let permit = now(first).unwrap().into_fresh().unwrap();
+    let done = store.complete(permit, b"outcome", 1_000, NOW);
+    store.drive();
+    now(done).unwrap();
+
+    disk.set_full(true);
+    let mut open = Vec::new();
+    let refused = loop {
+        let key = open.len().to_le_bytes();
+        match begin(&store, &key).try_now() {
+            Ok(Err(error)) => break error,
+            Ok(Ok(other)) => panic!("{other:?}"),
+            Err(pending) => {
+                store.drive();
+                open.push(now(pending).unwrap().into_fresh().unwrap());
+            }
+        }
+        assert!(open.len() < 2_000, "the disk is full");
+    };
+    assert!(refused.is_full(), "{refused}");
+    assert!(store.stats().disk_full);
+    assert!(matches!(now(begin(&store, b"first")), Ok(Begun::Replay(_))));
+    // What is under way can still end.
+    let done = store.complete(open.pop().unwrap(), &[1; 3_000], 1_000, NOW);
+    store.drive();
+    now(done).unwrap();
+
+    disk.set_full(false);
+    let mut turns = 0;
+    while store.stats().disk_full {
+        store.drive();
+        std::thread::yield_now();
+        turns += 1;
+        assert!(turns < 100_000_000, "it never recovers");
+    }
+    let again = begin(&store, b"again");
+    store.drive();
+    now(again).unwrap().into_fresh().unwrap();
+}
+
+#[test]
+fn opening_on_a_full_disk_says_so() {
+    let disk = Disk::new(5);
+    disk.set_full(true);
+    let error = Store::open_on(disk.mount(), options()).unwrap_err();
+    assert!(error.is_full(), "{error}");
+}
+
+#[test]
+fn a_second_store_is_told_that_the_first_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::new()).unwrap();
+    let error = Store::open(dir.path(), Options::new()).unwrap_err();
+    assert!(error.is_locked(), "{error}");
+    assert!(
+        idem_store::repair(dir.path(), false)
+            .unwrap_err()
+            .is_locked()
+    );
+    // Looking is allowed.
+    let report = idem_store::verify(dir.path()).unwrap();
+    assert!(report.ok && report.in_use, "{report:?}");
+    drop(store);
+    assert!(!idem_store::verify(dir.path()).unwrap().in_use);
+    Store::open(dir.path(), Options::new()).unwrap();
+}
+
+#[test]
+fn a_crash_of_the_process_loses_nothing_at_any_durability() {
+    for durability in [
+        Durability::Sync,
+        Durability::IntervalMs(10_000),
+        Durability::None,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::new().durability(durability)).unwrap();
+        let permit = begin(&store, b"k").wait().unwrap().into_fresh().unwrap();
+        store.complete(permit, b"out", 1_000, NOW).wait().unwrap();
+        // As the next process would see it after a kill, the store still being open.
+        let seen = idem_store::Snapshot::read(dir.path())
+            .unwrap()
+            .get(b"k", NOW);
+        assert!(
+            matches!(seen, idem_store::Lookup::Stored(_)),
+            "{durability:?}: {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn flush_syncs_what_no_durability_left_unsynced() {
+    let disk = Disk::new(6);
+    let relaxed = options().durability(Durability::None);
+    let store = Store::open_on(disk.mount(), relaxed).unwrap();
+    let begun = begin(&store, b"k");
+    store.drive();
+    now(begun).unwrap();
+    let syncs = store.stats().syncs;
+    let flushed = store.flush();
+    store.drive();
+    now(flushed).unwrap();
+    assert_eq!(store.stats().syncs, syncs + 1);
+    disk.crash();
+    drop(store);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    assert_eq!(store.unresolved().len(), 1);
+}
+
+#[test]
+fn the_interval_syncs_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().durability(Durability::IntervalMs(1));
+    let store = Store::open(dir.path(), options).unwrap();
+    let before = store.stats().syncs;
+    begin(&store, b"k").wait().unwrap();
+    while store.stats().syncs == before {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for wrong in [
+        Options::new().segment_bytes_max(4_096),
+        Options::new().segment_bytes_max((1 << 20) + 1),
+        Options::new().outcome_bytes_max(8 << 20),
+        Options::new().batch_bytes_max(16 << 20),
+        Options::new().key_bytes_max(0),
+    ] {
+        assert!(Store::open(dir.path(), wrong).unwrap_err().is_options());
+    }
+}

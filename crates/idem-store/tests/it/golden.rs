@@ -1,0 +1,182 @@
+//! The bytes of format version 1 are kept in tests/fixtures/v1: they stay readable for ever, and the
+//! writer still makes them. `MAINSTAY_BLESS=1` writes them anew, which needs a new version.
+
+use std::path::PathBuf;
+
+use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Options, Permit, Store, repair_on};
+
+use crate::disk::Disk;
+
+const NOW: u64 = 1_700_000_000_000;
+
+fn options() -> Options {
+    Options::new()
+        .segment_bytes_max(64 << 10)
+        .outcome_bytes_max(4 << 10)
+        .batch_bytes_max(16 << 10)
+}
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/v1")
+        .join(name)
+}
+
+fn fresh(store: &Store, key: &[u8], memo: Option<&[u8]>) -> Permit {
+    let mut begin = Begin::new(key, Fingerprint([key.len() as u8; 32]), 1_000, NOW);
+    if let Some(memo) = memo {
+        begin = begin.declare(memo);
+    }
+    let mut begun = store.begin(&begin);
+    loop {
+        match begun.try_now() {
+            Ok(begun) => break begun.unwrap().into_fresh().unwrap(),
+            Err(pending) => begun = pending,
+        }
+        store.drive();
+    }
+}
+
+fn ended(store: &Store, completion: idem_store::Completion<()>) {
+    store.drive();
+    completion.try_now().unwrap().unwrap();
+}
+
+/// A log with a record of every kind (but Head, which needs a dropped segment).
+fn written() -> Disk {
+    let disk = Disk::new(0);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    let permit = fresh(&store, b"completed", Some(b"memo"));
+    ended(
+        &store,
+        store.complete(permit, b"outcome", 86_400_000, NOW + 5),
+    );
+    let permit = fresh(&store, b"failed for good", Some(b""));
+    let outcome = b"no such account";
+    let retain_ms = 1_000;
+    let last = Failure::Final { outcome, retain_ms };
+    ended(&store, store.fail(permit, last, NOW));
+    let permit = fresh(&store, b"not happened", Some(b"x"));
+    ended(&store, store.fail(permit, Failure::NotHappened, NOW));
+    drop(fresh(&store, b"undeclared", None));
+    let permit = fresh(&store, b"forgotten", None);
+    ended(&store, store.complete(permit, b"gone", 1_000, NOW));
+    let forgotten = store.forget(b"forgotten");
+    store.drive();
+    assert!(forgotten.try_now().unwrap().unwrap());
+    let permit = fresh(&store, b"in doubt", None);
+    ended(&store, store.declare(&permit, b"sent as 4711"));
+    drop(permit);
+    store.close().unwrap();
+    disk
+}
+
+fn trimmed(disk: &Disk, name: &str) -> Vec<u8> {
+    let mut bytes = disk.read(name);
+    let used = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+    bytes.truncate(used);
+    bytes
+}
+
+fn compare(name: &str, bytes: &[u8]) {
+    let path = fixture(name);
+    if std::env::var_os("MAINSTAY_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let golden = std::fs::read(&path).unwrap();
+    let differs = golden.iter().zip(bytes).position(|(a, b)| a != b);
+    assert_eq!(
+        differs, None,
+        "the writer's bytes changed: that needs a new format version"
+    );
+    assert_eq!(golden.len(), bytes.len());
+}
+
+#[test]
+fn the_writer_still_makes_version_1() {
+    compare("closed.seg", &trimmed(&written(), "0000000001.seg"));
+}
+
+#[test]
+fn a_repair_still_makes_version_1() {
+    let disk = written();
+    // The first claim.
+    disk.change("0000000001.seg", |bytes| bytes[4_096 + 56 + 40] ^= 1);
+    let repair = repair_on(&*disk.mount(), false).unwrap();
+    assert_eq!(repair.records_salvaged, 0);
+    compare("repaired.seg", &trimmed(&disk, "0000000001.seg"));
+}
+
+/// The store of a fixture, in a directory of its own.
+fn opened(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = std::fs::read(fixture(name)).unwrap();
+    change(&mut bytes);
+    bytes.resize(64 << 10, 0);
+    std::fs::write(dir.path().join("0000000001.seg"), bytes).unwrap();
+    let store = Store::open(dir.path(), options()).unwrap();
+    (dir, store)
+}
+
+fn check(store: &Store) {
+    let get = |key: &[u8]| store.get(key, NOW + 500).wait().unwrap();
+    let Lookup::Stored(stored) = get(b"completed") else {
+        panic!("completed");
+    };
+    assert_eq!(stored.outcome(), b"outcome");
+    assert_eq!(stored.fingerprint(), Fingerprint([9; 32]));
+    assert_eq!(stored.retain_until_ms(), NOW + 86_400_005);
+    assert!(!stored.is_failure());
+    let Lookup::Stored(stored) = get(b"failed for good") else {
+        panic!("failed");
+    };
+    assert!(stored.is_failure() && stored.outcome() == b"no such account");
+    for absent in [&b"not happened"[..], b"undeclared", b"forgotten"] {
+        assert_eq!(get(absent), Lookup::Absent);
+    }
+    let Lookup::InDoubt(doubt) = get(b"in doubt") else {
+        panic!("in doubt");
+    };
+    assert_eq!(
+        (&doubt.memo[..], doubt.since_ms),
+        (&b"sent as 4711"[..], NOW)
+    );
+    let probe = Begin::new(b"probe", Fingerprint([1; 32]), 1, NOW);
+    let Begun::Fresh(permit) = store.begin(&probe).wait().unwrap() else {
+        panic!("probe");
+    };
+    assert!(permit.token() > doubt.token);
+}
+
+#[test]
+fn a_closed_store_of_version_1_opens() {
+    check(&opened("closed.seg", |_| ()).1);
+}
+
+#[test]
+fn a_repaired_store_of_version_1_opens() {
+    // Its first claim is lost, but that claim's outcome says all.
+    check(&opened("repaired.seg", |_| ()).1);
+}
+
+#[test]
+fn a_torn_store_of_version_1_opens() {
+    // The mark of closing is cut in half.
+    check(&opened("closed.seg", |bytes| bytes.truncate(bytes.len() - 20)).1);
+}
+
+#[test]
+fn a_newer_version_is_refused_with_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = std::fs::read(fixture("closed.seg")).unwrap();
+    bytes[8] = 9;
+    let crc = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(dir.path().join("0000000001.seg"), bytes).unwrap();
+    let error = Store::open(dir.path(), options()).unwrap_err();
+    assert!(
+        error.is_version() && error.to_string().contains("version 9"),
+        "{error}"
+    );
+}

@@ -1,0 +1,93 @@
+//! What the store should know of each key, and what a crash may leave of it.
+
+#[derive(Debug, Default)]
+pub(super) struct Coverage {
+    pub(super) crashes: u64,
+    pub(super) poisonings: u64,
+    pub(super) replays: u64,
+    pub(super) doubts: u64,
+    pub(super) conflicts: u64,
+    pub(super) fenced: u64,
+    pub(super) disk_full: u64,
+    pub(super) dropped_segments: u64,
+    pub(super) carried: u64,
+    pub(super) closed_in_order: u64,
+}
+
+impl Coverage {
+    pub(super) fn fields(&self) -> [u64; 10] {
+        [
+            self.crashes,
+            self.poisonings,
+            self.replays,
+            self.doubts,
+            self.conflicts,
+            self.fenced,
+            self.disk_full,
+            self.dropped_segments,
+            self.carried,
+            self.closed_in_order,
+        ]
+    }
+
+    pub(super) fn all_at_least(&self, n: u64) -> bool {
+        self.fields().iter().all(|&count| count >= n)
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.crashes += other.crashes;
+        self.poisonings += other.poisonings;
+        self.replays += other.replays;
+        self.doubts += other.doubts;
+        self.conflicts += other.conflicts;
+        self.fenced += other.fenced;
+        self.disk_full += other.disk_full;
+        self.dropped_segments += other.dropped_segments;
+        self.carried += other.carried;
+        self.closed_in_order += other.closed_in_order;
+    }
+}
+
+/// What a crash right now would leave of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    Absent,
+    Doubt {
+        memo: Vec<u8>,
+        print: u8,
+    },
+    Stored {
+        outcome: Vec<u8>,
+        print: u8,
+        until_ms: u64,
+        failed: bool,
+    },
+}
+
+impl Image {
+    pub(super) fn at(&self, now: u64) -> Self {
+        match self {
+            Self::Stored { until_ms, .. } if *until_ms <= now => Self::Absent,
+            other => other.clone(),
+        }
+    }
+}
+
+/// A key as the model knows it.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Images after each operation; a crash may leave any from `acked` on.
+    pub(super) history: Vec<Image>,
+    pub(super) acked: usize,
+    pub(super) claim: Option<Claim>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) token: u64,
+    pub(super) print: u8,
+    pub(super) until_ms: u64,
+    pub(super) declared: bool,
+    pub(super) held: bool,
+    pub(super) memo: Vec<u8>,
+}

@@ -1,0 +1,215 @@
+//! `mainstay store` on stores made here.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use idem_store::{Begin, Fingerprint, Options, Store};
+use serde_json::{Value, json};
+
+const FAR_MS: u64 = 4_000_000_000_000;
+
+/// A store with an outcome, a final failure and a key in doubt; closed.
+fn filled(dir: &Path) {
+    let store = Store::open(dir, Options::new()).unwrap();
+    let begin = |key: &'static [u8]| {
+        let begin = Begin::new(key, Fingerprint([7; 32]), 1_000, 1).declare(b"memo\x01");
+        store.begin(&begin).wait().unwrap().into_fresh().unwrap()
+    };
+    store
+        .complete(begin(b"done"), b"it worked", FAR_MS, 1)
+        .wait()
+        .unwrap();
+    store
+        .complete(begin(&[0xff, 1]), b"binary", FAR_MS, 1)
+        .wait()
+        .unwrap();
+    drop(begin(b"doubt"));
+    store.close().unwrap();
+}
+
+fn mainstay(dir: &Path, before: &[&str], after: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .arg("store")
+        .args(before)
+        .arg(dir)
+        .args(after)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Flips a bit of the first claim's key.
+fn damage(dir: &Path) -> PathBuf {
+    let path = dir.join("0000000001.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes
+        .windows(4)
+        .position(|window| window == b"done")
+        .unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn verify_of_a_whole_store_has_the_documented_shape() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let output = mainstay(dir.path(), &["verify", "--json"], &[]);
+    assert_eq!(code(&output), 0);
+    let found = json(&output);
+    assert_eq!(found["ok"], true);
+    assert_eq!(found["segments"], 1);
+    // Opened, three claims, two outcomes, closed.
+    assert_eq!(found["records"], 7);
+    assert_eq!(found["bad"], json!([]));
+    assert_eq!(found["in_use"], false);
+    let output = mainstay(dir.path(), &["verify"], &[]);
+    assert_eq!(text(&output.stdout), "whole: 7 records in 1 segments\n");
+}
+
+#[test]
+fn verify_of_a_damaged_store_exits_1_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    damage(dir.path());
+    let output = mainstay(dir.path(), &["verify", "--json"], &[]);
+    assert_eq!(code(&output), 1);
+    let found = json(&output);
+    assert_eq!(found["ok"], false);
+    assert_eq!(found["bad"][0]["segment"], 1);
+    assert!(found["bad"][0]["offset"].as_u64().unwrap() >= 4096);
+    assert_eq!(found["bad"][0]["reason"], "record checksum does not match");
+    let output = mainstay(dir.path(), &["verify"], &[]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        text(&output.stdout).starts_with("DAMAGED"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn a_store_in_use_can_be_looked_at_but_not_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a gateway lays it out: the store is in a directory below --data.
+    filled(&dir.path().join("store"));
+    let store = Store::open(dir.path().join("store"), Options::new()).unwrap();
+    let output = mainstay(dir.path(), &["verify", "--json"], &[]);
+    assert_eq!(code(&output), 0);
+    assert_eq!(json(&output)["in_use"], true);
+    assert_eq!(code(&mainstay(dir.path(), &["stats"], &[])), 0);
+    assert_eq!(code(&mainstay(dir.path(), &["get"], &["done"])), 0);
+    assert_eq!(
+        code(&mainstay(dir.path(), &["repair", "--dry-run"], &[])),
+        0
+    );
+    let output = mainstay(dir.path(), &["repair"], &[]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        text(&output.stderr).contains("open elsewhere"),
+        "{}",
+        text(&output.stderr)
+    );
+    drop(store);
+}
+
+#[test]
+fn stats_and_get_tell_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let stats = json(&mainstay(dir.path(), &["stats", "--json"], &[]));
+    assert_eq!(stats["keys_stored"], 2);
+    assert_eq!(stats["keys_in_doubt"], 1);
+
+    let output = mainstay(dir.path(), &["get", "--json"], &["done"]);
+    assert_eq!(code(&output), 0);
+    let found = json(&output);
+    assert_eq!(
+        (&found["state"], &found["outcome"]),
+        (&json!("completed"), &json!("it worked"))
+    );
+    assert_eq!(found["fingerprint"], "07".repeat(32));
+
+    let found = json(&mainstay(
+        dir.path(),
+        &["get", "--json", "--hex"],
+        &["ff01"],
+    ));
+    assert_eq!(found["outcome_hex"], "62696e617279");
+
+    // Without a key: all that are in doubt, with nothing that could control a terminal.
+    let output = mainstay(dir.path(), &["get"], &[]);
+    assert!(
+        text(&output.stdout).contains("doubt  token"),
+        "{}",
+        text(&output.stdout)
+    );
+    assert!(
+        text(&output.stdout).contains(r"memo memo\x01"),
+        "{}",
+        text(&output.stdout)
+    );
+    let found = json(&mainstay(dir.path(), &["get", "--json"], &[]));
+    assert_eq!(found["in_doubt"][0]["key"], "doubt");
+
+    let found = json(&mainstay(dir.path(), &["get", "--json"], &["doubt"]));
+    assert_eq!(
+        (&found["state"], &found["memo_hex"]),
+        (&json!("in-doubt"), &json!("6d656d6f01"))
+    );
+
+    let output = mainstay(dir.path(), &["get", "--json"], &["unknown"]);
+    assert_eq!(
+        (code(&output), &json(&output)["state"]),
+        (1, &json!("absent"))
+    );
+}
+
+#[test]
+fn repair_says_first_then_does_and_keeps_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let path = damage(dir.path());
+    let before = std::fs::read(&path).unwrap();
+    let output = mainstay(dir.path(), &["repair", "--dry-run", "--json"], &[]);
+    assert_eq!(code(&output), 1);
+    assert_eq!(json(&output)["changed"], false);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
+    let output = mainstay(dir.path(), &["repair", "--json"], &[]);
+    assert_eq!(code(&output), 0);
+    let done = json(&output);
+    assert_eq!(done["changed"], true);
+    let backup = dir.path().join(done["backups"][0].as_str().unwrap());
+    assert_eq!(std::fs::read(backup).unwrap(), before);
+    assert_eq!(code(&mainstay(dir.path(), &["verify"], &[])), 0);
+    // The damaged record was a claim; its outcome came later and is whole.
+    assert_eq!(code(&mainstay(dir.path(), &["get"], &["done"])), 0);
+    let output = mainstay(dir.path(), &["repair"], &[]);
+    assert_eq!(text(&output.stdout), "whole: there is nothing to repair\n");
+}
+
+#[test]
+fn a_directory_without_a_store_is_a_failure_that_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["verify", "stats", "get", "repair"] {
+        let output = mainstay(dir.path(), &[command], &[]);
+        assert_eq!(code(&output), 2, "{command}");
+        assert!(text(&output.stderr).contains("no store in"), "{command}");
+    }
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0);
+    assert_eq!(code(&mainstay(dir.path(), &["get", "--hex"], &["xyz"])), 2);
+}
