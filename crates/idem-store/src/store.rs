@@ -338,6 +338,9 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
     }
     let synced = current.file.sync_data();
     synced.map_err(|error| Error::io("sync the log", error))?;
+    // So may be the name of the last segment, if a process died between giving and syncing it.
+    let synced = vfs.sync_dir();
+    synced.map_err(|error| Error::io("sync the store's directory", error))?;
     for stale in &found.stale {
         // Ignored while it is there; tried again when the store is next opened.
         let _ = vfs.remove(&segment_name(*stale));
