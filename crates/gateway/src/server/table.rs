@@ -219,7 +219,13 @@ impl CommandTable {
     #[cfg(test)]
     pub(crate) fn is_awaited(&self, id: CommandId) -> bool {
         let bucket = self.bucket(id).lock();
-        matches!(bucket.get(&id), Some(Entry { state: State::Waiting(_), .. }))
+        matches!(
+            bucket.get(&id),
+            Some(Entry {
+                state: State::Waiting(_),
+                ..
+            })
+        )
     }
 
     pub(crate) fn len(&self) -> usize {

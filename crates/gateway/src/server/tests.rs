@@ -39,9 +39,16 @@ impl Rig {
             shards: 1,
             ..Config::default()
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let gateway = runtime.block_on(Gateway::start(config)).unwrap();
-        Self { runtime, gateway, _dir: dir }
+        Self {
+            runtime,
+            gateway,
+            _dir: dir,
+        }
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -58,7 +65,8 @@ impl Rig {
             payload: b"{}".as_slice().into(),
             timeout_ms: 60_000,
         };
-        self.runtime.spawn(async move { command::submit(&shared, request).await })
+        self.runtime
+            .spawn(async move { command::submit(&shared, request).await })
     }
 
     fn answer(&self, task: JoinHandle<Answer>) -> Answer {
@@ -69,20 +77,33 @@ impl Rig {
     fn left_open(&self, key: &str) -> (CommandId, OpenClaim) {
         let shared = self.shared();
         let id = CommandId(shared.random_id());
-        let memo = Memo { id, boot: Some(BOOT) }.encode();
+        let memo = Memo {
+            id,
+            boot: Some(BOOT),
+        }
+        .encode();
         let key = store_key("a", key);
         let begin = Begin::new(&key, PRINT, 60_000, shared.unix_ms()).declare(&memo);
         let Begun::Fresh(permit) = shared.store.begin(&begin).wait().unwrap() else {
             panic!("the key is new")
         };
         drop(permit);
-        let claim = OpenClaim { key, fingerprint: PRINT };
+        let claim = OpenClaim {
+            key,
+            fingerprint: PRINT,
+        };
         shared.table.recall(id, "a", claim.clone());
         (id, claim)
     }
 
     fn epoch(&self) -> u64 {
-        self.shared().directory.get("a").unwrap().session().unwrap().epoch
+        self.shared()
+            .directory
+            .get("a")
+            .unwrap()
+            .session()
+            .unwrap()
+            .epoch
     }
 }
 
@@ -96,12 +117,23 @@ struct RawDevice {
 impl RawDevice {
     fn connect(rig: &Rig, resume: Option<SessionToken>) -> Self {
         let stream = TcpStream::connect(rig.gateway.device_addr()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let mut this = Self { stream, bytes: Vec::new(), token: SessionToken::default() };
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut this = Self {
+            stream,
+            bytes: Vec::new(),
+            token: SessionToken::default(),
+        };
         let mut out = Vec::new();
         encode_preface(&mut out);
         let device = DeviceId::parse(b"a").unwrap();
-        let hello = Hello { device, boot: BOOT, interval_ms: 60_000, resume };
+        let hello = Hello {
+            device,
+            boot: BOOT,
+            interval_ms: 60_000,
+            resume,
+        };
         encode_from_device(&FromDevice::Hello(hello), &mut out);
         this.stream.write_all(&out).unwrap();
         this.token = this.hear(|message| match message {
@@ -118,7 +150,11 @@ impl RawDevice {
     }
 
     fn result(&mut self, id: CommandId, body: &[u8]) {
-        self.say(&FromDevice::Result { id, status: ResultStatus::Json, body });
+        self.say(&FromDevice::Result {
+            id,
+            status: ResultStatus::Json,
+            body,
+        });
     }
 
     /// The next message has to be one that `expected` knows.
@@ -159,7 +195,10 @@ fn json(body: &[u8]) -> Outcome {
 fn a_late_refusal_of_an_older_session_does_not_free_a_key_that_is_being_executed() {
     let rig = Rig::new();
     let mut first = RawDevice::connect(&rig, None);
-    let (table, device) = (&rig.shared().table, rig.shared().directory.get("a").unwrap());
+    let (table, device) = (
+        &rig.shared().table,
+        rig.shared().directory.get("a").unwrap(),
+    );
     let task = rig.submit("key");
     let id = first.command();
     let first_epoch = rig.epoch();
@@ -178,7 +217,11 @@ fn a_refusal_frees_the_key_once_it_is_the_last_word() {
     let mut device = RawDevice::connect(&rig, None);
     let task = rig.submit("key");
     let id = device.command();
-    device.say(&FromDevice::Result { id, status: ResultStatus::Refused, body: b"" });
+    device.say(&FromDevice::Result {
+        id,
+        status: ResultStatus::Refused,
+        body: b"",
+    });
     assert!(matches!(rig.answer(task), Answer::QueueFull));
     let task = rig.submit("key");
     let again = device.command();
@@ -194,7 +237,11 @@ fn a_refusal_does_not_free_a_key_that_an_earlier_task_may_have_sent() {
     let (id, _) = rig.left_open("key");
     let task = rig.submit("key");
     assert_eq!(device.command(), id);
-    device.say(&FromDevice::Result { id, status: ResultStatus::Refused, body: b"" });
+    device.say(&FromDevice::Result {
+        id,
+        status: ResultStatus::Refused,
+        body: b"",
+    });
     device.result(id, b"3");
     assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"3")));
 }
@@ -213,9 +260,19 @@ fn a_stray_result_that_meets_a_retry_answers_it() {
     while !table.is_awaited(id) {
         std::thread::yield_now();
     }
-    let result = Reply::Result { epoch: 1, status: ResultStatus::Json, body: b"4".to_vec() };
-    let stray = Stray { device, id, result, claim };
-    rig.runtime.block_on(command::settle(Arc::clone(rig.shared()), stray));
+    let result = Reply::Result {
+        epoch: 1,
+        status: ResultStatus::Json,
+        body: b"4".to_vec(),
+    };
+    let stray = Stray {
+        device,
+        id,
+        result,
+        claim,
+    };
+    rig.runtime
+        .block_on(command::settle(Arc::clone(rig.shared()), stray));
     assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"4")));
     let again = rig.answer(rig.submit("key"));
     assert!(matches!(again, Answer::Replayed(outcome) if outcome == json(b"4")));
@@ -229,7 +286,9 @@ fn a_retry_that_finds_the_devices_queue_full_knocks_again() {
     let (id, _) = rig.left_open("key");
     let task = rig.submit("key");
     assert_eq!(device.command(), id);
-    rig.shared().table.not_sent(id, rig.epoch(), NotSent::QueueFull);
+    rig.shared()
+        .table
+        .not_sent(id, rig.epoch(), NotSent::QueueFull);
     assert_eq!(device.command(), id);
     device.result(id, b"5");
     assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"5")));

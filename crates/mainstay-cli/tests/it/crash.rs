@@ -174,7 +174,6 @@ fn conclude(
     report: &Report,
     log: &str,
 ) {
-    let started = Instant::now();
     let records = load.records.lock().unwrap();
     let mut violations = load.violations.lock().unwrap().clone();
     let (mut answered, mut in_doubt) = (0, 0);
@@ -209,13 +208,12 @@ fn conclude(
     }
     println!(
         "{times} times {ending:?}: keys {}, answered {answered}, in doubt {in_doubt}, replayed {}, \
-         duplicates ignored {}, device restarts {}, sessions lost {}, concluded in {:?}",
+         duplicates ignored {}, device restarts {}, sessions lost {}",
         records.len(),
         load.replayed.load(Relaxed),
         report.fleet.duplicates_ignored,
         report.restarts,
         report.fleet.lost,
-        started.elapsed(),
     );
     println!("heard {:?}", load.heard.lock().unwrap());
     let some = &violations[..violations.len().min(20)];
