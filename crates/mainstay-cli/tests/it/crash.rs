@@ -96,7 +96,7 @@ fn run(ending: Ending, times: u64) {
     end(gateway, ending);
     let log = tail(&launch.log());
     println!(
-        "kills {killed:?} settled {settled:?} all {:?}",
+        "load {killed:.1?}, all keys ended {settled:.1?}, checked {:.1?}",
         started.elapsed()
     );
     conclude(ending, times, &load, &effects, &report, &log);
@@ -114,7 +114,7 @@ impl Drop for GivesUp<'_> {
 /// Time for devices to come back, or not quite.
 fn pause(ending: Ending, random: &mut Random) -> Duration {
     match ending {
-        Ending::Kill => Duration::from_millis(random.within(50..1_200)),
+        Ending::Kill => Duration::from_millis(random.within(50..1_000)),
         // Devices take up to five seconds to come back after a drain.
         Ending::Drain => Duration::from_millis(random.within(1_500..4_000)),
     }
