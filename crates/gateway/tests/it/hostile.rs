@@ -30,7 +30,7 @@ fn hello_of(id: &[u8]) -> Vec<u8> {
 }
 
 /// First words that are refused, with the reason.
-pub fn first_words() -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
+pub(crate) fn first_words() -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
     use ErrorCode::{BadDeviceId, BadPreface, BadVersion, Malformed, TooLarge, Unexpected};
     let behind = |bytes: &[u8]| [&PREFACE, bytes].concat();
     let hello = |id: &[u8]| hello_of(id);
@@ -342,7 +342,7 @@ fn a_device_that_does_not_read_is_cut_off() {
         key += 1;
         let request = rig
             .command("slow", &format!("k{key}"), &payload)
-            .timeout_ms(1);
+            .timeout_ms(5);
         let response = request.send(rig.http_addr);
         assert!([429, 504].contains(&response.status), "{}", response.text());
         response.status == 429

@@ -13,7 +13,7 @@ use crate::rig::{Rig, until};
 
 /// Descriptors of this process that are connections accepted on `addr`. Other tests of this process
 /// do not change it.
-pub fn sockets_on(addr: SocketAddr) -> usize {
+pub(crate) fn sockets_on(addr: SocketAddr) -> usize {
     let own: HashSet<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
