@@ -227,11 +227,11 @@ impl Running<'_> {
             let changed = sessions.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(end) = self
-                .read_replies()
-                .or_else(|| self.check_times(caller, deadline, give_up))
-            {
+            if let Some(end) = self.read_replies() {
                 return end;
+            }
+            if must_stop(self.shared.phase(), self.maybe_sent()) {
+                return End::Stop(Answer::Draining);
             }
             let mut wake_at = if caller.0.is_some() {
                 deadline
@@ -257,6 +257,10 @@ impl Running<'_> {
                 }
                 Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
             }
+            // After sending: however short its time is, a command goes out if its device is there.
+            if let Some(end) = self.check_times(caller, deadline, give_up) {
+                return end;
+            }
             let maybe_sent = self.maybe_sent();
             tokio::select! {
                 () = self.waiter.woken() => {}
@@ -269,11 +273,7 @@ impl Running<'_> {
 
     fn check_times(&self, caller: &mut Caller, deadline: Instant, give_up: Instant) -> Option<End> {
         let now = Instant::now();
-        let maybe_sent = self.maybe_sent();
-        if must_stop(self.shared.phase(), maybe_sent) {
-            return Some(End::Stop(Answer::Draining));
-        }
-        if now >= deadline && !maybe_sent {
+        if now >= deadline && !self.maybe_sent() {
             return Some(End::Release(Answer::TimedOutUnsent));
         }
         if now >= give_up {
