@@ -31,6 +31,8 @@ mod registry;
 mod shard;
 mod snapshot;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tick;
 
 use std::io;
