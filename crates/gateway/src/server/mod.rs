@@ -3,10 +3,10 @@
 //! ```no_run
 //! use gateway::server::{Config, Gateway};
 //!
-//! # async fn run() -> std::io::Result<()> {
+//! # async fn run(stop: impl Future<Output = ()>) -> std::io::Result<()> {
 //! let gateway = Gateway::start(Config::default()).await?;
 //! println!("dashboard at http://{}/", gateway.http_addr());
-//! tokio::signal::ctrl_c().await?;
+//! stop.await; // Ctrl-C, for instance
 //! gateway.drain().await
 //! # }
 //! ```

@@ -108,7 +108,6 @@ fn storm() {
     });
     let before = descriptors();
     round();
-    round();
     rig.serves();
     until("every descriptor is back", || descriptors() <= before);
 }

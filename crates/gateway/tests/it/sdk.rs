@@ -17,7 +17,7 @@ const LONG_MS: u32 = 3_600_000;
 
 /// A device that answers with the number of commands that it has executed.
 fn counting(gate: &Gate, journal: Option<&Path>) -> Device {
-    let mut builder = Device::builder(gate.addr(), "counting");
+    let mut builder = Device::builder(gate.addr(), "counting").reconnect_cap_ms(20);
     if let Some(path) = journal {
         builder = builder.journal(path);
     }
