@@ -28,6 +28,7 @@ mod outcome;
 mod problem;
 mod pulse;
 mod registry;
+mod settle;
 mod shard;
 mod snapshot;
 mod table;
@@ -305,7 +306,7 @@ impl Shared {
         };
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
-            command::settle(shared, stray).await;
+            settle::settle(shared, stray).await;
             drop(place);
         });
     }

@@ -13,7 +13,7 @@ use super::command::{self, Answer, Request};
 use super::outcome::{Memo, Outcome, store_key};
 use super::shard::Stray;
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
-use super::{Config, Gateway, Shared};
+use super::{Config, Gateway, Shared, settle};
 use crate::proto::{
     BootId, CommandId, DeviceId, FromDevice, Hello, ResultStatus, SessionToken, ToDevice,
     decode_to_device, encode_from_device, encode_preface,
@@ -272,7 +272,7 @@ fn a_stray_result_that_meets_a_retry_answers_it() {
         claim,
     };
     rig.runtime
-        .block_on(command::settle(Arc::clone(rig.shared()), stray));
+        .block_on(settle::settle(Arc::clone(rig.shared()), stray));
     assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"4")));
     let again = rig.answer(rig.submit("key"));
     assert!(matches!(again, Answer::Replayed(outcome) if outcome == json(b"4")));
