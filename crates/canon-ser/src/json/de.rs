@@ -8,8 +8,12 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer as _, Visitor};
 use serde::forward_to_deserialize_any;
 
 use crate::error::{Code, Fail};
+use crate::json::number::Literal;
 use crate::json::string::{string_end, value_end};
 use crate::json::text::{Piece, Token};
+
+/// Integers up to here, either sign, are what they are in every JSON reader.
+const SAFE_MAX: i64 = 1 << 53;
 
 pub(crate) struct Deserializer<'de> {
     bytes: &'de [u8],
@@ -68,19 +72,54 @@ impl<'de> Deserializer<'de> {
         }
     }
 
-    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Fail> {
+    /// The number at the cursor, and where it ends.
+    fn literal(&self) -> Result<(&'de str, usize), Fail> {
         let end = value_end(self.bytes, self.at);
         let text = core::str::from_utf8(&self.bytes[self.at..end])
             .map_err(|_| Fail::At(Code::Utf8, self.at))?;
-        // Canonical integers have no fraction and no exponent.
-        let value = if let Ok(value) = text.parse() {
+        Ok((text, end))
+    }
+
+    /// A number for a type that takes any: integers up to 2^53 and doubles, which is what the numbers of JSON are. Longer
+    /// integers that are no double are here only if the options allow them, and keep their digits.
+    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Fail> {
+        let (text, end) = self.literal()?;
+        let safe = -SAFE_MAX..=SAFE_MAX;
+        let value = match text.parse::<i64>() {
+            Ok(value) if safe.contains(&value) && value >= 0 => visitor.visit_u64(value as u64),
+            Ok(value) if safe.contains(&value) => visitor.visit_i64(value),
+            _ => {
+                let value: f64 = text.parse().map_err(|_| self.unread())?;
+                match Literal::whole(text).and_then(Literal::to_integer) {
+                    Some(integer) if !integer.is_shortest_of(value) => self.integer(text, visitor),
+                    _ => visitor.visit_f64(value),
+                }
+            }
+        }?;
+        self.at = end;
+        Ok(value)
+    }
+
+    fn integer<V: Visitor<'de>>(&self, text: &str, visitor: V) -> Result<V::Value, Fail> {
+        if let Ok(value) = text.parse() {
             visitor.visit_u64(value)
         } else if let Ok(value) = text.parse() {
             visitor.visit_i64(value)
+        } else if let Ok(value) = text.parse() {
+            visitor.visit_u128(value)
         } else {
-            let value = text.parse().map_err(|_| self.unread())?;
-            visitor.visit_f64(value)
-        }?;
+            visitor.visit_i128(text.parse().map_err(|_| self.unread())?)
+        }
+    }
+
+    /// A number for a type that wants integers of 64 bits or more: all digits, if it is spelled as one.
+    fn wide_number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Fail> {
+        let (text, end) = self.literal()?;
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return de::Deserializer::deserialize_any(self, visitor);
+        }
+        let value = self.integer(text, visitor)?;
         self.at = end;
         Ok(value)
     }
@@ -139,6 +178,22 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
         visitor.visit_some(self)
     }
 
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.wide_number(visitor)
+    }
+
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.wide_number(visitor)
+    }
+
+    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.wide_number(visitor)
+    }
+
+    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.wide_number(visitor)
+    }
+
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -177,7 +232,7 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        bool i8 i16 i32 u8 u16 u32 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
         tuple_struct map struct identifier
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use canon_ser::Profile;
-use canon_ser::json::{self, KeyOrder};
+use canon_ser::json::{self, Integers, KeyOrder};
+use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -115,4 +116,65 @@ fn the_other_key_order() {
     assert!(json::from_slice::<BTreeMap<String, u8>>(text).is_err());
     let map: BTreeMap<String, u8> = json::from_slice_with(text, KeyOrder::Utf8).unwrap();
     assert_eq!(map.len(), 2);
+}
+
+#[test]
+fn long_integers_keep_their_digits_or_are_refused() {
+    let values = [u128::MAX, 100_000_000_000_000_000_000, 1 << 53, 0];
+    let text = json::to_vec_with(&values, Integers::Exact).unwrap();
+    let read: [u128; 4] = json::from_slice_with(&text, Integers::Exact).unwrap();
+    assert_eq!(read, values);
+    let least: i128 =
+        json::from_slice_with(i128::MIN.to_string().as_bytes(), Integers::Exact).unwrap();
+    assert_eq!(least, i128::MIN);
+    assert_eq!(
+        json::from_slice_with::<u64>(b"18446744073709551615", Integers::Exact).unwrap(),
+        u64::MAX
+    );
+    assert_eq!(
+        json::from_slice::<i64>(b"-9007199254740994").unwrap(),
+        -9_007_199_254_740_994
+    );
+    // For a type that takes any number it is the double that it was, so that it can be written again.
+    let any: serde_json::Value = json::from_slice(b"-9007199254740994").unwrap();
+    assert!(any.is_f64());
+    let as_float = json::from_slice_with::<f64>(b"18446744073709551617", Integers::Exact);
+    assert!(as_float.unwrap_err().is_data());
+    assert_eq!(
+        json::from_slice::<f64>(b"100000000000000000000").unwrap(),
+        1e20
+    );
+    assert!(error::<u128>("\"1\"").is_data());
+}
+
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let scalar = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        (-9_007_199_254_740_992_i64..=9_007_199_254_740_992).prop_map(Into::into),
+        any::<f64>()
+            .prop_filter("JSON", |value| value.is_finite())
+            .prop_map(Into::into),
+        ".{0,12}".prop_map(Into::into),
+    ];
+    scalar.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+            prop::collection::hash_map(".{0,6}", inner, 0..6)
+                .prop_map(|map| map.into_iter().collect::<serde_json::Value>()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn reads_exactly_what_check_accepts(value in any_json(), at in any::<prop::sample::Index>(), byte in b' '..b'~') {
+        let mut text = json::to_vec(&value).unwrap();
+        let read: serde_json::Value = json::from_slice(&text).unwrap();
+        prop_assert_eq!(json::to_vec(&read).unwrap(), text.clone());
+        let changed = at.index(text.len());
+        text[changed] = byte;
+        let read = json::from_slice::<serde_json::Value>(&text);
+        prop_assert_eq!(read.is_ok(), json::check(&text).is_ok());
+    }
 }
