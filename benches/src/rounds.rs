@@ -57,10 +57,19 @@ pub struct Measured {
     pub bytes: usize,
     /// Median over the rounds of nanoseconds per operation.
     pub ns: f64,
+    /// The shortest round's nanoseconds per operation: what is left when nothing else ran.
+    pub best_ns: f64,
     /// Median over the rounds of the ratio to the first contender in the same round.
     pub ratio: f64,
     /// Allocations per operation once warm.
     pub allocations: f64,
+}
+
+impl Contender<'_> {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 impl Measured {
@@ -103,6 +112,7 @@ pub fn measure(plan: Plan, contenders: &mut [Contender<'_>]) -> Vec<Measured> {
             name: contender.name,
             bytes: contender.bytes,
             ns: middle(&|ns| ns[at]),
+            best_ns: rounds.iter().map(|ns| ns[at]).fold(f64::INFINITY, f64::min),
             ratio: middle(&|ns| ns[at] / ns[0]),
             allocations: counts[at],
         });

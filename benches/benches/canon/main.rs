@@ -1,6 +1,6 @@
 //! Canonical bytes beside ordinary serialization and beside other canonical writers.
 //!
-//! `cargo xtask bench canon [-- --quick] [NAME...]` prints the table of docs/BENCHMARKS.md; names pick cases.
+//! `cargo xtask bench canon [-- --quick] [--only=CONTENDER] [CASE...]` prints the tables of docs/BENCHMARKS.md.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod cases;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use canon_ser::{cbor, json};
 use mainstay_benches::counting::Counting;
-use mainstay_benches::rounds::{Contender, Measured, Plan, measure};
+use mainstay_benches::rounds::{Contender, Plan, measure};
 use serde::Serialize;
 use zerocopy::IntoBytes as _;
 
@@ -35,14 +35,14 @@ fn main() {
         table(
             "(b) HashMap<String, String> of 1,000",
             plan,
-            &mut writers(&cases::map()),
+            writers(&cases::map()),
         );
     }
     if wanted("c") {
-        table("(c) typed document", plan, &mut writers(&cases::document()));
+        table("(c) typed document", plan, writers(&cases::document()));
     }
     if wanted("d") {
-        table("(d) 10,000 doubles", plan, &mut writers(&cases::floats()));
+        table("(d) 10,000 doubles", plan, writers(&cases::floats()));
     }
     if wanted("text") {
         text(plan);
@@ -132,11 +132,7 @@ fn small(plan: Plan) {
         ),
         Contender::new("fixed offsets (zerocopy), to a slice", 41, || fixed(&value)),
     ]);
-    table(
-        "(a) struct of u64, 32-byte string, u8",
-        plan,
-        &mut contenders,
-    );
+    table("(a) struct of u64, 32-byte string, u8", plan, contenders);
 }
 
 fn fixed(value: &cases::Small) -> [u8; 41] {
@@ -155,7 +151,7 @@ fn text(plan: Plan) {
     let canonical = json::to_vec(&document).expect("JSON");
     let bytes = cbor::to_vec(&document).expect("CBOR");
     let mut encoder = json::Encoder::new();
-    let mut contenders = [
+    let contenders = vec![
         Contender::new("serde_json text to Value to text", plain.len(), || {
             let value: serde_json::Value = serde_json::from_slice(&plain).expect("JSON");
             serde_json::to_vec(&value).expect("JSON")
@@ -180,20 +176,28 @@ fn text(plan: Plan) {
             cbor::check(&bytes)
         }),
     ];
-    table("text and checks, on (c)", plan, &mut contenders);
+    table("text and checks, on (c)", plan, contenders);
 }
 
-fn table(title: &str, plan: Plan, contenders: &mut [Contender<'_>]) {
+fn table(title: &str, plan: Plan, mut contenders: Vec<Contender<'_>>) {
+    if let Some(only) =
+        std::env::args().find_map(|argument| argument.strip_prefix("--only=").map(str::to_owned))
+    {
+        contenders.retain(|contender| contender.name().contains(&only));
+    }
+    if contenders.is_empty() {
+        return;
+    }
     println!("### {title}\n");
-    println!(
-        "| | bytes | time | to the first | MB/s | allocations |\n|---|---:|---:|---:|---:|---:|"
-    );
-    for row in measure(plan, contenders) {
+    println!("| | bytes | median | best | to the first | MB/s | allocations |");
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    for row in measure(plan, &mut contenders) {
         println!(
-            "| {} | {} | {} | {:.2} | {:.0} | {} |",
+            "| {} | {} | {} | {} | {:.2} | {:.0} | {} |",
             row.name,
             row.bytes,
-            time(&row),
+            time(row.ns),
+            time(row.best_ns),
             row.ratio,
             row.mb_per_s(),
             row.allocations.round(),
@@ -202,8 +206,8 @@ fn table(title: &str, plan: Plan, contenders: &mut [Contender<'_>]) {
     println!();
 }
 
-fn time(row: &Measured) -> String {
-    match row.ns {
+fn time(ns: f64) -> String {
+    match ns {
         ns if ns < 10_000.0 => format!("{ns:.0} ns"),
         ns if ns < 10_000_000.0 => format!("{:.0} µs", ns / 1e3),
         ns => format!("{:.1} ms", ns / 1e6),
