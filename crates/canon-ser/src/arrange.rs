@@ -5,37 +5,53 @@ use core::ops::Range;
 
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
-use crate::order::{Entry, INLINE, KeyRules, Members, Scratch, common_prefix, leading_eight};
+use crate::order::{Entry, INLINE, KeyRules, Scratch, common_prefix, leading_eight};
 
-/// Containers up to this many bytes are rearranged through the free end of the output, larger ones
+/// Larger ones up to this many bytes are rearranged through the free end of the output, still larger ones
 /// (in an output that grows) through the scratch.
 const TAIL_MAX: usize = 4096;
+
+/// Containers up to this many bytes are rearranged through a copy on the program's stack.
+const SMALL_MAX: usize = 256;
 
 /// Larger containers of few entries are rotated in place while that touches each byte about this often at most: it is
 /// cheaper than memory that has never been touched.
 const ROTATIONS_MAX: usize = 4;
 
+/// A container in disorder: where its entries are on the stack, and whether some key holds escapes.
+struct Unsorted {
+    base: usize,
+    count: usize,
+    escaped: bool,
+}
+
 /// Sorts the entries of a container that ends where `out` ends; fails on equal keys.
 #[inline(never)]
 pub(crate) fn rearrange<B: Buf, K: KeyRules>(
     rules: K,
-    members: &Members,
     out: &mut B,
     scratch: &mut Scratch,
+    base: usize,
+    count: usize,
+    escaped: bool,
 ) -> Result<(), Fail> {
-    let (base, count) = (members.base, members.count);
     if u32::try_from(count).is_err() {
         return Err(Fail::new(Code::TooLarge));
     }
     if let Some(entries) = scratch.inline(base, count) {
         let mut order = [0_u32; INLINE];
         let order = &mut order[..count];
-        sort_few(rules, out.bytes(), entries, members.escaped, order)?;
+        sort_few(rules, out.bytes(), entries, escaped, order)?;
         return permute::<B, K>(out, scratch, base, count, |nth| order[nth]);
     }
+    let members = Unsorted {
+        base,
+        count,
+        escaped,
+    };
     // Taken out so that the rest of the scratch stays borrowable; `take` leaves an empty Vec and allocates nothing.
     let mut ranks = core::mem::take(&mut scratch.ranks);
-    let result = sort_many(rules, out.bytes(), scratch, members, &mut ranks)
+    let result = sort_many(rules, out.bytes(), scratch, &members, &mut ranks)
         .and_then(|()| permute::<B, K>(out, scratch, base, count, |nth| ranks[nth].1));
     scratch.ranks = ranks;
     result
@@ -82,7 +98,7 @@ fn sort_many<K: KeyRules>(
     rules: K,
     bytes: &[u8],
     scratch: &Scratch,
-    members: &Members,
+    members: &Unsorted,
     ranks: &mut alloc::vec::Vec<(u64, u32)>,
 ) -> Result<(), Fail> {
     let key = |index: u32| key_of::<K>(bytes, scratch.entry(members.base + index as usize));
@@ -121,7 +137,7 @@ fn sort_many<K: KeyRules>(
 }
 
 /// How many leading bytes all keys of the container have in common.
-fn shared_prefix<K: KeyRules>(bytes: &[u8], scratch: &Scratch, members: &Members) -> usize {
+fn shared_prefix<K: KeyRules>(bytes: &[u8], scratch: &Scratch, members: &Unsorted) -> usize {
     let key = |index: usize| key_of::<K>(bytes, scratch.entry(members.base + index));
     let first = key(0);
     let mut shared = first.len();
@@ -162,6 +178,27 @@ fn permute<B: Buf, K: KeyRules>(
     };
     let from = scratch.entry(base + placed).start;
     let size = end - from;
+    if size <= SMALL_MAX {
+        let mut copy = [0; SMALL_MAX];
+        let copy = &mut copy[..size];
+        let moved = &mut out.bytes_mut()[from..];
+        copy_short(copy, moved);
+        let mut at = 0;
+        for index in (placed..count).map(nth) {
+            let Range { start, end: stop } = range(scratch, index);
+            // The separator of the entry that comes last is one too many.
+            let len = (stop - start).min(size - at);
+            copy_short(&mut moved[at..at + len], &copy[start - from..][..len]);
+            at += len;
+            if let (Some(byte), true, Some(place)) =
+                (K::SEPARATOR, index == last, moved.get_mut(at))
+            {
+                *place = byte;
+                at += 1;
+            }
+        }
+        return Ok(());
+    }
     if out.room() > size && (size <= TAIL_MAX || !B::GROWS) {
         for index in (placed..count).map(nth) {
             out.repeat(range(scratch, index))?;
@@ -205,6 +242,30 @@ fn permute<B: Buf, K: KeyRules>(
     out.bytes_mut()[from..].copy_from_slice(&gathered[..size]);
     scratch.bytes = gathered;
     Ok(())
+}
+
+/// Copies between slices of one length, in steps of fixed size: for short ones, cheaper than the call of `memcpy`.
+#[inline]
+fn copy_short(to: &mut [u8], from: &[u8]) {
+    if !copy_by::<16>(to, from) && !copy_by::<8>(to, from) && !copy_by::<4>(to, from) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+    }
+}
+
+/// The last step overlaps the one before; false if not even one fits.
+#[inline]
+fn copy_by<const STEP: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    let (Some(last), Some(end)) = (from.last_chunk::<STEP>(), to.last_chunk_mut::<STEP>()) else {
+        return false;
+    };
+    *end = *last;
+    let steps = to.as_chunks_mut::<STEP>().0.iter_mut();
+    for (to, from) in steps.zip(from.as_chunks::<STEP>().0) {
+        *to = *from;
+    }
+    true
 }
 
 /// Moving a few entries in place: each to its place by rotation, with no memory beside it.

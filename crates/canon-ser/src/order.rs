@@ -100,8 +100,10 @@ impl Scratch {
 
     #[inline]
     fn truncate(&mut self, len: usize) {
+        if self.entries_len > INLINE {
+            self.more_entries.truncate(len.saturating_sub(INLINE));
+        }
         self.entries_len = len;
-        self.more_entries.truncate(len.saturating_sub(INLINE));
     }
 }
 
@@ -121,7 +123,7 @@ pub(crate) struct Members {
 
 impl Members {
     /// Opens a container whose first entry will start at `first`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(scratch: &Scratch, first: usize) -> Members {
         Members {
             first,
@@ -238,7 +240,10 @@ impl Members {
     }
 
     /// Closes the container: afterwards its entries stand in order, without duplicates.
-    #[inline]
+    ///
+    /// Inlined, and passing on plain numbers, so that what an open container knows can live in registers: copying a
+    /// struct whose fields were just written stalls the processor for longer than the rest of a small value takes.
+    #[inline(always)]
     pub(crate) fn finish<B: Buf, K: KeyRules>(
         &self,
         rules: K,
@@ -246,7 +251,7 @@ impl Members {
         scratch: &mut Scratch,
     ) -> Result<(), Fail> {
         if !self.sorted {
-            arrange::rearrange(rules, self, out, scratch)?;
+            arrange::rearrange(rules, out, scratch, self.base, self.count, self.escaped)?;
         }
         scratch.truncate(self.base);
         Ok(())
@@ -292,27 +297,9 @@ pub(crate) fn leading_eight(bytes: &[u8], key: Range<usize>) -> u64 {
     u64::checked_shl(word, 64 - 8 * len as u32).unwrap_or(0)
 }
 
-/// [`leading_eight`] of a key that stands alone.
-#[inline]
-pub(crate) fn leading_eight_of(key: &[u8]) -> u64 {
-    if let Some(first) = key.first_chunk::<8>() {
-        return u64::from_be_bytes(*first);
-    }
-    let unused = 64 - 8 * key.len() as u32;
-    if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
-        let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
-        // Where the two overlap they hold the same bits.
-        return u64::from(first) << 32 | u64::from(last) << unused;
-    }
-    let word = key
-        .iter()
-        .fold(0, |word, &byte| word << 8 | u64::from(byte));
-    u64::checked_shl(word, unused).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{common_prefix, leading_eight, leading_eight_of};
+    use super::{common_prefix, leading_eight};
 
     #[test]
     fn ranks_are_the_same_wherever_the_key_stands() {
@@ -325,7 +312,6 @@ mod tests {
                 padded[..len].copy_from_slice(&key[..len]);
                 let expected = u64::from_be_bytes(padded);
                 assert_eq!(leading_eight(text, start..end), expected, "{start}..{end}");
-                assert_eq!(leading_eight_of(key), expected, "{start}..{end}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! CBOR heads, integers and floats: the bytes of RFC 8949 section 3, in their shortest form (section 4.2.1).
 
-use crate::buf::Buf;
+use crate::buf::{Buf, Piece};
 use crate::error::{Code, Fail};
 
 pub(crate) const UNSIGNED: u8 = 0;
@@ -58,7 +58,13 @@ pub(crate) fn write_head<B: Buf>(out: &mut B, major: u8, argument: u64) -> Resul
     if argument < 24 {
         return out.push(major << 5 | argument as u8);
     }
-    out.extend(&head(major, argument)[..head_len(argument)])
+    let width = head_len(argument) - 1;
+    let info = 24 + width.trailing_zeros() as u8;
+    let bytes = (argument << (64 - 8 * width)).swap_bytes();
+    out.put(
+        Piece::from(major << 5 | info) | Piece::from(bytes) << 8,
+        1 + width,
+    )
 }
 
 /// Writes an integer of any sign as such, or as a bignum when it needs more than 64 bits.

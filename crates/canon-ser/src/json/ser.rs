@@ -158,7 +158,7 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         self.close(b'}')
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_seq(self, _len: Option<usize>) -> Result<Self::SerializeSeq, Fail> {
         self.open(b'[')?;
         Ok(Array {
@@ -198,7 +198,7 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_map(self, _len: Option<usize>) -> Result<Self::SerializeMap, Fail> {
         let members = self.open_object()?;
         Ok(Object {
@@ -209,7 +209,7 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_struct(
         self,
         name: &'static str,
@@ -274,7 +274,7 @@ impl<B: Buf> Array<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> Result<(), Fail> {
         self.emitter.close(b']')?;
         if self.in_variant {
@@ -296,7 +296,7 @@ macro_rules! array_serializers {
                 self.element(value)
             }
 
-            #[inline]
+            #[inline(always)]
             fn end(self) -> Result<(), Fail> {
                 self.finish()
             }
@@ -346,7 +346,7 @@ impl<B: Buf> Object<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> Result<(), Fail> {
         if self.key_waits {
             return Err(Fail::new(Code::Misuse));
@@ -387,7 +387,7 @@ impl<B: Buf> ser::SerializeMap for Object<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<(), Fail> {
         self.finish()
     }
@@ -406,7 +406,7 @@ impl<B: Buf> ser::SerializeStruct for Object<'_, '_, B> {
         self.field(key, value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<(), Fail> {
         self.finish()
     }
@@ -425,7 +425,7 @@ impl<B: Buf> ser::SerializeStructVariant for Object<'_, '_, B> {
         self.field(key, value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<(), Fail> {
         self.finish()
     }
