@@ -52,7 +52,7 @@ pub(crate) fn rearrange<B: Buf, K: KeyRules>(
     // Taken out so that the rest of the scratch stays borrowable; `take` leaves an empty Vec and allocates nothing.
     let mut ranks = core::mem::take(&mut scratch.ranks);
     let result = sort_many(rules, out.bytes(), scratch, &members, &mut ranks)
-        .and_then(|()| permute::<B, K>(out, scratch, base, count, |nth| ranks[nth].1));
+        .and_then(|()| permute::<B, K>(out, scratch, base, count, |nth| ranks[nth] as u32));
     scratch.ranks = ranks;
     result
 }
@@ -93,36 +93,44 @@ fn sort_few<K: KeyRules>(
     Ok(())
 }
 
-/// Sorts by the eight bytes behind the prefix that all keys share, then by whole keys where those tie.
+/// Sorts by what a word holds of the bytes behind the prefix that all keys share, then by whole keys where those tie.
+///
+/// `ranks` become words of two parts: the upper bits of an entry's rank, and below them its index.
 fn sort_many<K: KeyRules>(
     rules: K,
     bytes: &[u8],
     scratch: &Scratch,
     members: &Unsorted,
-    ranks: &mut alloc::vec::Vec<(u64, u32)>,
+    ranks: &mut alloc::vec::Vec<u64>,
 ) -> Result<(), Fail> {
-    let key = |index: u32| key_of::<K>(bytes, scratch.entry(members.base + index as usize));
-    let shared = if members.escaped {
-        0
-    } else {
-        shared_prefix::<K>(bytes, scratch, members)
+    let entries = || (members.base..members.base + members.count).map(|at| scratch.entry(at));
+    let index_mask = (members.count as u64).next_power_of_two() - 1;
+    let shared = match members.escaped {
+        true => 0,
+        false => shared_prefix::<K>(bytes, entries()),
     };
     ranks.clear();
-    ranks.extend((0..members.count as u32).map(|index| {
-        let entry = scratch.entry(members.base + index as usize);
-        let behind = entry.start + K::KEY_SKIP + shared..entry.key_end;
-        let rank = if members.escaped {
-            0
-        } else {
-            rules.rank(leading_eight(bytes, behind))
+    ranks.extend((0..).zip(entries()).map(|(index, entry)| {
+        let rank = match shared {
+            _ if members.escaped => 0,
+            0 => entry.rank,
+            _ => rules.rank(leading_eight(
+                bytes,
+                entry.start + K::KEY_SKIP + shared..entry.key_end,
+            )),
         };
-        (rank, index)
+        rank & !index_mask | index
     }));
-    ranks.sort_unstable_by_key(|&(rank, _)| rank);
-    let compare =
-        |a: &(u64, u32), b: &(u64, u32)| rules.compare(key(a.1), key(b.1), members.escaped);
+    ranks.sort_unstable();
+    let key = |rank: u64| {
+        key_of::<K>(
+            bytes,
+            scratch.entry(members.base + (rank & index_mask) as usize),
+        )
+    };
+    let compare = |a: &u64, b: &u64| rules.compare(key(*a), key(*b), members.escaped);
     for ties in ranks
-        .chunk_by_mut(|a, b| a.0 == b.0)
+        .chunk_by_mut(|a, b| a & !index_mask == b & !index_mask)
         .filter(|ties| ties.len() > 1)
     {
         ties.sort_unstable_by(compare);
@@ -133,16 +141,25 @@ fn sort_many<K: KeyRules>(
             return Err(Fail::new(Code::Duplicate));
         }
     }
+    ranks.iter_mut().for_each(|rank| *rank &= index_mask);
     Ok(())
 }
 
-/// How many leading bytes all keys of the container have in common.
-fn shared_prefix<K: KeyRules>(bytes: &[u8], scratch: &Scratch, members: &Unsorted) -> usize {
-    let key = |index: usize| key_of::<K>(bytes, scratch.entry(members.base + index));
-    let first = key(0);
-    let mut shared = first.len();
-    for index in 1..members.count {
-        shared = common_prefix(&first[..shared], key(index));
+/// How many leading bytes all keys of the container have in common. No key is a beginning of another one followed by
+/// zeros (JSON has none there, and no item of CBOR begins another), so that up to eight are told by the ranks.
+fn shared_prefix<K: KeyRules>(bytes: &[u8], mut entries: impl Iterator<Item = Entry>) -> usize {
+    let Some(first) = entries.next() else {
+        return 0;
+    };
+    let rest = entries;
+    let first_key = key_of::<K>(bytes, first);
+    let mut shared = first_key.len();
+    for entry in rest {
+        let differing = first.rank ^ entry.rank;
+        shared = match differing {
+            0 => common_prefix(&first_key[..shared], key_of::<K>(bytes, entry)),
+            _ => shared.min(differing.leading_zeros() as usize / 8),
+        };
         if shared == 0 {
             break;
         }
@@ -183,20 +200,10 @@ fn permute<B: Buf, K: KeyRules>(
         let copy = &mut copy[..size];
         let moved = &mut out.bytes_mut()[from..];
         copy_short(copy, moved);
-        let mut at = 0;
-        for index in (placed..count).map(nth) {
+        gather::<K>(copy, moved, (placed..count).map(nth), |index| {
             let Range { start, end: stop } = range(scratch, index);
-            // The separator of the entry that comes last is one too many.
-            let len = (stop - start).min(size - at);
-            copy_short(&mut moved[at..at + len], &copy[start - from..][..len]);
-            at += len;
-            if let (Some(byte), true, Some(place)) =
-                (K::SEPARATOR, index == last, moved.get_mut(at))
-            {
-                *place = byte;
-                at += 1;
-            }
-        }
+            (start - from..stop - from, index == last)
+        });
         return Ok(());
     }
     if out.room() > size && (size <= TAIL_MAX || !B::GROWS) {
@@ -231,22 +238,48 @@ fn permute<B: Buf, K: KeyRules>(
         }
     }
     let mut gathered = core::mem::take(&mut scratch.bytes);
-    gathered.clear();
-    gathered.reserve(size + separator);
-    for index in (placed..count).map(nth) {
-        gathered.extend_from_slice(&out.bytes()[range(scratch, index)]);
-        if let (Some(byte), true) = (K::SEPARATOR, index == last) {
-            gathered.push(byte);
-        }
+    if gathered.len() < size {
+        gathered.resize(size, 0);
     }
+    gather::<K>(
+        out.bytes(),
+        &mut gathered[..size],
+        (placed..count).map(nth),
+        |index| (range(scratch, index), index == last),
+    );
     out.bytes_mut()[from..].copy_from_slice(&gathered[..size]);
     scratch.bytes = gathered;
     Ok(())
 }
 
+/// Fills `to` with entries in order. `entry` tells where one stands, and whether it lacks its separator.
+#[inline]
+fn gather<K: KeyRules>(
+    bytes: &[u8],
+    to: &mut [u8],
+    order: impl Iterator<Item = u32>,
+    entry: impl Fn(u32) -> (Range<usize>, bool),
+) {
+    let mut at = 0;
+    for index in order {
+        let (range, bare) = entry(index);
+        // The separator of the entry that comes last is one too many.
+        let len = range.len().min(to.len() - at);
+        copy_short(&mut to[at..at + len], &bytes[range][..len]);
+        at += len;
+        if let (Some(separator), true, Some(place)) = (K::SEPARATOR, bare, to.get_mut(at)) {
+            *place = separator;
+            at += 1;
+        }
+    }
+}
+
 /// Copies between slices of one length, in steps of fixed size: for short ones, cheaper than the call of `memcpy`.
 #[inline]
 fn copy_short(to: &mut [u8], from: &[u8]) {
+    if from.len() > SMALL_MAX {
+        return to.copy_from_slice(from);
+    }
     if !copy_by::<16>(to, from) && !copy_by::<8>(to, from) && !copy_by::<4>(to, from) {
         for (to, from) in to.iter_mut().zip(from) {
             *to = *from;

@@ -9,6 +9,9 @@ use crate::error::{Code, Fail};
 pub(crate) type Piece = u128;
 pub(crate) const PIECE_MAX: usize = size_of::<Piece>();
 
+/// Texts up to here are written piece by piece.
+const SHORT_MAX: usize = 2 * PIECE_MAX;
+
 /// A short string as a [`Piece`], from loads that overlap.
 #[inline]
 pub(crate) fn piece_of(bytes: &[u8]) -> Piece {
@@ -37,6 +40,21 @@ pub(crate) trait Buf {
     fn extend(&mut self, bytes: &[u8]) -> Result<(), Fail>;
     /// Appends the first `len` bytes of `piece`: one store of fixed size, where a copy of variable size costs a call.
     fn put(&mut self, piece: Piece, len: usize) -> Result<(), Fail>;
+    /// Appends a text and a byte after it, without a call for what is short.
+    #[inline]
+    fn extend_then(&mut self, text: &[u8], last: u8) -> Result<(), Fail> {
+        if text.len() > SHORT_MAX {
+            self.extend(text)?;
+            return self.push(last);
+        }
+        let (pieces, rest) = text.as_chunks::<PIECE_MAX>();
+        for piece in pieces {
+            self.put(Piece::from_le_bytes(*piece), PIECE_MAX)?;
+        }
+        let last = Piece::from(last) << (8 * rest.len());
+        self.put(piece_of(rest) | last, rest.len() + 1)
+    }
+
     /// Appends a copy of bytes that are already in the buffer.
     fn repeat(&mut self, range: Range<usize>) -> Result<(), Fail>;
     fn bytes(&self) -> &[u8];

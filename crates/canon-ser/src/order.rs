@@ -20,6 +20,9 @@ use crate::error::{Code, Fail};
 /// Entry ranges that are kept without allocating.
 pub(crate) const INLINE: usize = 32;
 
+/// Memory is set aside for this many announced entries at most; what is announced need not be true.
+const ANNOUNCED_MAX: usize = 1 << 16;
+
 /// What a format must tell: how keys compare and how to find entries again.
 pub(crate) trait KeyRules: Copy {
     /// Written between entries.
@@ -49,7 +52,7 @@ pub(crate) struct Scratch {
     entries: [Entry; INLINE],
     entries_len: usize,
     more_entries: Vec<Entry>,
-    pub(crate) ranks: Vec<(u64, u32)>,
+    pub(crate) ranks: Vec<u64>,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -88,6 +91,12 @@ impl Scratch {
         }
     }
 
+    /// Makes room for that many more entries.
+    fn reserve(&mut self, entries: usize) {
+        let inline = INLINE.saturating_sub(self.entries_len);
+        self.more_entries.reserve(entries.saturating_sub(inline));
+    }
+
     #[inline]
     fn push(&mut self, entry: Entry) {
         if self.entries_len < INLINE {
@@ -114,6 +123,8 @@ pub(crate) struct Members {
     previous: Range<usize>,
     previous_rank: u64,
     pub(crate) base: usize,
+    /// How many entries serde announced; 0 if it did not.
+    announced: usize,
     recorded: usize,
     pub(crate) count: usize,
     sorted: bool,
@@ -130,10 +141,20 @@ impl Members {
             previous: first..first,
             previous_rank: 0,
             base: scratch.entries_len,
+            announced: 0,
             recorded: 0,
             count: 0,
             sorted: true,
             escaped: false,
+        }
+    }
+
+    /// The same with as many entries as serde announces, if it does.
+    #[inline(always)]
+    pub(crate) fn announce(self, entries: Option<usize>) -> Members {
+        Members {
+            announced: entries.unwrap_or(0),
+            ..self
         }
     }
 
@@ -168,7 +189,7 @@ impl Members {
     }
 
     /// The same for a key whose rank is known. Where it comes from memory that was not just written, this is faster.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ranked_key<B: Buf, K: KeyRules>(
         &mut self,
         rules: K,
@@ -217,6 +238,8 @@ impl Members {
         upto: usize,
     ) {
         self.sorted = false;
+        let missing = self.announced.saturating_sub(self.recorded);
+        scratch.reserve(missing.min(ANNOUNCED_MAX));
         if self.recorded < self.count {
             let mut from = self.first;
             if self.recorded > 0 {

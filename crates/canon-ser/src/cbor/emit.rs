@@ -161,7 +161,14 @@ impl<'a, B: Buf> Emitter<'a, B> {
 
     #[inline]
     pub(crate) fn text(&mut self, text: &[u8]) -> Result<(), Fail> {
+        if text.len() < PIECE_MAX {
+            let head = Piece::from(TEXT << 5 | text.len() as u8);
+            return self.out.put(head | piece_of(text) << 8, 1 + text.len());
+        }
         write_head(self.out, TEXT, text.len() as u64)?;
-        self.out.extend(text)
+        match text.split_last() {
+            Some((&last, text)) => self.out.extend_then(text, last),
+            None => Ok(()),
+        }
     }
 }

@@ -19,7 +19,7 @@ impl<'a, B: Buf> Emitter<'a, B> {
     #[inline(always)]
     fn open_object<'c>(&'c mut self, len: Option<usize>) -> Result<Map<'c, 'a, B>, Fail> {
         let container = self.open(MAP, len.map(|len| len as u64))?;
-        let members = Members::new(self.scratch, self.out.len());
+        let members = Members::new(self.scratch, self.out.len()).announce(len);
         Ok(Map {
             emitter: self,
             container,

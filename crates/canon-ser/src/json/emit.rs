@@ -3,7 +3,7 @@
 use crate::buf::{Buf, Piece, piece_of};
 use crate::error::{Code, Fail};
 use crate::json::{Options, number, string};
-use crate::order::{Entry, KeyRules as _, Members, Scratch};
+use crate::order::{Entry, KeyRules as _, Members, Scratch, leading_eight};
 
 /// Everything that writing a document needs.
 pub(crate) struct Emitter<'a, B> {
@@ -86,9 +86,20 @@ impl<'a, B: Buf> Emitter<'a, B> {
         if string::is_short_key(bytes) {
             return self.short_key(members, piece_of(bytes), bytes.len());
         }
+        self.long_key(members, bytes)
+    }
+
+    fn long_key(&mut self, members: &mut Members, key: &[u8]) -> Result<(), Fail> {
         let start = self.begin_entry(members)?;
-        let escaped = string::write(self.out, bytes)?;
-        self.note_key(members, start, escaped)
+        let escaped = string::write(self.out, key)?;
+        let keys = self.options.keys();
+        let entry = Entry {
+            start,
+            key_end: self.out.len() - 1,
+            rank: keys.rank(leading_eight(key, 0..key.len())),
+        };
+        self.out.push(b':')?;
+        members.ranked_key(keys, self.out, self.scratch, entry, escaped)
     }
 
     /// A key without escapes, which tells its rank.

@@ -199,8 +199,8 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
     }
 
     #[inline(always)]
-    fn serialize_map(self, _len: Option<usize>) -> Result<Self::SerializeMap, Fail> {
-        let members = self.open_object()?;
+    fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, Fail> {
+        let members = self.open_object()?.announce(len);
         Ok(Object {
             emitter: self,
             members,
@@ -371,12 +371,11 @@ impl<B: Buf> ser::SerializeMap for Object<'_, '_, B> {
         if self.key_waits {
             return Err(Fail::new(Code::Misuse));
         }
-        let start = self.emitter.begin_entry(&self.members)?;
-        let escaped = key.serialize(KeySerializer {
-            out: self.emitter.out,
-        })?;
         self.key_waits = true;
-        self.emitter.note_key(&mut self.members, start, escaped)
+        key.serialize(KeySerializer {
+            emitter: self.emitter,
+            members: &mut self.members,
+        })
     }
 
     #[inline]

@@ -116,9 +116,11 @@ pub(crate) fn write<B: Buf>(out: &mut B, text: &[u8]) -> Result<bool, Fail> {
         return Ok(false);
     }
     out.push(b'"')?;
-    let escaped = write_contents(out, text)?;
-    out.push(b'"')?;
-    Ok(escaped)
+    if is_clean(text) {
+        return out.extend_then(text, b'"').map(|()| false);
+    }
+    write_escaping(out, text)?;
+    out.push(b'"').map(|()| true)
 }
 
 /// Can [`put_key`] write it?
