@@ -14,6 +14,9 @@ use crate::order::{KeyRules as _, leading_eight};
 /// Digits of the largest double, its sign and some room.
 const NUMBER_MAX: usize = 320;
 
+/// What a number takes that is not meant to be long.
+const USUAL_MAX: usize = 32;
+
 pub(crate) fn check(bytes: &[u8], options: Options) -> Result<(), Fail> {
     let mut checker = Checker {
         text: bytes,
@@ -70,8 +73,9 @@ fn check_escapes(token: &Token<'_>) -> Result<(), Fail> {
     })
 }
 
-fn check_number(literal: Literal<'_>, options: Options) -> Result<(), Fail> {
-    let mut form = [0; NUMBER_MAX];
+/// `SIZE`: a form that does not fit is longer than the literal, and so is not the literal.
+fn check_number<const SIZE: usize>(literal: Literal<'_>, options: Options) -> Result<(), Fail> {
+    let mut form = [0; SIZE];
     let mut out = Fixed::new(&mut form);
     match write_literal(&mut out, literal, options.integers) {
         Ok(()) if out.bytes() == literal.text => Ok(()),
@@ -91,8 +95,10 @@ impl Sink for Checker<'_> {
     fn number(&mut self, literal: Literal<'_>) -> Result<(), Fail> {
         if literal.is_plainly_canonical() {
             Ok(())
+        } else if literal.text.len() <= USUAL_MAX {
+            check_number::<USUAL_MAX>(literal, self.options)
         } else {
-            check_number(literal, self.options)
+            check_number::<NUMBER_MAX>(literal, self.options)
         }
     }
 

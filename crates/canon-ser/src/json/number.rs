@@ -10,6 +10,9 @@ const SAFE_MAX: u128 = 1 << 53;
 /// Decimal digits that every double keeps: a literal this short is its own shortest form.
 const DIGITS_KEPT: usize = 15;
 
+/// Among these, zmij and ECMAScript both write what is no integer without an exponent.
+const PLAIN: core::ops::Range<f64> = 1e-4..1e15;
+
 const PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
 2021222324252627282930313233343536373839\
 4041424344454647484950515253545556575859\
@@ -147,6 +150,9 @@ pub(crate) fn write_f64<B: Buf>(out: &mut B, value: f64, policy: Integers) -> Re
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value).as_bytes();
+    if PLAIN.contains(&value.abs()) {
+        return out.extend(text);
+    }
     // zmij writes an exponent wherever ECMAScript does, and in some more places; where it writes none, they agree.
     let tail = text.len().saturating_sub(5);
     match text[tail..].iter().position(|&byte| byte == b'e') {
