@@ -74,7 +74,7 @@ pub(crate) fn document() -> Document {
     Document {
         version: 3,
         title: "Everything that happened".into(),
-        records: (0..1_150).map(|id| record(id, &mut random)).collect(),
+        records: (0..1_410).map(|id| record(id, &mut random)).collect(),
     }
 }
 

@@ -130,7 +130,7 @@ fn small(plan: Plan) {
             postcard::to_stdvec(&value).expect("postcard").len(),
             || postcard::to_slice(&value, &mut fourth).map(|bytes| bytes.len()),
         ),
-        Contender::new("fixed offsets (zerocopy), to a slice", 41, || fixed(&value)),
+        Contender::new("fixed offsets (zerocopy)", 41, || fixed(&value)),
     ]);
     table("(a) struct of u64, 32-byte string, u8", plan, contenders);
 }

@@ -144,7 +144,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     }
 
     /// Reads an item, or the head of a container or tag (then true).
-    #[inline]
+    #[inline(always)]
     fn item<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         let place = self.place();
         let start = self.at;
@@ -234,7 +234,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn chunk(&mut self, head: Head) -> Result<&'b [u8], Fail> {
         let rest = &self.bytes[self.at..];
         let len = usize::try_from(head.argument)
@@ -357,7 +357,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     }
 
     /// Counts a complete item in its container, and closes what is complete with it. True after the root item.
-    #[inline]
+    #[inline(always)]
     fn item_done<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         loop {
             let end = self.at;
