@@ -24,3 +24,7 @@ pub mod proto;
 pub mod device;
 #[cfg(feature = "server")]
 pub mod server;
+
+#[cfg(all(doctest, feature = "device", feature = "server"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

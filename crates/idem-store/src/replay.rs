@@ -24,6 +24,8 @@ pub(crate) struct Replay {
     pub(crate) head: u32,
     /// Where the next batch goes; none in an empty directory.
     pub(crate) end: Option<Location>,
+    /// From here to the end nothing proves that the log is durable.
+    pub(crate) unproven: Option<Location>,
     pub(crate) next_sequence: u64,
     pub(crate) store_id: Option<u64>,
     /// Where each segment's batches end, and the sequence it starts with.
@@ -46,6 +48,7 @@ pub(crate) fn replay(vfs: &dyn Vfs) -> Result<Replay, Error> {
         stale: Vec::new(),
         head: 0,
         end: None,
+        unproven: None,
         next_sequence: 1,
         store_id: None,
         ends: BTreeMap::new(),
@@ -58,7 +61,9 @@ pub(crate) fn replay(vfs: &dyn Vfs) -> Result<Replay, Error> {
     let Some((&first, &last)) = headers.keys().next().zip(headers.keys().next_back()) else {
         return Ok(replay);
     };
-    for number in first.max(replay.head)..=last {
+    // A log whose headers are all unreadable tells no head; it starts with what is there then.
+    let head = if replay.head == 0 { first } else { replay.head };
+    for number in head..=last {
         if replay.segments.contains_key(&number) {
             replay.read_segment(number, &headers)?;
         } else {
@@ -150,10 +155,13 @@ impl Replay {
         self.next_sequence = scanned.next_sequence;
         self.starts.insert(number, sequence);
         self.ends.insert(number, scanned.end);
-        self.end = Some(Location {
+        let location = |offset| Location {
             segment: number,
-            offset: scanned.end,
-        });
+            offset,
+        };
+        self.end = Some(location(scanned.end));
+        let unproven = scanned.unproven.front();
+        self.unproven = unproven.map(|(_, offset)| location(*offset));
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Reading a segment back: its batches in order, what is damaged, and where the log ends. Pure.
 
+use std::collections::VecDeque;
+
 use crate::format::{ALIGN, BATCH_HEADER, BATCH_MIN, BLOCK, BatchHeader, Kind, Record};
 
 /// A range of a segment that should hold batches and does not.
@@ -23,6 +25,8 @@ pub(crate) struct Scanned {
     pub(crate) end: u32,
     /// The sequence after the last record.
     pub(crate) next_sequence: u64,
+    /// The batches that no later batch proves to be durable, by sequence and offset.
+    pub(crate) unproven: VecDeque<(u64, u32)>,
     /// Bytes from `end` on that are not zero: what a crash left of a batch that was never
     /// acknowledged (or the remains of such a batch that an earlier recovery cut).
     pub(crate) torn_bytes: u32,
@@ -141,6 +145,13 @@ fn take(
     segment: u32,
     visit: &mut impl FnMut(&Record<'_>, u32, usize),
 ) {
+    while let Some(&(sequence, _)) = out.unproven.front() {
+        if sequence >= header.synced_below {
+            break;
+        }
+        out.unproven.pop_front();
+    }
+    out.unproven.push_back((header.sequence, out.end));
     let end = (out.end + header.len) as usize;
     let mut at = out.end as usize + BATCH_HEADER;
     while at < end {

@@ -22,7 +22,7 @@ use crate::shared::{Segment, Shared, State};
 use crate::stats::Stats;
 use crate::tail::{Purpose, Tail};
 use crate::upkeep::{SPARE, Upkeep};
-use crate::vfs::{OsVfs, Vfs};
+use crate::vfs::{OsVfs, Vfs, VfsFile};
 
 /// A durable store of keys and what became of them, in one directory of this machine.
 ///
@@ -333,9 +333,14 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         None => create_first(&*vfs, &options, &mut found)?,
     };
     let current = &found.segments[&end.segment];
-    // What was read back may still be only in the page cache.
+    if let Some(from) = found.unproven {
+        write_again(&*current.file, from, end)?;
+    }
     let synced = current.file.sync_data();
     synced.map_err(|error| Error::io("sync the log", error))?;
+    // So may be the name of the last segment, if a process died between giving and syncing it.
+    let synced = vfs.sync_dir();
+    synced.map_err(|error| Error::io("sync the store's directory", error))?;
     for stale in &found.stale {
         // Ignored while it is there; tried again when the store is next opened.
         let _ = vfs.remove(&segment_name(*stale));
@@ -382,6 +387,19 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         writer: Mutex::new(writer),
         directory: Mutex::new(None),
     })
+}
+
+/// Writes the end of the log once more, the same bytes to the same place.
+///
+/// They were read from the page cache, and an earlier process may have met a failed sync: the kernel
+/// then takes the pages for clean although the disk does not have them, and no sync of ours would
+/// write them.
+fn write_again(file: &dyn VfsFile, from: Location, end: Location) -> Result<(), Error> {
+    let failed = |error| Error::io("secure the end of the log", error);
+    let offset = u64::from(from.offset);
+    let mut bytes = vec![0; (end.offset - from.offset) as usize];
+    let got = file.read_at(&mut bytes, offset).map_err(failed)?;
+    file.write_all_at(&bytes[..got], offset).map_err(failed)
 }
 
 /// The first segment of a new store.

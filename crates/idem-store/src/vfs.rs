@@ -59,7 +59,13 @@ pub struct OsVfs {
 impl OsVfs {
     /// A directory that is created when it is missing.
     pub fn create(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        if !dir.is_dir() {
+            fs::create_dir_all(dir)?;
+            // The new entry must survive a power cut like what is in it. Entries of parents that
+            // did not exist either are left to the caller.
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
         Ok(Self {
             dir: dir.to_owned(),
             writable: true,

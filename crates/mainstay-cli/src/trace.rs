@@ -10,6 +10,8 @@ use kernel_scope::map_iter::{MapIter, Options, Row, Summary};
 use kernel_scope::{DropReason, RingStats, ScopeError};
 use serde::Serialize;
 
+use crate::units::parse_duration;
+
 /// Watch the kernel with eBPF. Needs root, or CAP_BPF and CAP_PERFMON.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TraceArgs {
@@ -323,28 +325,6 @@ fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     writeln!(out)
 }
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let millis_per_unit = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("a number and ms, s, m or h, e.g. 10s".into()),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "a number and ms, s, m or h, e.g. 10s")?;
-    number
-        .checked_mul(millis_per_unit)
-        .map(Duration::from_millis)
-        .ok_or("too long".into())
-}
-
 fn parse_ring_bytes(text: &str) -> Result<u32, String> {
     let bytes: u32 = text.parse().map_err(|_| "a number of bytes")?;
     if bytes.is_power_of_two() && bytes >= 4096 {
@@ -356,27 +336,7 @@ fn parse_ring_bytes(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_duration, parse_ring_bytes, printable};
-    use std::time::Duration;
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in [
-            "",
-            "10",
-            "s",
-            "-1s",
-            "1.5s",
-            "10 s",
-            "18446744073709551615h",
-            "1d",
-        ] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
+    use super::{parse_ring_bytes, printable};
 
     #[test]
     fn ring_sizes_are_what_the_kernel_takes() {

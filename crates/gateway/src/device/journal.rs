@@ -273,3 +273,84 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     };
     File::open(dir)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: BootId =
+        BootId(*b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f");
+    const ID: CommandId =
+        CommandId(*b"\xa0\xa1\xa2\xa3\xa4\xa5\xa6\xa7\xa8\xa9\xaa\xab\xac\xad\xae\xaf");
+
+    /// The file that docs/FORMAT.md prints.
+    fn golden() -> Vec<u8> {
+        let page = include_str!("../../docs/FORMAT.md");
+        let hex = page.rsplit("```").nth(1).unwrap();
+        hex.split_whitespace()
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect()
+    }
+
+    fn open(path: &Path) -> io::Result<(BootId, Commands)> {
+        Journal::open(path, BootId([0xee; 16])).map(|(_, boot, commands)| (boot, commands))
+    }
+
+    #[test]
+    fn a_file_has_exactly_these_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.journal");
+        let (mut journal, ..) = Journal::open(&path, BOOT).unwrap();
+        let answer = Answer::json("42");
+        let done = Entry::Done {
+            id: ID,
+            answer: &answer,
+        };
+        for entry in [Entry::Started { id: ID }, done, Entry::Forgotten { id: ID }] {
+            journal.append(&entry).unwrap();
+        }
+        drop(journal);
+        assert_eq!(fs::read(&path).unwrap(), golden());
+    }
+
+    #[test]
+    fn a_file_of_version_1_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.journal");
+        let golden = golden();
+        // The header, and what is known behind each of the three entries.
+        for (end, known) in [
+            (28, None),
+            (53, Some(None)),
+            (81, Some(Some(Answer::json("42")))),
+            (golden.len(), None),
+        ] {
+            fs::write(&path, &golden[..end]).unwrap();
+            let (boot, commands) = open(&path).unwrap();
+            assert_eq!((boot, commands.get(&ID)), (BOOT, known.as_ref()), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.journal");
+        let golden = golden();
+        // Damage in the last entry is a torn write; anywhere before it is damage.
+        for at in 0..81 {
+            let mut changed = golden.clone();
+            changed[at] ^= 0x40;
+            fs::write(&path, &changed).unwrap();
+            let error = open(&path).err().unwrap_or_else(|| panic!("byte {at}"));
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}");
+            assert_eq!(fs::read(&path).unwrap(), changed, "byte {at}");
+        }
+        for at in 81..golden.len() {
+            let mut torn = golden.clone();
+            torn[at] ^= 0x40;
+            fs::write(&path, &torn).unwrap();
+            assert!(open(&path).unwrap().1[&ID].is_some(), "byte {at}");
+            assert_eq!(fs::read(&path).unwrap(), golden[..81], "byte {at}");
+        }
+    }
+}

@@ -18,16 +18,13 @@ use super::Shared;
 use super::directory::{CommandSlot, Device, Session};
 use super::drain::{Phase, until};
 use super::outcome::{Memo, Outcome};
-use super::shard::{ShardMessage, Stray};
+use super::settle::{LEASE_SLACK_MS, outcome_of, store_outcome};
+use super::shard::ShardMessage;
 use super::table::{NotSent, OpenClaim, Reply, Superseded, Waiter};
-use crate::proto::{BootId, CommandId, ResultStatus};
+use crate::proto::{BootId, CommandId};
 
 /// How long a command that may be out already waits before it knocks at a full queue again.
 const QUEUE_RETRY: Duration = Duration::from_millis(20);
-
-/// How much longer a claim is held than a task waits: as long as the store could ever take. Claims of
-/// a process that died are not held any more, so nothing waits for this.
-const LEASE_SLACK_MS: u64 = 60_000;
 
 /// What a caller wants done.
 pub(crate) struct Request {
@@ -227,11 +224,11 @@ impl Running<'_> {
             let changed = sessions.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if let Some(end) = self
-                .read_replies()
-                .or_else(|| self.check_times(caller, deadline, give_up))
-            {
+            if let Some(end) = self.read_replies() {
                 return end;
+            }
+            if must_stop(self.shared.phase(), self.maybe_sent()) {
+                return End::Stop(Answer::Draining);
             }
             let mut wake_at = if caller.0.is_some() {
                 deadline
@@ -257,6 +254,10 @@ impl Running<'_> {
                 }
                 Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
             }
+            // After sending: however short its time is, a command goes out if its device is there.
+            if let Some(end) = self.check_times(caller, deadline, give_up) {
+                return end;
+            }
             let maybe_sent = self.maybe_sent();
             tokio::select! {
                 () = self.waiter.woken() => {}
@@ -269,11 +270,7 @@ impl Running<'_> {
 
     fn check_times(&self, caller: &mut Caller, deadline: Instant, give_up: Instant) -> Option<End> {
         let now = Instant::now();
-        let maybe_sent = self.maybe_sent();
-        if must_stop(self.shared.phase(), maybe_sent) {
-            return Some(End::Stop(Answer::Draining));
-        }
-        if now >= deadline && !maybe_sent {
+        if now >= deadline && !self.maybe_sent() {
             return Some(End::Release(Answer::TimedOutUnsent));
         }
         if now >= give_up {
@@ -381,39 +378,32 @@ impl Running<'_> {
     async fn store(self, permit: Permit, outcome: Outcome, mut caller: Caller) {
         let stored =
             store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await;
-        let answer = match stored {
-            Ok(()) => Answer::Done(outcome),
-            Err(error) => {
-                // The permit is used up and the key in doubt.
-                self.shared
-                    .table
-                    .leave(self.id, &self.waiter, self.open_claim());
-                Answer::StoreFailed(error)
-            }
-        };
+        let answer = self.or_left_open(stored.map(|()| Answer::Done(outcome)));
         caller.answer(self.shared, answer);
     }
 
     /// The command was not executed and will not be: frees its key.
     async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
-        let failed = self
-            .shared
-            .store
+        let Shared { store, table, .. } = &**self.shared;
+        let failed = store
             .fail(permit, Failure::NotHappened, self.shared.unix_ms())
             .await;
-        let answer = match failed {
-            Ok(()) => {
-                self.shared.table.remove(self.id);
-                answer
-            }
-            Err(error) => {
-                self.shared
-                    .table
-                    .leave(self.id, &self.waiter, self.open_claim());
-                Answer::StoreFailed(error)
-            }
-        };
+        let released = failed.map(|()| {
+            table.remove(self.id);
+            answer
+        });
+        let answer = self.or_left_open(released);
         caller.answer(self.shared, answer);
+    }
+
+    /// A store that failed used up the permit; the key is in doubt, and the device must not be told
+    /// to forget its command.
+    fn or_left_open(&self, ended: Result<Answer, idem_store::Error>) -> Answer {
+        ended.unwrap_or_else(|error| {
+            let Shared { table, .. } = &**self.shared;
+            table.leave(self.id, &self.waiter, self.open_claim());
+            Answer::StoreFailed(error)
+        })
     }
 
     /// Stops waiting for a command that may have been sent. Its key stays in doubt, to be settled by
@@ -447,71 +437,4 @@ fn must_stop(phase: Phase, maybe_sent: bool) -> bool {
         Phase::Draining => !maybe_sent,
         Phase::Stopping => true,
     }
-}
-
-/// Ends a claim that nobody waits for with the result that its device repeated.
-pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
-    let Stray {
-        device,
-        id,
-        result,
-        claim,
-    } = stray;
-    let lease_ms = LEASE_SLACK_MS;
-    let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
-    let permit = match shared.store.begin(&begin).await {
-        Ok(Begun::InDoubt(permit)) => permit,
-        // A retry got there first, or the task that left the claim has not let go of it yet.
-        Ok(Begun::InFlight { .. }) | Err(_) => return shared.table.restore(id, result, claim),
-        Ok(Begun::Fresh(permit)) => {
-            // The claim expired. Its outcome is nobody's any more.
-            drop(permit);
-            return shared.table.remove(id);
-        }
-        Ok(Begun::Replay(_) | Begun::Conflict) => return shared.table.remove(id),
-    };
-    let outcome = match &result {
-        Reply::Result { status, body, .. } => outcome_of(*status, body.clone()),
-        Reply::NotSent { .. } => None,
-    };
-    let Some(outcome) = outcome else {
-        // The table lets no refusal through.
-        drop(permit);
-        return shared.table.restore(id, result, claim);
-    };
-    if let Err(error) = store_outcome(&shared, &device, id, permit, &outcome).await {
-        tracing::error!(%error, device = device.id(), "a repeated result could not be stored");
-        shared.table.restore(id, result, claim);
-    }
-}
-
-/// What is stored for a device's result; `None` when the device did not execute the command.
-fn outcome_of(status: ResultStatus, body: Vec<u8>) -> Option<Outcome> {
-    match status {
-        ResultStatus::Json => Some(Outcome::Json(body)),
-        ResultStatus::Opaque => Some(Outcome::Opaque(body)),
-        ResultStatus::Interrupted => Some(Outcome::Interrupted),
-        ResultStatus::Refused => None,
-    }
-}
-
-/// Makes an outcome durable, then lets the device forget its command.
-async fn store_outcome(
-    shared: &Shared,
-    device: &Device,
-    id: CommandId,
-    permit: Permit,
-    outcome: &Outcome,
-) -> Result<(), idem_store::Error> {
-    let retain_ms = shared.config.commands.retain_ms;
-    shared
-        .store
-        .complete(permit, &outcome.encode(), retain_ms, shared.unix_ms())
-        .await?;
-    shared.table.remove(id);
-    if let Some(session) = device.session() {
-        // Lost when the mailbox is full: the device repeats its result and is told then.
-        drop(shared.send(session.shard, ShardMessage::ResultAck { session, id }));
-    }
-    Ok(())
 }

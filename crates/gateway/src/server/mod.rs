@@ -3,10 +3,10 @@
 //! ```no_run
 //! use gateway::server::{Config, Gateway};
 //!
-//! # async fn run() -> std::io::Result<()> {
+//! # async fn run(stop: impl Future<Output = ()>) -> std::io::Result<()> {
 //! let gateway = Gateway::start(Config::default()).await?;
 //! println!("dashboard at http://{}/", gateway.http_addr());
-//! tokio::signal::ctrl_c().await?;
+//! stop.await; // Ctrl-C, for instance
 //! gateway.drain().await
 //! # }
 //! ```
@@ -28,9 +28,12 @@ mod outcome;
 mod problem;
 mod pulse;
 mod registry;
+mod settle;
 mod shard;
 mod snapshot;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tick;
 
 use std::io;
@@ -303,7 +306,7 @@ impl Shared {
         };
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
-            command::settle(shared, stray).await;
+            settle::settle(shared, stray).await;
             drop(place);
         });
     }

@@ -101,6 +101,36 @@ impl Outcome {
 mod tests {
     use super::*;
 
+    /// Whether docs/FORMAT.md prints these bytes.
+    fn printed(bytes: &[u8]) -> bool {
+        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let page = include_str!("../../docs/FORMAT.md");
+        page.contains(&format!("`{}`", hex.join(" ")))
+    }
+
+    #[test]
+    fn stored_bytes_are_those_of_the_page() {
+        let ids: Vec<u8> = (0..16).chain(0xa0..0xb0).collect();
+        let [boot, command] = [&ids[..16], &ids[16..]].map(|id| id.try_into().unwrap());
+        let memo = Memo {
+            id: CommandId(command),
+            boot: Some(BootId(boot)),
+        };
+        assert!(printed(&store_key("pump-7", "k-1")));
+        assert!(printed(&memo.encode()));
+        for outcome in [
+            Outcome::Json(b"42".to_vec()),
+            Outcome::Opaque(vec![255]),
+            Outcome::DeviceForgot,
+            Outcome::Interrupted,
+        ] {
+            assert!(printed(&outcome.encode()), "{outcome:?}");
+        }
+        let payload = br#"{"b":1e2,"a":1.0}"#;
+        let digest = canon_ser::digest::sha256_text(payload, canon_ser::json::Integers::Exact);
+        assert!(printed(&digest.unwrap()));
+    }
+
     #[test]
     fn keys_name_their_device() {
         let key = store_key("pump-7", "order 1");

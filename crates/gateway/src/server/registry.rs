@@ -191,9 +191,16 @@ mod tests {
             .for_each(|id| registry.remember(id));
         registry.forget("a");
         registry.close();
+        let path = dir.path().join(FILE);
+        let golden = concat!(
+            "{\"id\":\"a\"}\n",
+            "{\"id\":\"b \\\"quoted\\\"\"}\n",
+            "{\"id\":\"c\"}\n",
+            "{\"forgotten\":\"a\"}\n",
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), golden);
         assert_eq!(ids(dir.path()), ["b \"quoted\"", "c"]);
 
-        let path = dir.path().join(FILE);
         OpenOptions::new()
             .append(true)
             .open(&path)

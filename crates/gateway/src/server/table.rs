@@ -216,6 +216,18 @@ impl CommandTable {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_awaited(&self, id: CommandId) -> bool {
+        let bucket = self.bucket(id).lock();
+        matches!(
+            bucket.get(&id),
+            Some(Entry {
+                state: State::Waiting(_),
+                ..
+            })
+        )
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.buckets.iter().map(|bucket| bucket.lock().len()).sum()
     }

@@ -114,11 +114,7 @@ fn a_device_that_comes_in_time_gets_what_waits_for_it() {
 fn a_deadline_after_the_device_got_it_stops_nothing() {
     let rig = Rig::start();
     let mut peer = rig.online("a");
-    let late = rig
-        .command("a", "k", "{}")
-        .timeout_ms(20)
-        .send(rig.http_addr);
-    late.problem(504, "timed-out-sent");
+    rig.post_too_impatiently("a", "k", "{}");
     let (id, _) = peer.command();
     rig.post("a", "k", "{}").problem(409, "in-progress");
     peer.result(id, ResultStatus::Json, "1");
@@ -131,11 +127,7 @@ fn a_deadline_after_the_device_got_it_stops_nothing() {
 fn a_claim_that_nobody_waits_for_is_settled_by_the_device() {
     let rig = Rig::with(|config| config.commands.result_wait_ms = 20);
     let mut peer = rig.online("a");
-    let late = rig
-        .command("a", "k", "{}")
-        .timeout_ms(10)
-        .send(rig.http_addr);
-    late.problem(504, "timed-out-sent");
+    rig.post_too_impatiently("a", "k", "{}");
     until("the gateway has given up", || {
         rig.metric("mainstay_commands_running") == 0.0
     });
@@ -151,10 +143,7 @@ fn a_claim_that_nobody_waits_for_is_settled_by_the_device() {
 fn a_retry_takes_up_a_claim_that_nobody_waits_for() {
     let rig = Rig::with(|config| config.commands.result_wait_ms = 20);
     let mut peer = rig.online("a");
-    rig.command("a", "k", "{}")
-        .timeout_ms(10)
-        .send(rig.http_addr)
-        .problem(504, "timed-out-sent");
+    rig.post_too_impatiently("a", "k", "{}");
     until("the gateway has given up", || {
         rig.metric("mainstay_commands_running") == 0.0
     });
@@ -191,11 +180,7 @@ fn a_retry_and_a_repeated_result_may_meet() {
     });
     for round in 0..60 {
         let key = format!("k{round}");
-        let late = rig
-            .command("a", &key, "{}")
-            .timeout_ms(1)
-            .send(rig.http_addr);
-        late.problem(504, "timed-out-sent");
+        rig.post_too_impatiently("a", &key, "{}");
         until("the gateway has given up", || {
             rig.metric("mainstay_commands_running") == 0.0
         });

@@ -11,7 +11,7 @@ use gateway::proto::{
 
 use crate::rig::{PATIENCE, until};
 
-pub struct Gate {
+pub(crate) struct Gate {
     listener: TcpListener,
     stream: Option<TcpStream>,
     phase: NativePhase,
@@ -20,7 +20,7 @@ pub struct Gate {
 
 /// An owned message of a device.
 #[derive(Debug, PartialEq)]
-pub enum Said {
+pub(crate) enum Said {
     Hello {
         device: String,
         boot: BootId,
@@ -36,7 +36,7 @@ pub enum Said {
 }
 
 impl Gate {
-    pub fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         Self {
@@ -47,12 +47,12 @@ impl Gate {
         }
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
     /// Closes the connection and takes the next one. Returns its HELLO.
-    pub fn accept(&mut self) -> Said {
+    pub(crate) fn accept(&mut self) -> Said {
         self.stream = None;
         until("the device connects", || match self.listener.accept() {
             Ok((stream, _)) => {
@@ -67,7 +67,7 @@ impl Gate {
         self.hear().unwrap()
     }
 
-    pub fn welcome(&mut self, session: SessionToken, interval_ms: u32) {
+    pub(crate) fn welcome(&mut self, session: SessionToken, interval_ms: u32) {
         self.say(&ToDevice::Welcome(Welcome {
             session,
             interval_ms,
@@ -75,13 +75,13 @@ impl Gate {
         }));
     }
 
-    pub fn say(&mut self, message: &ToDevice<'_>) {
+    pub(crate) fn say(&mut self, message: &ToDevice<'_>) {
         let mut bytes = Vec::new();
         Native::encode(&self.phase, message, &mut bytes);
         self.stream.as_ref().unwrap().write_all(&bytes).unwrap();
     }
 
-    pub fn command(&mut self, id: CommandId, payload: &str) {
+    pub(crate) fn command(&mut self, id: CommandId, payload: &str) {
         self.say(&ToDevice::Command {
             id,
             timeout_ms: 1_000,
@@ -90,7 +90,7 @@ impl Gate {
     }
 
     /// The next message; `None` when the device has closed.
-    pub fn hear(&mut self) -> Option<Said> {
+    pub(crate) fn hear(&mut self) -> Option<Said> {
         loop {
             match Native::decode(&mut self.phase, &self.input).unwrap() {
                 Step::NeedMore => {
@@ -113,7 +113,7 @@ impl Gate {
 
     /// The next result; beats are answered on the way.
     #[track_caller]
-    pub fn result(&mut self) -> (CommandId, ResultStatus, Vec<u8>) {
+    pub(crate) fn result(&mut self) -> (CommandId, ResultStatus, Vec<u8>) {
         loop {
             match self.hear() {
                 Some(Said::Result { id, status, body }) => return (id, status, body),

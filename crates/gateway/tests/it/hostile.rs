@@ -30,7 +30,7 @@ fn hello_of(id: &[u8]) -> Vec<u8> {
 }
 
 /// First words that are refused, with the reason.
-pub fn first_words() -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
+pub(crate) fn first_words() -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
     use ErrorCode::{BadDeviceId, BadPreface, BadVersion, Malformed, TooLarge, Unexpected};
     let behind = |bytes: &[u8]| [&PREFACE, bytes].concat();
     let hello = |id: &[u8]| hello_of(id);
@@ -326,27 +326,47 @@ fn narrow(addr: SocketAddr) -> Peer {
     Peer::over(stream)
 }
 
-#[test]
-fn a_device_that_does_not_read_is_cut_off() {
+/// A gateway with a device `slow` that reads nothing, sent as many of these commands as fit.
+fn stuffed(payload: &str) -> (Rig, Peer) {
     let rig = Rig::with(|config| {
         config.devices.write_bytes_max = 160_000;
+        config.devices.probe_timeout_ms = 100;
         config.commands.per_device_max = 1_000;
     });
     let mut slow = narrow(rig.device_addr);
     slow.greet("slow", BOOT, None);
     slow.welcome();
-    // Commands are sent until they do not fit any more; the next ones are refused.
-    let payload = format!("\"{}\"", "x".repeat(60_000));
     let mut key = 0;
     until("its queue is full", || {
         key += 1;
         let request = rig
-            .command("slow", &format!("k{key}"), &payload)
-            .timeout_ms(1);
+            .command("slow", &format!("k{key}"), payload)
+            .timeout_ms(5);
         let response = request.send(rig.http_addr);
         assert!([429, 504].contains(&response.status), "{}", response.text());
         response.status == 429
     });
+    (rig, slow)
+}
+
+#[test]
+fn a_device_that_does_not_read_does_not_keep_its_id() {
+    let payload = format!("\"{}\"", "x".repeat(60_000));
+    let (rig, _slow) = stuffed(&payload);
+    // The probe does not get through, so the newcomer is welcome, and is sent what is open.
+    let mut newcomer = rig.online("slow");
+    let (id, there) = newcomer.command();
+    assert_eq!(there.len(), payload.len());
+    newcomer.result(id, ResultStatus::Json, "1");
+    while newcomer.hear() != Some(Heard::ResultAck(id)) {}
+    assert_eq!(rig.rejections("in-use"), 0.0);
+}
+
+#[test]
+fn a_device_that_does_not_read_is_cut_off() {
+    // Commands are sent until they do not fit any more; the next ones are refused.
+    let payload = format!("\"{}\"", "x".repeat(60_000));
+    let (rig, mut slow) = stuffed(&payload);
     rig.serves();
     assert_eq!(
         (rig.state("slow"), rig.rejections("slow-reader")),

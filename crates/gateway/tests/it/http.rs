@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::rig::PATIENCE;
 
 #[derive(Clone)]
-pub struct Request {
+pub(crate) struct Request {
     line: String,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
@@ -16,11 +16,11 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn get(path: &str) -> Self {
+    pub(crate) fn get(path: &str) -> Self {
         Self::new(&format!("GET {path} HTTP/1.1"))
     }
 
-    pub fn post(path: &str) -> Self {
+    pub(crate) fn post(path: &str) -> Self {
         Self::new(&format!("POST {path} HTTP/1.1"))
     }
 
@@ -34,28 +34,28 @@ impl Request {
         }
     }
 
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.into(), value.as_ref().to_vec()));
         self
     }
 
-    pub fn without(mut self, name: &str) -> Self {
+    pub(crate) fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(there, _)| there != name);
         self
     }
 
-    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         self
     }
 
     /// Sends the body in chunks instead of with a Content-Length.
-    pub fn chunked(mut self) -> Self {
+    pub(crate) fn chunked(mut self) -> Self {
         self.chunked = true;
         self
     }
 
-    pub fn timeout_ms(self, ms: u64) -> Self {
+    pub(crate) fn timeout_ms(self, ms: u64) -> Self {
         self.header("Mainstay-Timeout-Ms", ms.to_string())
     }
 
@@ -84,13 +84,13 @@ impl Request {
         bytes
     }
 
-    pub fn send(&self, addr: SocketAddr) -> Response {
+    pub(crate) fn send(&self, addr: SocketAddr) -> Response {
         let mut stream = self.start(addr);
         Response::read(&mut stream)
     }
 
     /// Sends the request and leaves its answer alone.
-    pub fn start(&self, addr: SocketAddr) -> TcpStream {
+    pub(crate) fn start(&self, addr: SocketAddr) -> TcpStream {
         let mut stream = connect(addr);
         // A server that has seen enough may have closed already.
         drop(stream.write_all(&self.bytes()));
@@ -98,7 +98,7 @@ impl Request {
     }
 }
 
-pub fn connect(addr: SocketAddr) -> TcpStream {
+pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -106,15 +106,15 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
 }
 
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
     /// Reads until the server closes.
-    pub fn read(stream: &mut TcpStream) -> Self {
+    pub(crate) fn read(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
         if let Err(error) = stream.read_to_end(&mut bytes) {
             assert!(!bytes.is_empty(), "no answer: {error}");
@@ -147,28 +147,28 @@ impl Response {
         }
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(there, _)| there == name)
             .map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.text()))
     }
 
-    pub fn replayed(&self) -> bool {
+    pub(crate) fn replayed(&self) -> bool {
         self.header("idempotency-replayed") == Some("true")
     }
 
     /// Asserts a problem (RFC 9457) of this status and code, and returns it.
     #[track_caller]
-    pub fn problem(&self, status: u16, code: &str) -> Value {
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
         assert_eq!(
             self.header("content-type"),
@@ -186,7 +186,7 @@ impl Response {
 
     /// Asserts a first-hand answer with this JSON.
     #[track_caller]
-    pub fn done(&self, body: &str) {
+    pub(crate) fn done(&self, body: &str) {
         assert_eq!((self.status, self.text().as_str()), (200, body));
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert!(!self.replayed());
@@ -194,7 +194,7 @@ impl Response {
 
     /// Asserts a replayed answer with this JSON.
     #[track_caller]
-    pub fn replay_of(&self, body: &str) {
+    pub(crate) fn replay_of(&self, body: &str) {
         assert_eq!((self.status, self.text().as_str()), (200, body));
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert!(self.replayed());

@@ -13,7 +13,7 @@ use crate::rig::{Rig, until};
 
 /// Descriptors of this process that are connections accepted on `addr`. Other tests of this process
 /// do not change it.
-pub fn sockets_on(addr: SocketAddr) -> usize {
+pub(crate) fn sockets_on(addr: SocketAddr) -> usize {
     let own: HashSet<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
@@ -107,7 +107,6 @@ fn storm() {
         sockets_on(rig.device_addr) == 0
     });
     let before = descriptors();
-    round();
     round();
     rig.serves();
     until("every descriptor is back", || descriptors() <= before);

@@ -2,7 +2,7 @@
 
 use gateway::proto::ResultStatus;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, until};
 
 #[test]
 fn a_device_has_only_so_many_commands() {
@@ -65,6 +65,7 @@ fn a_full_mailbox_is_a_full_queue() {
         .collect();
     // Each of them is sent or refused; refused ones are free to be sent again.
     drop(peer);
+    until("it is offline", || rig.state("a") == "offline");
     let mut peer = crate::peer::Peer::connect(rig.device_addr);
     peer.greet("a", gateway::proto::BootId([1; 16]), None);
     peer.welcome();

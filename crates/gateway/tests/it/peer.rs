@@ -11,16 +11,16 @@ use gateway::proto::{
 
 use crate::http::connect;
 
-pub const BOOT: BootId = BootId([0xb0; 16]);
+pub(crate) const BOOT: BootId = BootId([0xb0; 16]);
 
-pub struct Peer {
+pub(crate) struct Peer {
     stream: TcpStream,
     input: Vec<u8>,
 }
 
 /// An owned message of the gateway.
 #[derive(Debug, PartialEq)]
-pub enum Heard {
+pub(crate) enum Heard {
     Welcome(Welcome),
     BeatAck(u32),
     Probe,
@@ -35,11 +35,11 @@ pub enum Heard {
 }
 
 impl Peer {
-    pub fn connect(addr: SocketAddr) -> Self {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
         Self::over(connect(addr))
     }
 
-    pub fn over(stream: TcpStream) -> Self {
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self {
             stream,
@@ -47,7 +47,7 @@ impl Peer {
         }
     }
 
-    pub fn online(addr: SocketAddr, id: &str) -> Self {
+    pub(crate) fn online(addr: SocketAddr, id: &str) -> Self {
         let mut peer = Self::connect(addr);
         peer.greet(id, BOOT, None);
         peer.welcome();
@@ -55,19 +55,19 @@ impl Peer {
     }
 
     /// Writes bytes; the gateway may have closed already.
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         drop(self.stream.write_all(bytes));
     }
 
-    pub fn say(&mut self, message: &FromDevice<'_>) {
+    pub(crate) fn say(&mut self, message: &FromDevice<'_>) {
         self.write(&encode(message));
     }
 
-    pub fn greet(&mut self, id: &str, boot: BootId, resume: Option<SessionToken>) {
+    pub(crate) fn greet(&mut self, id: &str, boot: BootId, resume: Option<SessionToken>) {
         self.greet_every(0, id, boot, resume);
     }
 
-    pub fn greet_every(
+    pub(crate) fn greet_every(
         &mut self,
         interval_ms: u32,
         id: &str,
@@ -77,7 +77,7 @@ impl Peer {
         self.write(&greeting(interval_ms, id, boot, resume));
     }
 
-    pub fn beat(&mut self, stamp_ms: u32) {
+    pub(crate) fn beat(&mut self, stamp_ms: u32) {
         self.say(&FromDevice::Beat(Beat {
             stamp_ms,
             load_percent: None,
@@ -85,7 +85,7 @@ impl Peer {
         }));
     }
 
-    pub fn result(&mut self, id: CommandId, status: ResultStatus, body: impl AsRef<[u8]>) {
+    pub(crate) fn result(&mut self, id: CommandId, status: ResultStatus, body: impl AsRef<[u8]>) {
         self.say(&FromDevice::Result {
             id,
             status,
@@ -94,12 +94,12 @@ impl Peer {
     }
 
     /// Says FIN.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
     /// The same connection, to write on another thread.
-    pub fn twin(&self) -> Self {
+    pub(crate) fn twin(&self) -> Self {
         Self {
             stream: self.stream.try_clone().unwrap(),
             input: Vec::new(),
@@ -107,13 +107,13 @@ impl Peer {
     }
 
     /// Cuts the connection without a FIN.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }
 
     /// The next message; `None` when the gateway has closed.
-    pub fn hear(&mut self) -> Option<Heard> {
+    pub(crate) fn hear(&mut self) -> Option<Heard> {
         loop {
             if let Some((consumed, message)) = decode_to_device(&self.input).unwrap() {
                 let heard = own(message);
@@ -134,7 +134,7 @@ impl Peer {
     }
 
     #[track_caller]
-    pub fn welcome(&mut self) -> Welcome {
+    pub(crate) fn welcome(&mut self) -> Welcome {
         match self.hear() {
             Some(Heard::Welcome(welcome)) => welcome,
             other => panic!("{other:?} instead of WELCOME"),
@@ -142,7 +142,7 @@ impl Peer {
     }
 
     #[track_caller]
-    pub fn command(&mut self) -> (CommandId, Vec<u8>) {
+    pub(crate) fn command(&mut self) -> (CommandId, Vec<u8>) {
         match self.hear() {
             Some(Heard::Command { id, payload, .. }) => (id, payload),
             other => panic!("{other:?} instead of COMMAND"),
@@ -151,7 +151,7 @@ impl Peer {
 
     /// Takes a command, answers it with JSON, and hears that the answer is stored.
     #[track_caller]
-    pub fn answer(&mut self, body: &str) -> CommandId {
+    pub(crate) fn answer(&mut self, body: &str) -> CommandId {
         let (id, _) = self.command();
         self.result(id, ResultStatus::Json, body);
         assert_eq!(self.hear(), Some(Heard::ResultAck(id)));
@@ -160,14 +160,14 @@ impl Peer {
 
     /// Asserts that the gateway answers a beat next: it has said nothing else.
     #[track_caller]
-    pub fn hears_nothing(&mut self) {
+    pub(crate) fn hears_nothing(&mut self) {
         self.beat(4711);
         assert_eq!(self.hear(), Some(Heard::BeatAck(4711)));
     }
 
     /// Asserts an ERROR with `code` and the end of the connection.
     #[track_caller]
-    pub fn rejected(&mut self, code: ErrorCode) {
+    pub(crate) fn rejected(&mut self, code: ErrorCode) {
         match self.hear() {
             Some(Heard::Error(there, text)) => {
                 assert_eq!(there, code, "{text}");
@@ -180,7 +180,7 @@ impl Peer {
 
     /// Asserts a GOAWAY for `reason` and the end of the connection.
     #[track_caller]
-    pub fn sent_away(&mut self, reason: GoAwayReason) {
+    pub(crate) fn sent_away(&mut self, reason: GoAwayReason) {
         assert!(
             matches!(self.hear(), Some(Heard::GoAway(there, _)) if there == reason),
             "no GOAWAY {}",
@@ -190,7 +190,12 @@ impl Peer {
     }
 }
 
-pub fn greeting(interval_ms: u32, id: &str, boot: BootId, resume: Option<SessionToken>) -> Vec<u8> {
+pub(crate) fn greeting(
+    interval_ms: u32,
+    id: &str,
+    boot: BootId,
+    resume: Option<SessionToken>,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_preface(&mut bytes);
     let device = DeviceId::parse(id.as_bytes()).unwrap();
@@ -204,7 +209,7 @@ pub fn greeting(interval_ms: u32, id: &str, boot: BootId, resume: Option<Session
     bytes
 }
 
-pub fn encode(message: &FromDevice<'_>) -> Vec<u8> {
+pub(crate) fn encode(message: &FromDevice<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_from_device(message, &mut bytes);
     bytes

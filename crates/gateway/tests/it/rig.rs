@@ -14,7 +14,7 @@ use crate::http::{Request, Response};
 use crate::peer::Peer;
 
 /// How long anything may take before a test gives up. Nothing is measured with it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
@@ -24,21 +24,21 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .unwrap()
 });
 
-pub struct Rig {
+pub(crate) struct Rig {
     gateway: Option<Gateway>,
     dir: TempDir,
     config: Config,
-    pub device_addr: SocketAddr,
-    pub http_addr: SocketAddr,
+    pub(crate) device_addr: SocketAddr,
+    pub(crate) http_addr: SocketAddr,
 }
 
 impl Rig {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(|_| {})
     }
 
     /// A gateway with settings that `change` makes.
-    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         config.listen.set_port(0);
         config.http.set_port(0);
@@ -65,60 +65,79 @@ impl Rig {
     }
 
     /// Drains in the background.
-    pub fn drain_later(&mut self) -> JoinHandle<()> {
+    pub(crate) fn drain_later(&mut self) -> JoinHandle<()> {
         let gateway = self.gateway.take().unwrap();
         thread::spawn(move || RUNTIME.block_on(gateway.drain()).unwrap())
     }
 
-    pub fn restart(mut self) -> Self {
+    pub(crate) fn restart(mut self) -> Self {
         self.drain_later().join().unwrap();
         self.restart_drained()
     }
 
     /// Opens what a gateway that was drained has left.
-    pub fn restart_drained(mut self) -> Self {
+    pub(crate) fn restart_drained(mut self) -> Self {
         assert!(self.gateway.is_none());
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
         Self::open(dir, self.config.clone())
     }
 
     /// A peer that said HELLO as `id` and was welcomed.
-    pub fn online(&self, id: &str) -> Peer {
+    pub(crate) fn online(&self, id: &str) -> Peer {
         Peer::online(self.device_addr, id)
     }
 
     /// A device that was here and left.
-    pub fn known(&self, id: &str) {
+    pub(crate) fn known(&self, id: &str) {
         drop(self.online(id));
         until("the device is offline", || self.state(id) == "offline");
     }
 
-    pub fn get(&self, path: &str) -> Response {
+    pub(crate) fn get(&self, path: &str) -> Response {
         Request::get(path).send(self.http_addr)
     }
 
     /// A command request; see [`Request`] for what can be changed.
-    pub fn command(&self, device: &str, key: &str, payload: &str) -> Request {
+    pub(crate) fn command(&self, device: &str, key: &str, payload: &str) -> Request {
         Request::post(&format!("/v1/devices/{device}/commands"))
             .header("Idempotency-Key", key)
             .body(payload)
     }
 
-    pub fn post(&self, device: &str, key: &str, payload: &str) -> Response {
+    pub(crate) fn post(&self, device: &str, key: &str, payload: &str) -> Response {
         self.command(device, key, payload).send(self.http_addr)
     }
 
-    pub fn post_later(&self, device: &str, key: &str, payload: &str) -> JoinHandle<Response> {
+    pub(crate) fn post_later(
+        &self,
+        device: &str,
+        key: &str,
+        payload: &str,
+    ) -> JoinHandle<Response> {
         let (request, addr) = (self.command(device, key, payload), self.http_addr);
         thread::spawn(move || request.send(addr))
     }
 
-    pub fn device(&self, id: &str) -> Value {
+    /// Posts a command that reaches the device and outlasts its caller, however slow this machine is.
+    pub(crate) fn post_too_impatiently(&self, device: &str, key: &str, payload: &str) {
+        let mut timeout_ms = 5;
+        loop {
+            let request = self.command(device, key, payload).timeout_ms(timeout_ms);
+            let response = request.send(self.http_addr);
+            if response.json()["code"] != "timed-out-unsent" {
+                response.problem(504, "timed-out-sent");
+                return;
+            }
+            timeout_ms *= 2;
+        }
+    }
+
+    pub(crate) fn device(&self, id: &str) -> Value {
         self.get(&format!("/v1/devices/{}", escaped(id))).json()
     }
 
     /// `online`, `offline`, `gone`, or `unknown`.
-    pub fn state(&self, id: &str) -> String {
+    pub(crate) fn state(&self, id: &str) -> String {
         let response = self.get(&format!("/v1/devices/{}", escaped(id)));
         if response.status == 404 {
             return "unknown".into();
@@ -127,7 +146,7 @@ impl Rig {
     }
 
     /// The value of one line of `/metrics`, for instance `mainstay_beats_total`.
-    pub fn metric(&self, series: &str) -> f64 {
+    pub(crate) fn metric(&self, series: &str) -> f64 {
         let page = self.get("/metrics").text();
         let value = page
             .lines()
@@ -138,16 +157,16 @@ impl Rig {
             .unwrap()
     }
 
-    pub fn rejections(&self, reason: &str) -> f64 {
+    pub(crate) fn rejections(&self, reason: &str) -> f64 {
         self.metric(&format!("mainstay_rejections_total{{reason=\"{reason}\"}}"))
     }
 
-    pub fn outcomes(&self, outcome: &str) -> f64 {
+    pub(crate) fn outcomes(&self, outcome: &str) -> f64 {
         self.metric(&format!("mainstay_commands_total{{outcome=\"{outcome}\"}}"))
     }
 
     /// The gateway works: a new device says HELLO, gets a command and answers it.
-    pub fn serves(&self) {
+    pub(crate) fn serves(&self) {
         let mut good = self.online("good");
         let call = self.post_later(
             "good",
@@ -181,7 +200,7 @@ fn escaped(id: &str) -> String {
 }
 
 /// Waits until `done`, however long a loaded machine takes.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let patience = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < patience, "waited in vain: {what}");

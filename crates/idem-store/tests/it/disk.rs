@@ -135,6 +135,29 @@ impl Disk {
         state.durable_names.remove(name);
     }
 
+    /// A file comes back, as after a removal that was lost.
+    pub(crate) fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.0.lock();
+        let inode = state.inodes.len();
+        state.inodes.push(Inode {
+            durable: bytes.clone(),
+            current: bytes,
+            ..Inode::default()
+        });
+        state.names.insert(name.to_owned(), inode);
+        state.durable_names.insert(name.to_owned(), inode);
+    }
+
+    /// The process dies and the machine goes on: nothing is lost, nothing more is synced.
+    pub(crate) fn kill(&self) {
+        let mut state = self.0.lock();
+        state.life += 1;
+        state.locked = false;
+        state.full = false;
+        state.die_in = None;
+        state.fail_sync_in = None;
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.0.lock().names.keys().cloned().collect()
     }

@@ -55,6 +55,44 @@ fn a_failed_sync_poisons_and_fails_every_waiter() {
     Store::open_on(disk.mount(), options()).expect("a new start finds out what is on the disk");
 }
 
+/// A process that dies anywhere while it goes on to the next segment leaves names and bytes that are
+/// only in the cache; the next process must make them durable before it promises anything.
+#[test]
+fn what_a_dying_process_left_in_the_cache_is_made_durable() {
+    let fill = |store: &Store, keys: std::ops::Range<u8>| {
+        for key in keys {
+            let begun = begin(store, &[key]);
+            store.drive();
+            let Ok(Ok(begun)) = begun.try_now() else {
+                return;
+            };
+            let permit = begun.into_fresh().unwrap();
+            let done = store.complete(permit, &[key; 4_000], 1_000, NOW);
+            store.drive();
+            drop(done);
+        }
+    };
+    for calls in 0..80 {
+        let disk = Disk::new(calls);
+        let store = Store::open_on(disk.mount(), options()).unwrap();
+        fill(&store, 0..12);
+        disk.die_in(calls);
+        fill(&store, 12..24);
+        drop(store);
+        disk.kill();
+        let store = Store::open_on(disk.mount(), options()).unwrap();
+        let begun = begin(&store, b"promised");
+        store.drive();
+        let permit = now(begun).unwrap().into_fresh().unwrap();
+        disk.crash();
+        drop((permit, store));
+        let store = Store::open_on(disk.mount(), options()).unwrap();
+        let unresolved = store.unresolved();
+        let kept = unresolved.iter().any(|doubt| doubt.key == b"promised");
+        assert!(kept, "lost, having died at call {calls}: {unresolved:?}");
+    }
+}
+
 #[test]
 fn a_full_disk_refuses_new_keys_replays_old_ones_and_recovers() {
     let disk = Disk::new(4);

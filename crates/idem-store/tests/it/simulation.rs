@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use idem_store::{Begun, Completion, Lookup, Options, Permit, Store};
+use idem_store::{Begun, Completion, Durability, Lookup, Options, Permit, Store};
 
 use crate::disk::{Disk, Rng};
 use model::{Claim, Coverage, Image, Key};
@@ -51,6 +51,8 @@ struct World {
     dead: bool,
     /// A long life with few faults, so that segments come and go.
     calm: bool,
+    /// Nothing is synced but when it is asked for: a power cut may lose what was acknowledged.
+    relaxed: bool,
     seen: Coverage,
 }
 
@@ -84,6 +86,7 @@ impl World {
             token_max: 0,
             dead: false,
             calm: seed.is_multiple_of(4),
+            relaxed: seed % 5 == 1,
             seen: Coverage::default(),
         }
     }
@@ -136,6 +139,7 @@ impl World {
             96 => self.disk.set_full(true),
             97 => self.disk.set_full(false),
             98 => self.close(),
+            _ if self.relaxed => self.flush(),
             _ => self.cancel(),
         }
     }
@@ -148,7 +152,14 @@ impl World {
         if self.rng.one_in(8) {
             self.disk.die_in(self.rng.below(20));
         }
-        match Store::open_on(self.disk.mount(), options()) {
+        if self.rng.one_in(8) {
+            self.disk.fail_sync_in(self.rng.below(4));
+        }
+        let durability = match self.relaxed {
+            true => Durability::None,
+            false => Durability::Sync,
+        };
+        match Store::open_on(self.disk.mount(), options().durability(durability)) {
             Ok(store) => self.store = Some(store),
             Err(error) => {
                 assert!(!error.is_damaged(), "a crash alone never damages: {error}");
@@ -230,7 +241,11 @@ impl World {
         self.seen.crashes += 1;
         self.dead = false;
         self.leave();
-        self.disk.crash();
+        if self.rng.one_in(3) {
+            self.disk.kill();
+        } else {
+            self.disk.crash();
+        }
     }
 
     fn close(&mut self) {
@@ -248,6 +263,17 @@ impl World {
         }
         self.leave();
         self.disk.crash();
+    }
+
+    /// Everything so far is durable when this is answered.
+    fn flush(&mut self) {
+        let flushed = self.store().flush();
+        self.drive();
+        if let Ok(Ok(())) = flushed.try_now() {
+            for key in self.keys.values_mut() {
+                key.acked = key.history.len() - 1;
+            }
+        }
     }
 
     /// Gives up everything that belongs to the running store.
@@ -307,6 +333,9 @@ impl World {
     }
 
     fn acked(&mut self, key: u64, at: usize) {
+        if self.relaxed {
+            return;
+        }
         let key = self.keys.get_mut(&key).expect("all keys are there");
         key.acked = key.acked.max(at);
     }

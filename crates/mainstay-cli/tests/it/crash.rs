@@ -96,7 +96,7 @@ fn run(ending: Ending, times: u64) {
     end(gateway, ending);
     let log = tail(&launch.log());
     println!(
-        "kills {killed:?} settled {settled:?} all {:?}",
+        "load {killed:.1?}, all keys ended {settled:.1?}, checked {:.1?}",
         started.elapsed()
     );
     conclude(ending, times, &load, &effects, &report, &log);
@@ -114,7 +114,7 @@ impl Drop for GivesUp<'_> {
 /// Time for devices to come back, or not quite.
 fn pause(ending: Ending, random: &mut Random) -> Duration {
     match ending {
-        Ending::Kill => Duration::from_millis(random.within(50..1_200)),
+        Ending::Kill => Duration::from_millis(random.within(50..1_000)),
         // Devices take up to five seconds to come back after a drain.
         Ending::Drain => Duration::from_millis(random.within(1_500..4_000)),
     }
@@ -174,7 +174,6 @@ fn conclude(
     report: &Report,
     log: &str,
 ) {
-    let started = Instant::now();
     let records = load.records.lock().unwrap();
     let mut violations = load.violations.lock().unwrap().clone();
     let (mut answered, mut in_doubt) = (0, 0);
@@ -209,13 +208,12 @@ fn conclude(
     }
     println!(
         "{times} times {ending:?}: keys {}, answered {answered}, in doubt {in_doubt}, replayed {}, \
-         duplicates ignored {}, device restarts {}, sessions lost {}, concluded in {:?}",
+         duplicates ignored {}, device restarts {}, sessions lost {}",
         records.len(),
         load.replayed.load(Relaxed),
         report.fleet.duplicates_ignored,
         report.restarts,
         report.fleet.lost,
-        started.elapsed(),
     );
     println!("heard {:?}", load.heard.lock().unwrap());
     let some = &violations[..violations.len().min(20)];

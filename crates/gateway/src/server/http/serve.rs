@@ -23,29 +23,37 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long to leave the listener alone when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the gateway stops. Requests that are under way when it drains are finished, unless
-/// their clients take longer than [`LAST_WORDS`] after everything else has stopped.
+/// Serves until the gateway stops, then waits a moment for the last answers to be written.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Router) {
     let places = Arc::new(Semaphore::new(shared.config.http_limits.connections_max));
     let mut connections = JoinSet::new();
-    let mut phases = shared.drain.subscribe();
     let mut stopping = shared.drain.subscribe();
+    tokio::select! {
+        () = accept(&shared, &listener, &router, &places, &mut connections) => {}
+        () = until(&mut stopping, |phase| phase == Phase::Stopping) => {}
+    }
+    drop(listener);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    // Whoever does not read its answer by now does not get it.
+    drop(tokio::time::timeout(LAST_WORDS, all_ended).await);
+    connections.shutdown().await;
+}
+
+/// Accepts for ever.
+async fn accept(
+    shared: &Arc<Shared>,
+    listener: &TcpListener,
+    router: &Router,
+    places: &Arc<Semaphore>,
+    connections: &mut JoinSet<()>,
+) {
     loop {
         while connections.try_join_next().is_some() {}
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (
-                place.expect("nobody closes the semaphore"),
-                listener.accept().await,
-            )
-        };
-        let (place, accepted) = tokio::select! {
-            next = next => next,
-            () = until(&mut stopping, |phase| phase == Phase::Stopping) => break,
-        };
-        match accepted {
+        let place = Arc::clone(places).acquire_owned().await;
+        let place = place.expect("nobody closes the semaphore");
+        match listener.accept().await {
             Ok((stream, _)) => {
-                let service = serve_connection(Arc::clone(&shared), stream, router.clone());
+                let service = serve_connection(Arc::clone(shared), stream, router.clone());
                 connections.spawn(async move {
                     service.await;
                     drop(place);
@@ -53,20 +61,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, router: Ro
             }
             Err(error) => {
                 tracing::warn!(%error, "an HTTP connection could not be accepted");
-                let pause = tokio::time::sleep(ACCEPT_PAUSE);
-                tokio::select! {
-                    () = pause => {}
-                    () = until(&mut phases, |phase| phase == Phase::Stopping) => break,
-                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    drop(listener);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_WORDS, all_ended).await.is_err() {
-        tracing::debug!("some HTTP clients did not take their answer");
-    }
-    connections.shutdown().await;
 }
 
 async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, router: Router) {

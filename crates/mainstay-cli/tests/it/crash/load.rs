@@ -135,7 +135,7 @@ impl Load {
                 self.ask(&mut client, &order, &mut random)
             };
             self.records.lock().unwrap().push(Record { order, end });
-            thread::sleep(Duration::from_millis(random.within(0..60)));
+            thread::sleep(Duration::from_millis(random.within(0..100)));
         }
     }
 

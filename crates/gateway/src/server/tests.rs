@@ -1,0 +1,303 @@
+//! Orders of events that sockets and schedulers seldom bring about, made on purpose.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use idem_store::{Begin, Begun, Fingerprint};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::command::{self, Answer, Request};
+use super::outcome::{Memo, Outcome, store_key};
+use super::shard::Stray;
+use super::table::{Delivery, NotSent, OpenClaim, Reply};
+use super::{Config, Gateway, Shared, settle};
+use crate::proto::{
+    BootId, CommandId, DeviceId, FromDevice, Hello, ResultStatus, SessionToken, ToDevice,
+    decode_to_device, encode_from_device, encode_preface,
+};
+
+const BOOT: BootId = BootId([1; 16]);
+const PRINT: Fingerprint = Fingerprint([2; 32]);
+
+struct Rig {
+    runtime: Runtime,
+    gateway: Gateway,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let free = (Ipv4Addr::LOCALHOST, 0).into();
+        let config = Config {
+            listen: free,
+            http: free,
+            data: dir.path().into(),
+            shards: 1,
+            ..Config::default()
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let gateway = runtime.block_on(Gateway::start(config)).unwrap();
+        Self {
+            runtime,
+            gateway,
+            _dir: dir,
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.gateway.shared
+    }
+
+    /// Sends a command, whose caller waits for a minute.
+    fn submit(&self, key: &str) -> JoinHandle<Answer> {
+        let shared = Arc::clone(self.shared());
+        let request = Request {
+            device: shared.directory.get("a").unwrap(),
+            key: store_key("a", key),
+            fingerprint: PRINT,
+            payload: b"{}".as_slice().into(),
+            timeout_ms: 60_000,
+        };
+        self.runtime
+            .spawn(async move { command::submit(&shared, request).await })
+    }
+
+    fn answer(&self, task: JoinHandle<Answer>) -> Answer {
+        self.runtime.block_on(task).unwrap()
+    }
+
+    /// A claim that an earlier task left behind, and its command.
+    fn left_open(&self, key: &str) -> (CommandId, OpenClaim) {
+        let shared = self.shared();
+        let id = CommandId(shared.random_id());
+        let memo = Memo {
+            id,
+            boot: Some(BOOT),
+        }
+        .encode();
+        let key = store_key("a", key);
+        let begin = Begin::new(&key, PRINT, 60_000, shared.unix_ms()).declare(&memo);
+        let Begun::Fresh(permit) = shared.store.begin(&begin).wait().unwrap() else {
+            panic!("the key is new")
+        };
+        drop(permit);
+        let claim = OpenClaim {
+            key,
+            fingerprint: PRINT,
+        };
+        shared.table.recall(id, "a", claim.clone());
+        (id, claim)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.shared()
+            .directory
+            .get("a")
+            .unwrap()
+            .session()
+            .unwrap()
+            .epoch
+    }
+}
+
+/// Device `a`, byte by byte.
+struct RawDevice {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+    token: SessionToken,
+}
+
+impl RawDevice {
+    fn connect(rig: &Rig, resume: Option<SessionToken>) -> Self {
+        let stream = TcpStream::connect(rig.gateway.device_addr()).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut this = Self {
+            stream,
+            bytes: Vec::new(),
+            token: SessionToken::default(),
+        };
+        let mut out = Vec::new();
+        encode_preface(&mut out);
+        let device = DeviceId::parse(b"a").unwrap();
+        let hello = Hello {
+            device,
+            boot: BOOT,
+            interval_ms: 60_000,
+            resume,
+        };
+        encode_from_device(&FromDevice::Hello(hello), &mut out);
+        this.stream.write_all(&out).unwrap();
+        this.token = this.hear(|message| match message {
+            ToDevice::Welcome(welcome) => Some(welcome.session),
+            _ => None,
+        });
+        this
+    }
+
+    fn say(&mut self, message: &FromDevice<'_>) {
+        let mut out = Vec::new();
+        encode_from_device(message, &mut out);
+        self.stream.write_all(&out).unwrap();
+    }
+
+    fn result(&mut self, id: CommandId, body: &[u8]) {
+        self.say(&FromDevice::Result {
+            id,
+            status: ResultStatus::Json,
+            body,
+        });
+    }
+
+    /// The next message has to be one that `expected` knows.
+    fn hear<T>(&mut self, expected: impl Fn(&ToDevice<'_>) -> Option<T>) -> T {
+        loop {
+            if let Some((consumed, message)) = decode_to_device(&self.bytes).unwrap() {
+                let heard = expected(&message).unwrap_or_else(|| panic!("heard {message:?}"));
+                self.bytes.drain(..consumed);
+                return heard;
+            }
+            let mut more = [0; 4096];
+            let count = self.stream.read(&mut more).unwrap();
+            assert!(count > 0, "the gateway closed");
+            self.bytes.extend_from_slice(&more[..count]);
+        }
+    }
+
+    fn command(&mut self) -> CommandId {
+        self.hear(|message| match message {
+            ToDevice::Command { id, .. } => Some(*id),
+            _ => None,
+        })
+    }
+
+    fn acknowledged(&mut self) -> CommandId {
+        self.hear(|message| match message {
+            ToDevice::ResultAck { id } => Some(*id),
+            _ => None,
+        })
+    }
+}
+
+fn json(body: &[u8]) -> Outcome {
+    Outcome::Json(body.to_vec())
+}
+
+#[test]
+fn a_late_refusal_of_an_older_session_does_not_free_a_key_that_is_being_executed() {
+    let rig = Rig::new();
+    let mut first = RawDevice::connect(&rig, None);
+    let (table, device) = (
+        &rig.shared().table,
+        rig.shared().directory.get("a").unwrap(),
+    );
+    let task = rig.submit("key");
+    let id = first.command();
+    let first_epoch = rig.epoch();
+    let mut second = RawDevice::connect(&rig, Some(first.token));
+    assert_eq!(second.command(), id, "the same device gets it again");
+    // What the device said on its first connection is read only now.
+    table.deliver(id, &device, first_epoch, ResultStatus::Refused, b"");
+    second.result(id, b"1");
+    assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"1")));
+    assert_eq!(second.acknowledged(), id);
+}
+
+#[test]
+fn a_refusal_frees_the_key_once_it_is_the_last_word() {
+    let rig = Rig::new();
+    let mut device = RawDevice::connect(&rig, None);
+    let task = rig.submit("key");
+    let id = device.command();
+    device.say(&FromDevice::Result {
+        id,
+        status: ResultStatus::Refused,
+        body: b"",
+    });
+    assert!(matches!(rig.answer(task), Answer::QueueFull));
+    let task = rig.submit("key");
+    let again = device.command();
+    assert_ne!(again, id, "a freed key is a new command");
+    device.result(again, b"2");
+    assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"2")));
+}
+
+#[test]
+fn a_refusal_does_not_free_a_key_that_an_earlier_task_may_have_sent() {
+    let rig = Rig::new();
+    let mut device = RawDevice::connect(&rig, None);
+    let (id, _) = rig.left_open("key");
+    let task = rig.submit("key");
+    assert_eq!(device.command(), id);
+    device.say(&FromDevice::Result {
+        id,
+        status: ResultStatus::Refused,
+        body: b"",
+    });
+    device.result(id, b"3");
+    assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"3")));
+}
+
+#[test]
+fn a_stray_result_that_meets_a_retry_answers_it() {
+    let rig = Rig::new();
+    // Known and offline: nobody sends the command again.
+    rig.shared().directory.remember("a");
+    let device = rig.shared().directory.get("a").unwrap();
+    let (id, claim) = rig.left_open("key");
+    let table = &rig.shared().table;
+    let delivery = table.deliver(id, &device, 1, ResultStatus::Json, b"4");
+    assert_eq!(delivery, Delivery::Settle(claim.clone()));
+    let task = rig.submit("key");
+    while !table.is_awaited(id) {
+        std::thread::yield_now();
+    }
+    let result = Reply::Result {
+        epoch: 1,
+        status: ResultStatus::Json,
+        body: b"4".to_vec(),
+    };
+    let stray = Stray {
+        device,
+        id,
+        result,
+        claim,
+    };
+    rig.runtime
+        .block_on(settle::settle(Arc::clone(rig.shared()), stray));
+    assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"4")));
+    let again = rig.answer(rig.submit("key"));
+    assert!(matches!(again, Answer::Replayed(outcome) if outcome == json(b"4")));
+    assert_eq!(rig.shared().table.len(), 0);
+}
+
+#[test]
+fn a_retry_that_finds_the_devices_queue_full_knocks_again() {
+    let rig = Rig::new();
+    let mut device = RawDevice::connect(&rig, None);
+    let (id, _) = rig.left_open("key");
+    let task = rig.submit("key");
+    assert_eq!(device.command(), id);
+    rig.shared()
+        .table
+        .not_sent(id, rig.epoch(), NotSent::QueueFull);
+    assert_eq!(device.command(), id);
+    device.result(id, b"5");
+    assert!(matches!(rig.answer(task), Answer::Done(outcome) if outcome == json(b"5")));
+}
+
+#[test]
+fn a_repeated_result_of_an_ended_command_is_acknowledged() {
+    let rig = Rig::new();
+    let mut device = RawDevice::connect(&rig, None);
+    device.result(CommandId([9; 16]), b"6");
+    assert_eq!(device.acknowledged(), CommandId([9; 16]));
+}
