@@ -1,1 +1,4 @@
-//! Every crate beside its peers, in one run.
+//! Every crate beside its peers, in one run: what the benches share.
+
+pub mod counting;
+pub mod rounds;

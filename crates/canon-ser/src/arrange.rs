@@ -5,38 +5,54 @@ use core::ops::Range;
 
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
-use crate::order::{Entry, INLINE, KeyRules, Members, Scratch, common_prefix, leading_eight};
+use crate::order::{Entry, INLINE, KeyRules, Scratch, common_prefix, leading_eight};
 
-/// Containers up to this many bytes are rearranged through the free end of the output, larger ones
+/// Larger ones up to this many bytes are rearranged through the free end of the output, still larger ones
 /// (in an output that grows) through the scratch.
 const TAIL_MAX: usize = 4096;
+
+/// Containers up to this many bytes are rearranged through a copy on the program's stack.
+const SMALL_MAX: usize = 256;
 
 /// Larger containers of few entries are rotated in place while that touches each byte about this often at most: it is
 /// cheaper than memory that has never been touched.
 const ROTATIONS_MAX: usize = 4;
 
+/// A container in disorder: where its entries are on the stack, and whether some key holds escapes.
+struct Unsorted {
+    base: usize,
+    count: usize,
+    escaped: bool,
+}
+
 /// Sorts the entries of a container that ends where `out` ends; fails on equal keys.
 #[inline(never)]
 pub(crate) fn rearrange<B: Buf, K: KeyRules>(
     rules: K,
-    members: &Members,
     out: &mut B,
     scratch: &mut Scratch,
+    base: usize,
+    count: usize,
+    escaped: bool,
 ) -> Result<(), Fail> {
-    let (base, count) = (members.base, members.count);
     if u32::try_from(count).is_err() {
         return Err(Fail::new(Code::TooLarge));
     }
     if let Some(entries) = scratch.inline(base, count) {
         let mut order = [0_u32; INLINE];
         let order = &mut order[..count];
-        sort_few(rules, out.bytes(), entries, members.escaped, order)?;
+        sort_few(rules, out.bytes(), entries, escaped, order)?;
         return permute::<B, K>(out, scratch, base, count, |nth| order[nth]);
     }
+    let members = Unsorted {
+        base,
+        count,
+        escaped,
+    };
     // Taken out so that the rest of the scratch stays borrowable; `take` leaves an empty Vec and allocates nothing.
     let mut ranks = core::mem::take(&mut scratch.ranks);
-    let result = sort_many(rules, out.bytes(), scratch, members, &mut ranks)
-        .and_then(|()| permute::<B, K>(out, scratch, base, count, |nth| ranks[nth].1));
+    let result = sort_many(rules, out.bytes(), scratch, &members, &mut ranks)
+        .and_then(|()| permute::<B, K>(out, scratch, base, count, |nth| ranks[nth] as u32));
     scratch.ranks = ranks;
     result
 }
@@ -77,36 +93,44 @@ fn sort_few<K: KeyRules>(
     Ok(())
 }
 
-/// Sorts by the eight bytes behind the prefix that all keys share, then by whole keys where those tie.
+/// Sorts by what a word holds of the bytes behind the prefix that all keys share, then by whole keys where those tie.
+///
+/// `ranks` become words of two parts: the upper bits of an entry's rank, and below them its index.
 fn sort_many<K: KeyRules>(
     rules: K,
     bytes: &[u8],
     scratch: &Scratch,
-    members: &Members,
-    ranks: &mut alloc::vec::Vec<(u64, u32)>,
+    members: &Unsorted,
+    ranks: &mut alloc::vec::Vec<u64>,
 ) -> Result<(), Fail> {
-    let key = |index: u32| key_of::<K>(bytes, scratch.entry(members.base + index as usize));
-    let shared = if members.escaped {
-        0
-    } else {
-        shared_prefix::<K>(bytes, scratch, members)
+    let entries = || (members.base..members.base + members.count).map(|at| scratch.entry(at));
+    let index_mask = (members.count as u64).next_power_of_two() - 1;
+    let shared = match members.escaped {
+        true => 0,
+        false => shared_prefix::<K>(bytes, entries()),
     };
     ranks.clear();
-    ranks.extend((0..members.count as u32).map(|index| {
-        let entry = scratch.entry(members.base + index as usize);
-        let behind = entry.start + K::KEY_SKIP + shared..entry.key_end;
-        let rank = if members.escaped {
-            0
-        } else {
-            rules.rank(leading_eight(bytes, behind))
+    ranks.extend((0..).zip(entries()).map(|(index, entry)| {
+        let rank = match shared {
+            _ if members.escaped => 0,
+            0 => entry.rank,
+            _ => rules.rank(leading_eight(
+                bytes,
+                entry.start + K::KEY_SKIP + shared..entry.key_end,
+            )),
         };
-        (rank, index)
+        rank & !index_mask | index
     }));
-    ranks.sort_unstable_by_key(|&(rank, _)| rank);
-    let compare =
-        |a: &(u64, u32), b: &(u64, u32)| rules.compare(key(a.1), key(b.1), members.escaped);
+    ranks.sort_unstable();
+    let key = |rank: u64| {
+        key_of::<K>(
+            bytes,
+            scratch.entry(members.base + (rank & index_mask) as usize),
+        )
+    };
+    let compare = |a: &u64, b: &u64| rules.compare(key(*a), key(*b), members.escaped);
     for ties in ranks
-        .chunk_by_mut(|a, b| a.0 == b.0)
+        .chunk_by_mut(|a, b| a & !index_mask == b & !index_mask)
         .filter(|ties| ties.len() > 1)
     {
         ties.sort_unstable_by(compare);
@@ -117,16 +141,25 @@ fn sort_many<K: KeyRules>(
             return Err(Fail::new(Code::Duplicate));
         }
     }
+    ranks.iter_mut().for_each(|rank| *rank &= index_mask);
     Ok(())
 }
 
-/// How many leading bytes all keys of the container have in common.
-fn shared_prefix<K: KeyRules>(bytes: &[u8], scratch: &Scratch, members: &Members) -> usize {
-    let key = |index: usize| key_of::<K>(bytes, scratch.entry(members.base + index));
-    let first = key(0);
-    let mut shared = first.len();
-    for index in 1..members.count {
-        shared = common_prefix(&first[..shared], key(index));
+/// How many leading bytes all keys of the container have in common. No key is a beginning of another one followed by
+/// zeros (JSON has none there, and no item of CBOR begins another), so that up to eight are told by the ranks.
+fn shared_prefix<K: KeyRules>(bytes: &[u8], mut entries: impl Iterator<Item = Entry>) -> usize {
+    let Some(first) = entries.next() else {
+        return 0;
+    };
+    let rest = entries;
+    let first_key = key_of::<K>(bytes, first);
+    let mut shared = first_key.len();
+    for entry in rest {
+        let differing = first.rank ^ entry.rank;
+        shared = match differing {
+            0 => common_prefix(&first_key[..shared], key_of::<K>(bytes, entry)),
+            _ => shared.min(differing.leading_zeros() as usize / 8),
+        };
         if shared == 0 {
             break;
         }
@@ -162,6 +195,17 @@ fn permute<B: Buf, K: KeyRules>(
     };
     let from = scratch.entry(base + placed).start;
     let size = end - from;
+    if size <= SMALL_MAX {
+        let mut copy = [0; SMALL_MAX];
+        let copy = &mut copy[..size];
+        let moved = &mut out.bytes_mut()[from..];
+        copy_short(copy, moved);
+        gather::<K>(copy, moved, (placed..count).map(nth), |index| {
+            let Range { start, end: stop } = range(scratch, index);
+            (start - from..stop - from, index == last)
+        });
+        return Ok(());
+    }
     if out.room() > size && (size <= TAIL_MAX || !B::GROWS) {
         for index in (placed..count).map(nth) {
             out.repeat(range(scratch, index))?;
@@ -194,17 +238,67 @@ fn permute<B: Buf, K: KeyRules>(
         }
     }
     let mut gathered = core::mem::take(&mut scratch.bytes);
-    gathered.clear();
-    gathered.reserve(size + separator);
-    for index in (placed..count).map(nth) {
-        gathered.extend_from_slice(&out.bytes()[range(scratch, index)]);
-        if let (Some(byte), true) = (K::SEPARATOR, index == last) {
-            gathered.push(byte);
-        }
+    if gathered.len() < size {
+        gathered.resize(size, 0);
     }
+    gather::<K>(
+        out.bytes(),
+        &mut gathered[..size],
+        (placed..count).map(nth),
+        |index| (range(scratch, index), index == last),
+    );
     out.bytes_mut()[from..].copy_from_slice(&gathered[..size]);
     scratch.bytes = gathered;
     Ok(())
+}
+
+/// Fills `to` with entries in order. `entry` tells where one stands, and whether it lacks its separator.
+#[inline]
+fn gather<K: KeyRules>(
+    bytes: &[u8],
+    to: &mut [u8],
+    order: impl Iterator<Item = u32>,
+    entry: impl Fn(u32) -> (Range<usize>, bool),
+) {
+    let mut at = 0;
+    for index in order {
+        let (range, bare) = entry(index);
+        // The separator of the entry that comes last is one too many.
+        let len = range.len().min(to.len() - at);
+        copy_short(&mut to[at..at + len], &bytes[range][..len]);
+        at += len;
+        if let (Some(separator), true, Some(place)) = (K::SEPARATOR, bare, to.get_mut(at)) {
+            *place = separator;
+            at += 1;
+        }
+    }
+}
+
+/// Copies between slices of one length, in steps of fixed size: for short ones, cheaper than the call of `memcpy`.
+#[inline]
+fn copy_short(to: &mut [u8], from: &[u8]) {
+    if from.len() > SMALL_MAX {
+        return to.copy_from_slice(from);
+    }
+    if !copy_by::<16>(to, from) && !copy_by::<8>(to, from) && !copy_by::<4>(to, from) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+    }
+}
+
+/// The last step overlaps the one before; false if not even one fits.
+#[inline]
+fn copy_by<const STEP: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    let (Some(last), Some(end)) = (from.last_chunk::<STEP>(), to.last_chunk_mut::<STEP>()) else {
+        return false;
+    };
+    *end = *last;
+    let steps = to.as_chunks_mut::<STEP>().0.iter_mut();
+    for (to, from) in steps.zip(from.as_chunks::<STEP>().0) {
+        *to = *from;
+    }
+    true
 }
 
 /// Moving a few entries in place: each to its place by rotation, with no memory beside it.

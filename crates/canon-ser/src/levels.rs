@@ -2,11 +2,14 @@
 
 use alloc::vec::Vec;
 
-/// Levels that are kept without allocating.
-const INLINE: usize = 128;
+/// Levels that are kept without allocating, below the innermost one.
+const INLINE: usize = 127;
 
 pub(crate) struct Levels<T> {
-    inline: [T; INLINE],
+    /// The innermost level, where nothing has to be looked up.
+    top: T,
+    /// Those around it, from the outermost on.
+    below: [T; INLINE],
     more: Vec<T>,
     len: usize,
 }
@@ -16,7 +19,8 @@ impl<T: Copy> Levels<T> {
     #[inline]
     pub(crate) fn new(empty: T) -> Levels<T> {
         Levels {
-            inline: [empty; INLINE],
+            top: empty,
+            below: [empty; INLINE],
             more: Vec::new(),
             len: 0,
         }
@@ -29,36 +33,55 @@ impl<T: Copy> Levels<T> {
 
     #[inline]
     pub(crate) fn push(&mut self, level: T) {
-        match self.inline.get_mut(self.len) {
-            Some(slot) => *slot = level,
-            None => self.more.push(level),
+        if let Some(around) = self.len.checked_sub(1) {
+            match self.below.get_mut(around) {
+                Some(slot) => *slot = self.top,
+                None => self.more.push(self.top),
+            }
         }
+        self.top = level;
         self.len += 1;
     }
 
     #[inline]
     pub(crate) fn pop(&mut self) {
-        self.more.pop();
         self.len = self.len.saturating_sub(1);
+        let Some(around) = self.len.checked_sub(1) else {
+            return;
+        };
+        let level = match self.below.get(around) {
+            Some(level) => Some(*level),
+            None => self.more.pop(),
+        };
+        self.top = level.expect("a level that is open was pushed");
     }
 
     #[inline]
     pub(crate) fn last(&self) -> Option<&T> {
-        let at = self.len.checked_sub(1)?;
-        if at < INLINE {
-            self.inline.get(at)
-        } else {
-            self.more.last()
-        }
+        (self.len > 0).then_some(&self.top)
     }
 
     #[inline]
     pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
-        let at = self.len.checked_sub(1)?;
-        if at < INLINE {
-            self.inline.get_mut(at)
-        } else {
-            self.more.last_mut()
+        (self.len > 0).then_some(&mut self.top)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Levels;
+
+    #[test]
+    fn levels_come_back_in_reverse() {
+        let mut levels = Levels::new(0);
+        for level in 1..=300 {
+            levels.push(level);
+            assert_eq!((levels.len(), levels.last()), (level, Some(&level)));
         }
+        for level in (1..=300).rev() {
+            assert_eq!(levels.last_mut().copied(), Some(level));
+            levels.pop();
+        }
+        assert_eq!((levels.len(), levels.last()), (0, None));
     }
 }

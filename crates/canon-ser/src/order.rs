@@ -20,6 +20,9 @@ use crate::error::{Code, Fail};
 /// Entry ranges that are kept without allocating.
 pub(crate) const INLINE: usize = 32;
 
+/// Memory is set aside for this many announced entries at most; what is announced need not be true.
+const ANNOUNCED_MAX: usize = 1 << 16;
+
 /// What a format must tell: how keys compare and how to find entries again.
 pub(crate) trait KeyRules: Copy {
     /// Written between entries.
@@ -49,7 +52,7 @@ pub(crate) struct Scratch {
     entries: [Entry; INLINE],
     entries_len: usize,
     more_entries: Vec<Entry>,
-    pub(crate) ranks: Vec<(u64, u32)>,
+    pub(crate) ranks: Vec<u64>,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -88,6 +91,12 @@ impl Scratch {
         }
     }
 
+    /// Makes room for that many more entries.
+    fn reserve(&mut self, entries: usize) {
+        let inline = INLINE.saturating_sub(self.entries_len);
+        self.more_entries.reserve(entries.saturating_sub(inline));
+    }
+
     #[inline]
     fn push(&mut self, entry: Entry) {
         if self.entries_len < INLINE {
@@ -100,8 +109,10 @@ impl Scratch {
 
     #[inline]
     fn truncate(&mut self, len: usize) {
+        if self.entries_len > INLINE {
+            self.more_entries.truncate(len.saturating_sub(INLINE));
+        }
         self.entries_len = len;
-        self.more_entries.truncate(len.saturating_sub(INLINE));
     }
 }
 
@@ -112,6 +123,8 @@ pub(crate) struct Members {
     previous: Range<usize>,
     previous_rank: u64,
     pub(crate) base: usize,
+    /// How many entries serde announced; 0 if it did not.
+    announced: usize,
     recorded: usize,
     pub(crate) count: usize,
     sorted: bool,
@@ -121,17 +134,27 @@ pub(crate) struct Members {
 
 impl Members {
     /// Opens a container whose first entry will start at `first`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(scratch: &Scratch, first: usize) -> Members {
         Members {
             first,
             previous: first..first,
             previous_rank: 0,
             base: scratch.entries_len,
+            announced: 0,
             recorded: 0,
             count: 0,
             sorted: true,
             escaped: false,
+        }
+    }
+
+    /// The same with as many entries as serde announces, if it does.
+    #[inline(always)]
+    pub(crate) fn announce(self, entries: Option<usize>) -> Members {
+        Members {
+            announced: entries.unwrap_or(0),
+            ..self
         }
     }
 
@@ -166,7 +189,7 @@ impl Members {
     }
 
     /// The same for a key whose rank is known. Where it comes from memory that was not just written, this is faster.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ranked_key<B: Buf, K: KeyRules>(
         &mut self,
         rules: K,
@@ -215,6 +238,8 @@ impl Members {
         upto: usize,
     ) {
         self.sorted = false;
+        let missing = self.announced.saturating_sub(self.recorded);
+        scratch.reserve(missing.min(ANNOUNCED_MAX));
         if self.recorded < self.count {
             let mut from = self.first;
             if self.recorded > 0 {
@@ -238,7 +263,10 @@ impl Members {
     }
 
     /// Closes the container: afterwards its entries stand in order, without duplicates.
-    #[inline]
+    ///
+    /// Inlined, and passing on plain numbers, so that what an open container knows can live in registers: copying a
+    /// struct whose fields were just written stalls the processor for longer than the rest of a small value takes.
+    #[inline(always)]
     pub(crate) fn finish<B: Buf, K: KeyRules>(
         &self,
         rules: K,
@@ -246,7 +274,7 @@ impl Members {
         scratch: &mut Scratch,
     ) -> Result<(), Fail> {
         if !self.sorted {
-            arrange::rearrange(rules, self, out, scratch)?;
+            arrange::rearrange(rules, out, scratch, self.base, self.count, self.escaped)?;
         }
         scratch.truncate(self.base);
         Ok(())
@@ -292,27 +320,9 @@ pub(crate) fn leading_eight(bytes: &[u8], key: Range<usize>) -> u64 {
     u64::checked_shl(word, 64 - 8 * len as u32).unwrap_or(0)
 }
 
-/// [`leading_eight`] of a key that stands alone.
-#[inline]
-pub(crate) fn leading_eight_of(key: &[u8]) -> u64 {
-    if let Some(first) = key.first_chunk::<8>() {
-        return u64::from_be_bytes(*first);
-    }
-    let unused = 64 - 8 * key.len() as u32;
-    if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
-        let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
-        // Where the two overlap they hold the same bits.
-        return u64::from(first) << 32 | u64::from(last) << unused;
-    }
-    let word = key
-        .iter()
-        .fold(0, |word, &byte| word << 8 | u64::from(byte));
-    u64::checked_shl(word, unused).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{common_prefix, leading_eight, leading_eight_of};
+    use super::{common_prefix, leading_eight};
 
     #[test]
     fn ranks_are_the_same_wherever_the_key_stands() {
@@ -325,7 +335,6 @@ mod tests {
                 padded[..len].copy_from_slice(&key[..len]);
                 let expected = u64::from_be_bytes(padded);
                 assert_eq!(leading_eight(text, start..end), expected, "{start}..{end}");
-                assert_eq!(leading_eight_of(key), expected, "{start}..{end}");
             }
         }
     }

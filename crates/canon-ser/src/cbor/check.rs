@@ -6,12 +6,12 @@ use crate::cbor::emit::CborKeys;
 use crate::cbor::read::{Item, Kind, Place, Sink, drive};
 use crate::error::{Code, Fail};
 use crate::levels::Levels;
-use crate::order::KeyRules as _;
+use crate::order::{KeyRules as _, leading_eight};
 
 pub(crate) fn check(bytes: &[u8], depth_max: usize) -> Result<(), Fail> {
     let mut checker = Checker {
         bytes,
-        previous: Levels::new((0, 0)),
+        previous: Levels::new(Previous::NONE),
     };
     drive::<_, true>(bytes, &mut checker, depth_max)
 }
@@ -19,7 +19,24 @@ pub(crate) fn check(bytes: &[u8], depth_max: usize) -> Result<(), Fail> {
 struct Checker<'b> {
     bytes: &'b [u8],
     /// The previous key of each open container, empty as long as there is none.
-    previous: Levels<(usize, usize)>,
+    previous: Levels<Previous>,
+}
+
+/// Where a key stands, and its rank.
+#[derive(Clone, Copy)]
+struct Previous {
+    start: usize,
+    end: usize,
+    rank: u64,
+}
+
+impl Previous {
+    /// No key is empty, and none compares below an empty one.
+    const NONE: Previous = Previous {
+        start: 0,
+        end: 0,
+        rank: 0,
+    };
 }
 
 impl Sink for Checker<'_> {
@@ -30,16 +47,20 @@ impl Sink for Checker<'_> {
 
     #[inline]
     fn open(&mut self, _kind: Kind, _len: Option<u64>, _place: Place) -> Result<(), Fail> {
-        self.previous.push((0, 0));
+        self.previous.push(Previous::NONE);
         Ok(())
     }
 
     #[inline]
     fn key_done(&mut self, start: usize, end: usize) -> Result<(), Fail> {
         let level = self.previous.last_mut().expect("keys stand in maps");
-        let (from, to) = core::mem::replace(level, (start, end));
-        // No key is empty and none compares below an empty one.
-        match CborKeys.compare(&self.bytes[from..to], &self.bytes[start..end], false) {
+        let rank = leading_eight(self.bytes, start..end);
+        let before = core::mem::replace(level, Previous { start, end, rank });
+        let order = before.rank.cmp(&rank).then_with(|| {
+            let before = &self.bytes[before.start..before.end];
+            CborKeys.compare(before, &self.bytes[start..end], false)
+        });
+        match order {
             Ordering::Less => Ok(()),
             Ordering::Equal => Err(Fail::new(Code::Duplicate)),
             Ordering::Greater => Err(Fail::new(Code::KeyOrder)),

@@ -2,10 +2,10 @@
 
 use core::cmp::Ordering;
 
-use crate::buf::Buf;
+use crate::buf::{Buf, PIECE_MAX, Piece, piece_of};
 use crate::cbor::head::{self, TEXT, write_head};
 use crate::error::{Code, Fail};
-use crate::order::{Entry, KeyRules, Members, Scratch, common_prefix, leading_eight_of};
+use crate::order::{Entry, KeyRules, Members, Scratch, common_prefix};
 
 /// Map keys in bytewise lexicographic order of their encodings.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,7 @@ impl<'a, B: Buf> Emitter<'a, B> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(&mut self, major: u8, len: Option<u64>) -> Result<Container, Fail> {
         self.deeper()?;
         let container = Container {
@@ -93,33 +93,32 @@ impl<'a, B: Buf> Emitter<'a, B> {
         Ok(container)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close(&mut self, container: &Container, count: u64) -> Result<(), Fail> {
         self.depth -= 1;
         if container.declared == count {
             Ok(())
         } else {
-            self.amend(container, count)
+            self.amend(container.major, container.at, container.declared, count)
         }
     }
 
     /// The length that serde announced, if any, was not the true one.
     #[cold]
-    fn amend(&mut self, container: &Container, count: u64) -> Result<(), Fail> {
-        let (old, new) = (head::head_len(container.declared), head::head_len(count));
-        let (body, end) = (container.at + old, self.out.len());
+    fn amend(&mut self, major: u8, at: usize, declared: u64, count: u64) -> Result<(), Fail> {
+        let (old, new) = (head::head_len(declared), head::head_len(count));
+        let (body, end) = (at + old, self.out.len());
         for _ in old..new {
             self.out.push(0)?;
         }
-        self.out
-            .bytes_mut()
-            .copy_within(body..end, container.at + new);
+        self.out.bytes_mut().copy_within(body..end, at + new);
         self.out.truncate(end + new - old);
-        let head = head::head(container.major, count);
-        self.out.bytes_mut()[container.at..container.at + new].copy_from_slice(&head[..new]);
+        let head = head::head(major, count);
+        self.out.bytes_mut()[at..at + new].copy_from_slice(&head[..new]);
         Ok(())
     }
 
+    #[inline(always)]
     pub(crate) fn close_map(
         &mut self,
         container: &Container,
@@ -135,27 +134,41 @@ impl<'a, B: Buf> Emitter<'a, B> {
         members.key(CborKeys, self.out, self.scratch, start, key_end, false)
     }
 
-    /// A text key that is short enough for a head of one byte has its rank from that and from itself.
-    #[inline]
+    /// Inlined so that everything about the name of a field is a constant.
+    #[inline(always)]
     pub(crate) fn text_key(&mut self, members: &mut Members, key: &str) -> Result<(), Fail> {
-        let start = self.out.len();
-        self.text(key.as_bytes())?;
-        if key.len() >= 24 {
-            return self.note_key(members, start);
+        let bytes = key.as_bytes();
+        if bytes.len() < PIECE_MAX {
+            let head = Piece::from(TEXT << 5 | bytes.len() as u8);
+            return self.short_key(members, head | piece_of(bytes) << 8, 1 + bytes.len());
         }
-        let head = u64::from(TEXT << 5 | key.len() as u8) << 56;
-        let rank = head | leading_eight_of(key.as_bytes()) >> 8;
+        let start = self.out.len();
+        self.text(bytes)?;
+        self.note_key(members, start)
+    }
+
+    /// A whole encoded key, which tells its rank.
+    fn short_key(&mut self, members: &mut Members, key: Piece, len: usize) -> Result<(), Fail> {
+        let start = self.out.len();
+        self.out.put(key, len)?;
         let entry = Entry {
             start,
-            key_end: self.out.len(),
-            rank,
+            key_end: start + len,
+            rank: (key as u64).swap_bytes(),
         };
         members.ranked_key(CborKeys, self.out, self.scratch, entry, false)
     }
 
     #[inline]
     pub(crate) fn text(&mut self, text: &[u8]) -> Result<(), Fail> {
+        if text.len() < PIECE_MAX {
+            let head = Piece::from(TEXT << 5 | text.len() as u8);
+            return self.out.put(head | piece_of(text) << 8, 1 + text.len());
+        }
         write_head(self.out, TEXT, text.len() as u64)?;
-        self.out.extend(text)
+        match text.split_last() {
+            Some((&last, text)) => self.out.extend_then(text, last),
+            None => Ok(()),
+        }
     }
 }

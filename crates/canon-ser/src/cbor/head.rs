@@ -1,6 +1,6 @@
 //! CBOR heads, integers and floats: the bytes of RFC 8949 section 3, in their shortest form (section 4.2.1).
 
-use crate::buf::Buf;
+use crate::buf::{Buf, Piece};
 use crate::error::{Code, Fail};
 
 pub(crate) const UNSIGNED: u8 = 0;
@@ -58,7 +58,13 @@ pub(crate) fn write_head<B: Buf>(out: &mut B, major: u8, argument: u64) -> Resul
     if argument < 24 {
         return out.push(major << 5 | argument as u8);
     }
-    out.extend(&head(major, argument)[..head_len(argument)])
+    let width = head_len(argument) - 1;
+    let info = 24 + width.trailing_zeros() as u8;
+    let bytes = (argument << (64 - 8 * width)).swap_bytes();
+    out.put(
+        Piece::from(major << 5 | info) | Piece::from(bytes) << 8,
+        1 + width,
+    )
 }
 
 /// Writes an integer of any sign as such, or as a bignum when it needs more than 64 bits.
@@ -179,29 +185,20 @@ impl Head {
     pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Head, Fail> {
         let &first = bytes.get(at).ok_or(Fail::At(Code::End, bytes.len()))?;
         let (major, info) = (first >> 5, first & 31);
-        let width = match info {
-            0..=23 => {
-                return Ok(Head {
-                    major,
-                    info,
-                    argument: u64::from(info),
-                    end: at + 1,
-                });
-            }
-            24..=27 => 1_usize << (info - 24),
-            31 if !matches!(major, UNSIGNED | NEGATIVE | TAG) => 0,
+        let rest = &bytes[at + 1..];
+        let (argument, width) = match info {
+            0..=23 => (Some(u64::from(info)), 0),
+            24 => (rest.first().map(|&byte| byte.into()), 1),
+            25 => (rest.first_chunk().map(|&b| u16::from_be_bytes(b).into()), 2),
+            26 => (rest.first_chunk().map(|&b| u32::from_be_bytes(b).into()), 4),
+            27 => (rest.first_chunk().map(|&b| u64::from_be_bytes(b)), 8),
+            31 if !matches!(major, UNSIGNED | NEGATIVE | TAG) => (Some(0), 0),
             _ => return Err(Fail::At(Code::CborHead, at)),
         };
-        let rest = bytes
-            .get(at + 1..at + 1 + width)
-            .ok_or(Fail::At(Code::End, bytes.len()))?;
-        let argument = rest
-            .iter()
-            .fold(0, |argument, &byte| argument << 8 | u64::from(byte));
         Ok(Head {
             major,
             info,
-            argument,
+            argument: argument.ok_or(Fail::At(Code::End, bytes.len()))?,
             end: at + 1 + width,
         })
     }

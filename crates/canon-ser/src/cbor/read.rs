@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::buf::{Buf, Fixed};
+use crate::buf::{Buf, Fixed, PIECE_MAX, Piece, piece_of};
 use crate::cbor::head::{
     ARRAY, BIGNUMS, BREAK, BYTES, Head, MAP, NEGATIVE, SIMPLE, TAG, TEXT, UNSIGNED, write_float,
 };
@@ -147,7 +147,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     }
 
     /// Reads an item, or the head of a container or tag (then true).
-    #[inline]
+    #[inline(always)]
     fn item<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         let place = self.place();
         let start = self.at;
@@ -168,7 +168,11 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             }
             BYTES | TEXT => {
                 let mut joined = Vec::new();
-                let string = self.string(head, &mut joined)?;
+                let string = if STRICT {
+                    self.chunk(head)?
+                } else {
+                    self.string(head, &mut joined)?
+                };
                 let item = if head.major == TEXT {
                     Item::Text(string)
                 } else {
@@ -233,7 +237,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn chunk(&mut self, head: Head) -> Result<&'b [u8], Fail> {
         let rest = &self.bytes[self.at..];
         let len = usize::try_from(head.argument)
@@ -241,6 +245,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             .filter(|&len| len <= rest.len());
         let string = &rest[..len.ok_or(Fail::At(Code::End, self.bytes.len()))?];
         if head.major == TEXT
+            && !is_short_ascii(string)
             && let Err(error) = core::str::from_utf8(string)
         {
             return Err(Fail::At(Code::Utf8, self.at + error.valid_up_to()));
@@ -359,7 +364,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     }
 
     /// Counts a complete item in its container, and closes what is complete with it. True after the root item.
-    #[inline]
+    #[inline(always)]
     fn item_done<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         loop {
             let end = self.at;
@@ -378,6 +383,13 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             self.close(sink)?;
         }
     }
+}
+
+/// A quick yes for what most texts are: keys and short values of ASCII.
+#[inline]
+fn is_short_ascii(text: &[u8]) -> bool {
+    const HIGH: Piece = Piece::from_le_bytes([0x80; PIECE_MAX]);
+    text.len() <= PIECE_MAX && piece_of(text) & HIGH == 0
 }
 
 fn check_float(value: f64, stands: &[u8]) -> Result<(), Fail> {

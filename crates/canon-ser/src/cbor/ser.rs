@@ -16,9 +16,10 @@ impl<'a, B: Buf> Emitter<'a, B> {
         self.text(variant.as_bytes())
     }
 
+    #[inline(always)]
     fn open_object<'c>(&'c mut self, len: Option<usize>) -> Result<Map<'c, 'a, B>, Fail> {
         let container = self.open(MAP, len.map(|len| len as u64))?;
-        let members = Members::new(self.scratch, self.out.len());
+        let members = Members::new(self.scratch, self.out.len()).announce(len);
         Ok(Map {
             emitter: self,
             container,
@@ -173,7 +174,7 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, Fail> {
         let container = self.open(ARRAY, len.map(|len| len as u64))?;
         Ok(Array {
@@ -213,12 +214,12 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, Fail> {
         self.open_object(len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_struct(
         self,
         name: &'static str,
@@ -275,7 +276,7 @@ impl<B: Buf> Array<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> Result<(), Fail> {
         self.emitter.close(&self.container, self.count)?;
         self.emitter.depth -= usize::from(self.in_variant);
@@ -294,7 +295,7 @@ macro_rules! array_serializers {
                 self.element(value)
             }
 
-            #[inline]
+            #[inline(always)]
             fn end(self) -> Result<(), Fail> {
                 self.finish()
             }
@@ -336,7 +337,7 @@ impl<B: Buf> Map<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> Result<(), Fail> {
         if self.key_waits {
             return Err(Fail::new(Code::Misuse));
@@ -373,7 +374,7 @@ impl<B: Buf> ser::SerializeMap for Map<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<(), Fail> {
         self.finish()
     }
@@ -390,7 +391,7 @@ macro_rules! struct_serializers {
                 self.field(key, value)
             }
 
-            #[inline]
+            #[inline(always)]
             fn end(self) -> Result<(), Fail> {
                 self.finish()
             }

@@ -9,10 +9,13 @@ use crate::json::string::{JsonKeys, is_special, write_escape};
 use crate::json::text::{Piece, Sink, Token};
 use crate::json::{Options, text};
 use crate::levels::Levels;
-use crate::order::KeyRules;
+use crate::order::{KeyRules as _, leading_eight};
 
 /// Digits of the largest double, its sign and some room.
 const NUMBER_MAX: usize = 320;
+
+/// What a number takes that is not meant to be long.
+const USUAL_MAX: usize = 32;
 
 pub(crate) fn check(bytes: &[u8], options: Options) -> Result<(), Fail> {
     let mut checker = Checker {
@@ -24,6 +27,7 @@ pub(crate) fn check(bytes: &[u8], options: Options) -> Result<(), Fail> {
             escaped: false,
             offset: 0,
             previous: (0, 0),
+            previous_rank: 0,
         }),
     };
     text::drive::<_, true>(bytes, &mut checker)
@@ -37,6 +41,7 @@ struct Level {
     offset: usize,
     /// The previous key without its quotes; it ends at 0 as long as there is none.
     previous: (usize, usize),
+    previous_rank: u64,
 }
 
 struct Checker<'t> {
@@ -68,8 +73,9 @@ fn check_escapes(token: &Token<'_>) -> Result<(), Fail> {
     })
 }
 
-fn check_number(literal: Literal<'_>, options: Options) -> Result<(), Fail> {
-    let mut form = [0; NUMBER_MAX];
+/// `SIZE`: a form that does not fit is longer than the literal, and so is not the literal.
+fn check_number<const SIZE: usize>(literal: Literal<'_>, options: Options) -> Result<(), Fail> {
+    let mut form = [0; SIZE];
     let mut out = Fixed::new(&mut form);
     match write_literal(&mut out, literal, options.integers) {
         Ok(()) if out.bytes() == literal.text => Ok(()),
@@ -89,8 +95,10 @@ impl Sink for Checker<'_> {
     fn number(&mut self, literal: Literal<'_>) -> Result<(), Fail> {
         if literal.is_plainly_canonical() {
             Ok(())
+        } else if literal.text.len() <= USUAL_MAX {
+            check_number::<USUAL_MAX>(literal, self.options)
         } else {
-            check_number(literal, self.options)
+            check_number::<NUMBER_MAX>(literal, self.options)
         }
     }
 
@@ -109,12 +117,17 @@ impl Sink for Checker<'_> {
         let level = self.levels.last_mut().expect("keys stand in objects");
         level.escaped |= token.has_escapes;
         let key = (token.offset + 1, token.offset + token.quoted.len() - 1);
+        let rank = self.keys.rank(leading_eight(self.text, key.0..key.1));
         let previous = core::mem::replace(&mut level.previous, key);
+        let previous_rank = core::mem::replace(&mut level.previous_rank, rank);
         if previous.1 == 0 {
             return Ok(());
         }
-        let previous = &self.text[previous.0..previous.1];
-        let order = self.keys.compare(previous, token.contents(), level.escaped);
+        let mut order = previous_rank.cmp(&rank);
+        if level.escaped || order == Ordering::Equal {
+            let previous = &self.text[previous.0..previous.1];
+            order = self.keys.compare(previous, token.contents(), level.escaped);
+        }
         match order {
             Ordering::Less => Ok(()),
             Ordering::Equal => Err(Fail::new(Code::Duplicate)),
@@ -132,6 +145,7 @@ impl Sink for Checker<'_> {
             escaped: false,
             offset,
             previous: (0, 0),
+            previous_rank: 0,
         });
         Ok(())
     }

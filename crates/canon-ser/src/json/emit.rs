@@ -1,9 +1,9 @@
 //! What writing canonical JSON is made of, whatever the source: containers, entries, keys.
 
-use crate::buf::Buf;
+use crate::buf::{Buf, Piece, piece_of};
 use crate::error::{Code, Fail};
 use crate::json::{Options, number, string};
-use crate::order::{Entry, KeyRules as _, Members, Scratch, leading_eight_of};
+use crate::order::{Entry, KeyRules as _, Members, Scratch, leading_eight};
 
 /// Everything that writing a document needs.
 pub(crate) struct Emitter<'a, B> {
@@ -23,7 +23,7 @@ impl<'a, B: Buf> Emitter<'a, B> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(&mut self, bracket: u8) -> Result<(), Fail> {
         if self.depth >= self.options.depth_max {
             return Err(Fail::new(Code::Depth));
@@ -32,19 +32,19 @@ impl<'a, B: Buf> Emitter<'a, B> {
         self.out.push(bracket)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close(&mut self, bracket: u8) -> Result<(), Fail> {
         self.depth -= 1;
         self.out.push(bracket)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open_object(&mut self) -> Result<Members, Fail> {
         self.open(b'{')?;
         Ok(Members::new(self.scratch, self.out.len()))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close_object(&mut self, members: &Members) -> Result<(), Fail> {
         members.finish(self.options.keys(), self.out, self.scratch)?;
         self.close(b'}')
@@ -79,22 +79,41 @@ impl<'a, B: Buf> Emitter<'a, B> {
         Ok(self.out.len())
     }
 
-    #[inline]
+    /// Inlined so that everything about the name of a field is a constant.
+    #[inline(always)]
     pub(super) fn text_key(&mut self, members: &mut Members, key: &str) -> Result<(), Fail> {
-        let first = members.count() == 0;
-        let start = self.out.len() + usize::from(!first);
-        self.out.extend(if first { b"\"" } else { b",\"" })?;
-        let escaped = string::write_contents(self.out, key.as_bytes())?;
-        let key_end = self.out.len();
-        self.out.extend(b"\":")?;
+        let bytes = key.as_bytes();
+        if string::is_short_key(bytes) {
+            return self.short_key(members, piece_of(bytes), bytes.len());
+        }
+        self.long_key(members, bytes)
+    }
+
+    fn long_key(&mut self, members: &mut Members, key: &[u8]) -> Result<(), Fail> {
+        let start = self.begin_entry(members)?;
+        let escaped = string::write(self.out, key)?;
         let keys = self.options.keys();
-        let rank = keys.rank(leading_eight_of(key.as_bytes()));
         let entry = Entry {
             start,
-            key_end,
-            rank,
+            key_end: self.out.len() - 1,
+            rank: keys.rank(leading_eight(key, 0..key.len())),
         };
+        self.out.push(b':')?;
         members.ranked_key(keys, self.out, self.scratch, entry, escaped)
+    }
+
+    /// A key without escapes, which tells its rank.
+    fn short_key(&mut self, members: &mut Members, key: Piece, len: usize) -> Result<(), Fail> {
+        let first = members.count() == 0;
+        let start = self.out.len() + usize::from(!first);
+        string::put_key(self.out, key, len, first)?;
+        let keys = self.options.keys();
+        let entry = Entry {
+            start,
+            key_end: start + 1 + len,
+            rank: keys.rank((key as u64).swap_bytes()),
+        };
+        members.ranked_key(keys, self.out, self.scratch, entry, false)
     }
 
     /// `{"Variant":`, which [`Emitter::close`] ends.

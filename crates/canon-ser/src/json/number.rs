@@ -1,6 +1,6 @@
 //! Numbers as ECMAScript prints them (RFC 8785 section 3.2.2.3), and the policies for integers that a double cannot hold.
 
-use crate::buf::{Buf, Fixed};
+use crate::buf::{Buf, Fixed, Piece};
 use crate::error::{Code, Fail};
 use crate::json::Integers;
 
@@ -10,15 +10,51 @@ const SAFE_MAX: u128 = 1 << 53;
 /// Decimal digits that every double keeps: a literal this short is its own shortest form.
 const DIGITS_KEPT: usize = 15;
 
+/// Among these, zmij and ECMAScript both write what is no integer without an exponent.
+const PLAIN: core::ops::Range<f64> = 1e-4..1e15;
+
 const PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
 2021222324252627282930313233343536373839\
 4041424344454647484950515253545556575859\
 6061626364656667686970717273747576777879\
 8081828384858687888990919293949596979899";
 
+/// The decimal digits of a number below 10^8, the first in the lowest byte, as numbers: two halves, then four quarters,
+/// then eight digits, side by side in one word.
+#[inline]
+fn eight_digits(value: u64) -> u64 {
+    let fours = (value / 10_000) | ((value % 10_000) << 32);
+    let hundreds = ((fours * 5243) >> 19) & 0x0000_007f_0000_007f;
+    let twos = hundreds | (fours - 100 * hundreds) << 16;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | (twos - 10 * tens) << 8
+}
+
 /// Writes an integer in full.
 #[inline]
 pub(crate) fn write_u64<B: Buf>(out: &mut B, value: u64, negative: bool) -> Result<(), Fail> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    const HALF: u64 = 100_000_000;
+    if value >= HALF * HALF {
+        return write_long(out, value, negative);
+    }
+    if negative {
+        out.push(b'-')?;
+    }
+    let (high, low) = (value / HALF, value % HALF);
+    let leading = eight_digits(if high > 0 { high } else { low });
+    // The last digit stays even if it is a zero.
+    let skipped = ((leading | 1 << 63).trailing_zeros() / 8) as usize;
+    let shown = Piece::from((leading | ZEROS) >> (8 * skipped));
+    if high == 0 {
+        return out.put(shown, 8 - skipped);
+    }
+    let rest = Piece::from(eight_digits(low) | ZEROS) << (8 * (8 - skipped));
+    out.put(shown | rest, 16 - skipped)
+}
+
+/// The same for more than 16 digits.
+fn write_long<B: Buf>(out: &mut B, value: u64, negative: bool) -> Result<(), Fail> {
     let mut digits = [0_u8; 21];
     let mut at = digits.len();
     let mut rest = value;
@@ -114,6 +150,9 @@ pub(crate) fn write_f64<B: Buf>(out: &mut B, value: f64, policy: Integers) -> Re
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value).as_bytes();
+    if PLAIN.contains(&value.abs()) {
+        return out.extend(text);
+    }
     // zmij writes an exponent wherever ECMAScript does, and in some more places; where it writes none, they agree.
     let tail = text.len().saturating_sub(5);
     match text[tail..].iter().position(|&byte| byte == b'e') {

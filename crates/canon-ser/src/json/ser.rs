@@ -158,7 +158,7 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         self.close(b'}')
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_seq(self, _len: Option<usize>) -> Result<Self::SerializeSeq, Fail> {
         self.open(b'[')?;
         Ok(Array {
@@ -198,9 +198,9 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         })
     }
 
-    #[inline]
-    fn serialize_map(self, _len: Option<usize>) -> Result<Self::SerializeMap, Fail> {
-        let members = self.open_object()?;
+    #[inline(always)]
+    fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, Fail> {
+        let members = self.open_object()?.announce(len);
         Ok(Object {
             emitter: self,
             members,
@@ -209,7 +209,7 @@ impl<'c, 'a, B: Buf> ser::Serializer for &'c mut Emitter<'a, B> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn serialize_struct(
         self,
         name: &'static str,
@@ -274,7 +274,7 @@ impl<B: Buf> Array<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> Result<(), Fail> {
         self.emitter.close(b']')?;
         if self.in_variant {
@@ -296,7 +296,7 @@ macro_rules! array_serializers {
                 self.element(value)
             }
 
-            #[inline]
+            #[inline(always)]
             fn end(self) -> Result<(), Fail> {
                 self.finish()
             }
@@ -346,7 +346,7 @@ impl<B: Buf> Object<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self) -> Result<(), Fail> {
         if self.key_waits {
             return Err(Fail::new(Code::Misuse));
@@ -371,12 +371,11 @@ impl<B: Buf> ser::SerializeMap for Object<'_, '_, B> {
         if self.key_waits {
             return Err(Fail::new(Code::Misuse));
         }
-        let start = self.emitter.begin_entry(&self.members)?;
-        let escaped = key.serialize(KeySerializer {
-            out: self.emitter.out,
-        })?;
         self.key_waits = true;
-        self.emitter.note_key(&mut self.members, start, escaped)
+        key.serialize(KeySerializer {
+            emitter: self.emitter,
+            members: &mut self.members,
+        })
     }
 
     #[inline]
@@ -387,7 +386,7 @@ impl<B: Buf> ser::SerializeMap for Object<'_, '_, B> {
         value.serialize(&mut *self.emitter)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<(), Fail> {
         self.finish()
     }
@@ -406,7 +405,7 @@ impl<B: Buf> ser::SerializeStruct for Object<'_, '_, B> {
         self.field(key, value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<(), Fail> {
         self.finish()
     }
@@ -425,7 +424,7 @@ impl<B: Buf> ser::SerializeStructVariant for Object<'_, '_, B> {
         self.field(key, value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(self) -> Result<(), Fail> {
         self.finish()
     }

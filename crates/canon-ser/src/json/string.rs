@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use crate::buf::Buf;
+use crate::buf::{Buf, PIECE_MAX, Piece, piece_of};
 use crate::error::Fail;
 use crate::order::{KeyRules, common_prefix};
 
@@ -109,10 +109,41 @@ pub(crate) fn write_escape<B: Buf>(out: &mut B, byte: u8) -> Result<(), Fail> {
 /// Writes a whole string. True if any escape was needed.
 #[inline]
 pub(crate) fn write<B: Buf>(out: &mut B, text: &[u8]) -> Result<bool, Fail> {
+    if text.len() <= PIECE_MAX - 2 && is_clean(text) {
+        let closing = Piece::from(b'"') << (8 * text.len());
+        let piece = (closing | piece_of(text)) << 8 | Piece::from(b'"');
+        out.put(piece, text.len() + 2)?;
+        return Ok(false);
+    }
     out.push(b'"')?;
-    let escaped = write_contents(out, text)?;
-    out.push(b'"')?;
-    Ok(escaped)
+    if is_clean(text) {
+        return out.extend_then(text, b'"').map(|()| false);
+    }
+    write_escaping(out, text)?;
+    out.push(b'"').map(|()| true)
+}
+
+/// Can [`put_key`] write it?
+#[inline(always)]
+pub(crate) fn is_short_key(key: &[u8]) -> bool {
+    key.len() <= PIECE_MAX - b",\"\":".len() && is_clean(key)
+}
+
+/// Writes a short key with what stands around it: `,"key":`, or `"key":` for the first of an object.
+#[inline]
+pub(crate) fn put_key<B: Buf>(
+    out: &mut B,
+    key: Piece,
+    len: usize,
+    first: bool,
+) -> Result<(), Fail> {
+    let tail = Piece::from(u16::from_le_bytes(*b"\":"));
+    let member = (tail << (8 * len) | key) << 8 | Piece::from(b'"');
+    if first {
+        out.put(member, len + 3)
+    } else {
+        out.put(member << 8 | Piece::from(b','), len + 4)
+    }
 }
 
 /// How the keys of canonical JSON objects compare.

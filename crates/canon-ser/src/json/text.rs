@@ -271,7 +271,7 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
     }
 
     /// Reads the string whose opening quote comes next.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Result<Token<'t>, Fail> {
         let start = self.at;
         let mut at = start + 1;

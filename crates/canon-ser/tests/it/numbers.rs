@@ -234,3 +234,43 @@ fn text_policies() {
         "\"100000000000000000000\""
     );
 }
+
+#[test]
+fn integers_of_every_length() {
+    let powers = (0..=15).map(|power| 10_u64.pow(power));
+    let near = powers.flat_map(|power| [power - 1, power, power + 1, power * 7 + power / 3]);
+    for value in near.filter(|&value| value <= 1 << 53).chain([1 << 53]) {
+        assert_eq!(json::to_string(&value).unwrap(), value.to_string());
+        let negative = -(value as i64);
+        assert_eq!(json::to_string(&negative).unwrap(), negative.to_string());
+        let exact = json::to_slice(&value, &mut [0; 16][..value.to_string().len()])
+            .unwrap()
+            .len();
+        assert_eq!(exact, value.to_string().len(), "an exact buffer is enough");
+    }
+}
+
+#[test]
+fn texts_of_every_length_fill_an_exact_buffer() {
+    for len in 0..70 {
+        let text: String = ('a'..='z').cycle().take(len).collect();
+        let pair = std::collections::BTreeMap::from([(text.as_str(), text.as_str())]);
+        let expected = format!("{{\"{text}\":\"{text}\"}}");
+        let mut buffer = vec![0; expected.len()];
+        assert_eq!(
+            json::to_slice(&pair, &mut buffer).unwrap(),
+            expected.as_bytes()
+        );
+        assert!(
+            json::to_slice(&pair, &mut buffer[1..])
+                .unwrap_err()
+                .is_buffer_full()
+        );
+        let mut cbor = canon_ser::cbor::to_vec(&pair).unwrap();
+        let read: std::collections::BTreeMap<String, String> =
+            canon_ser::cbor::from_slice(&cbor).unwrap();
+        assert_eq!(read[&text], text);
+        let made = cbor.clone();
+        assert_eq!(canon_ser::cbor::to_slice(&pair, &mut cbor).unwrap(), made);
+    }
+}
