@@ -121,7 +121,10 @@ impl Shared {
             }
             // Not fatal yet: the current segment has room. New keys wait, and it is tried again.
             Err(error) => {
-                tracing::warn!(%error, "no room for the next segment: new keys are refused");
+                if !matches!(state.tail.spare, Spare::DiskFull) {
+                    let bytes = self.options.segment_bytes_max;
+                    tracing::warn!(%error, bytes, "no room for the next segment: new keys are refused");
+                }
                 let _ = self.vfs.remove(SPARE);
                 state.tail.spare = Spare::DiskFull;
                 state.spare_retry_at = Some(now + RETRY);

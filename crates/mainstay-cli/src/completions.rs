@@ -1,5 +1,6 @@
 //! `mainstay completions`: completion scripts for shells.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory};
@@ -17,6 +18,9 @@ pub(crate) struct CompletionsArgs {
 
 pub(crate) fn run(args: &CompletionsArgs) -> ExitCode {
     let mut command = crate::Cli::command();
-    clap_complete::generate(args.shell, &mut command, "mainstay", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "mainstay", &mut script);
+    // A reader that has gone needs no script.
+    drop(std::io::stdout().write_all(&script));
     ExitCode::SUCCESS
 }

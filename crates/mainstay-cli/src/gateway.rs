@@ -17,6 +17,9 @@ use crate::units::{parse_duration, parse_interval};
 use crate::{Verdict, limits};
 use demo::Demo;
 
+/// Descriptors for the store, listeners, shards and standard streams.
+const RESERVED_FILES: usize = 128;
+
 /// Run a device gateway: devices over TCP, commands over HTTP, a dashboard.
 ///
 /// Settings come from flags, then from MAINSTAY_... variables, then from the configuration file.
@@ -30,7 +33,7 @@ use demo::Demo;
     http://127.0.0.1:7480/v1/devices/dev-00000/commands")]
 pub(crate) struct GatewayArgs {
     /// Also run N simulated devices; the store is a temporary one unless --data is given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "MAINSTAY_DEMO")]
     demo: Option<usize>,
     /// Where devices connect [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR", env = "MAINSTAY_LISTEN")]
@@ -68,7 +71,7 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "TIME", env = "MAINSTAY_DRAIN_TIMEOUT", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
     /// Print JSON lines instead of text
-    #[arg(long, env = "MAINSTAY_JSON")]
+    #[arg(long, env = "MAINSTAY_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
 }
 
@@ -84,11 +87,9 @@ async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
     let open_files = limits::raise_open_files()?;
     let mut config = read_config(&args)?;
     let temporary = choose_data(&args, &mut config)?;
-    if let Some(devices) = args.demo {
-        // A simulated device takes a descriptor on each side.
-        limits::check_open_files(devices as u64 * 2 + 512, open_files)?;
-    }
+    share_open_files(&mut config, args.demo.unwrap_or(0), open_files)?;
     let data = config.data.clone();
+    let connections_max = config.devices.connections_max;
     let mut stop = Stop::listen()?;
     let gateway = Gateway::start(config).await?;
     let ready = Ready {
@@ -97,6 +98,7 @@ async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
         http: gateway.http_addr(),
         data: &data,
         open_files,
+        connections_max,
         demo: args.demo,
     };
     ready.print(args.json, temporary.is_some());
@@ -109,7 +111,7 @@ async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
     say(args.json, "draining", "draining; Ctrl-C again ends at once");
     tokio::select! {
         drained = drain(gateway, demo) => drained?,
-        () = stop.wait() => return Err(io::Error::other("ended before it was drained")),
+        () = stop_again() => return Err(io::Error::other("ended before it was drained")),
     }
     say(
         args.json,
@@ -128,6 +130,16 @@ async fn drain(gateway: Gateway, demo: Option<Demo>) -> io::Result<()> {
     match demo {
         Some(demo) => demo.stop().await,
         None => Ok(()),
+    }
+}
+
+/// A second wish to stop. Supervisors that signal a whole process group may say the first one twice,
+/// so what comes at once does not count.
+async fn stop_again() {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    match Stop::listen() {
+        Ok(mut again) => again.wait().await,
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -196,9 +208,26 @@ fn parse_file(path: &Path) -> io::Result<Config> {
     })
 }
 
+/// Leaves descriptors to HTTP, the store and the simulated devices, so that strangers who connect to
+/// the device port cannot lock anybody else out.
+fn share_open_files(config: &mut Config, demo: usize, limit: Option<u64>) -> io::Result<()> {
+    let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+        return Ok(());
+    };
+    let http = &mut config.http_limits.connections_max;
+    *http = (*http).min(limit / 4).max(1);
+    let reserved = *http + RESERVED_FILES.min(limit / 4) + demo;
+    // A simulated device takes a descriptor on each side.
+    limits::check_open_files((reserved + demo) as u64, Some(limit as u64))?;
+    let devices = &mut config.devices.connections_max;
+    *devices = (*devices).min(limit.saturating_sub(reserved)).max(1);
+    Ok(())
+}
+
 /// A demonstration gets a directory of its own that goes when it ends, unless one is named.
 fn choose_data(args: &GatewayArgs, config: &mut Config) -> io::Result<Option<TempDir>> {
-    if args.demo.is_none() || args.data.is_some() || args.config.is_some() {
+    let is_named = args.data.is_some() || config.data != Config::default().data;
+    if args.demo.is_none() || is_named {
         return Ok(None);
     }
     let dir = tempfile::Builder::new()
@@ -215,6 +244,7 @@ struct Ready<'a> {
     http: SocketAddr,
     data: &'a Path,
     open_files: Option<u64>,
+    connections_max: usize,
     demo: Option<usize>,
 }
 
@@ -230,7 +260,7 @@ impl Ready<'_> {
             }
         }
         if json {
-            println!(
+            outln!(
                 "{}",
                 serde_json::to_string(self).expect("plain values always serialize")
             );
@@ -240,18 +270,21 @@ impl Ready<'_> {
         let open_files = self
             .open_files
             .map_or("no limit".into(), |limit| limit.to_string());
-        println!("devices     {}", self.listen);
-        println!("dashboard   http://{}/", self.http);
-        println!("data        {}{note}", self.data.display());
-        println!("open files  {open_files}");
+        outln!("devices     {}", self.listen);
+        outln!("dashboard   http://{}/", self.http);
+        outln!("data        {}{note}", self.data.display());
+        outln!(
+            "open files  {open_files}; at most {} devices",
+            self.connections_max
+        );
     }
 }
 
 /// A line about what happens, in words or as JSON.
 fn say(json: bool, event: &str, text: &str) {
     if json {
-        println!("{}", serde_json::json!({ "event": event, "text": text }));
+        outln!("{}", serde_json::json!({ "event": event, "text": text }));
     } else {
-        println!("{text}");
+        outln!("{text}");
     }
 }

@@ -40,8 +40,8 @@ pub(crate) struct SwarmArgs {
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     ramp: u32,
     /// Reactor threads
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    shards: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    shards: u16,
     /// Print one JSON object at the end and nothing else on stdout
     #[arg(long)]
     json: bool,
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
         prefix: args.prefix.clone(),
         interval_ms: args.beat,
         ramp_per_s: args.ramp,
-        shards: args.shards,
+        shards: args.shards.into(),
         ..FleetConfig::new(args.connect, args.devices)
     };
     let started = Instant::now();
@@ -143,24 +143,35 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             connect_failed: report.connect_failed,
         };
         let json = serde_json::to_string(&report).expect("numbers always serialize");
-        println!("{json}");
+        outln!("{json}");
         return;
     }
-    println!(
+    outln!(
         "devices    {} of {} connected",
-        report.connected_max, args.devices
+        report.connected_max,
+        args.devices
     );
-    println!(
+    outln!(
         "lost       {}, falsely gone {}",
-        report.lost, report.false_gone
+        report.lost,
+        report.false_gone
     );
-    println!("beats      {}", report.beats);
-    println!("round trip p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}");
-    println!(
+    outln!("beats      {}", report.beats);
+    outln!("round trip p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}");
+    outln!(
         "commands   {} received, {} executed, {} duplicates ignored",
-        report.commands_received, report.commands_executed, report.duplicates_ignored
+        report.commands_received,
+        report.commands_executed,
+        report.duplicates_ignored
     );
-    println!("elapsed    {elapsed_s:.1} s");
+    if report.connect_failed > 0 {
+        outln!(
+            "failed     {} tries to connect to {}",
+            report.connect_failed,
+            args.connect
+        );
+    }
+    outln!("elapsed    {elapsed_s:.1} s");
 }
 
 /// A line that is redrawn on a terminal, or a line now and then for a file.

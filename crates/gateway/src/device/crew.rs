@@ -63,7 +63,7 @@ impl Crew {
         execute: Execute,
     ) -> io::Result<Self> {
         let shards = config.shards.max(1);
-        let config = Arc::new(config);
+        let config = Arc::new(CrewConfig { shards, ..config });
         let counters = Arc::new(CrewCounters::new());
         let mut parts: Vec<Vec<Member>> = (0..shards).map(|_| Vec::new()).collect();
         for (index, member) in members.into_iter().enumerate() {

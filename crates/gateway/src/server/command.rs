@@ -49,6 +49,8 @@ pub(crate) enum Answer {
     TimedOutUnsent,
     /// The command keeps running.
     TimedOutSent,
+    /// The disk is full: nothing was claimed.
+    StoreFull,
     StoreFailed(idem_store::Error),
 }
 
@@ -139,6 +141,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         }
         Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
         Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
+        Err(error) if error.is_full() => return caller.answer(&shared, Answer::StoreFull),
         Err(error) => return caller.answer(&shared, Answer::StoreFailed(error)),
     };
     let mut running = Running {

@@ -33,11 +33,12 @@ pub(crate) enum CommandEnd {
     Draining,
     TimedOutUnsent,
     TimedOutSent,
+    StoreFull,
     StoreFailed,
 }
 
 impl CommandEnd {
-    pub(crate) const ALL: [(Self, &'static str); 10] = [
+    pub(crate) const ALL: [(Self, &'static str); 11] = [
         (Self::Done, "done"),
         (Self::Replayed, "replayed"),
         (Self::InDoubt, "in-doubt"),
@@ -47,6 +48,7 @@ impl CommandEnd {
         (Self::Draining, "draining"),
         (Self::TimedOutUnsent, "timed-out-unsent"),
         (Self::TimedOutSent, "timed-out-sent"),
+        (Self::StoreFull, "store-full"),
         (Self::StoreFailed, "store-failed"),
     ];
 
@@ -61,6 +63,7 @@ impl CommandEnd {
             Answer::Draining => Self::Draining,
             Answer::TimedOutUnsent => Self::TimedOutUnsent,
             Answer::TimedOutSent => Self::TimedOutSent,
+            Answer::StoreFull => Self::StoreFull,
             Answer::StoreFailed(_) => Self::StoreFailed,
         }
     }

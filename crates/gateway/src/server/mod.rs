@@ -103,7 +103,10 @@ impl Gateway {
     ///
     /// An address cannot be bound, the data directory cannot be used, or another process uses it.
     pub async fn start(config: Config) -> io::Result<Self> {
-        std::fs::create_dir_all(&config.data)?;
+        std::fs::create_dir_all(&config.data).map_err(|error| {
+            let text = format!("the data directory {}: {error}", config.data.display());
+            io::Error::new(error.kind(), text)
+        })?;
         let store = Store::open(config.data.join("store"), idem_store::Options::new())
             .map_err(io::Error::other)?;
         let (registry, known) = Registry::open(&config.data)?;
@@ -220,7 +223,7 @@ impl Gateway {
 fn named(error: io::Error, addr: SocketAddr) -> io::Error {
     io::Error::new(
         error.kind(),
-        format!("cannot listen on {addr}: {error}; choose another address"),
+        format!("cannot listen on {addr}: {error}; choose another address if it is taken"),
     )
 }
 

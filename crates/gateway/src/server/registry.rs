@@ -4,17 +4,22 @@
 //! was met and `{"forgotten":"..."}` for one that was evicted. A torn last line is dropped. The file
 //! is written anew at each start, and when its history has outgrown its devices.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// A file with fewer new lines than this is not written anew while the gateway runs.
 const REWRITE_LINES_MIN: usize = 100_000;
+
+/// How long a list that could not be written is left alone.
+const RETRY: Duration = Duration::from_secs(1);
 
 const FILE: &str = "devices.jsonl";
 
@@ -38,12 +43,18 @@ impl Registry {
     /// Reads the list in `dir` and starts its writer. Returns the ids from the oldest to the newest.
     pub(crate) fn open(dir: &Path) -> io::Result<(Self, Vec<Box<str>>)> {
         let path = dir.join(FILE);
-        let ids = read(&path)?;
-        let file = rewrite(&path, &ids)?;
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let ids = read(&path).map_err(named)?.into_ids();
+        // The old list serves as well: a full disk must not keep a gateway from its stored answers.
+        let file = rewrite(&path, &ids)
+            .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "not written anew"))
+            .ok();
+        let list = List::new(path, file, REWRITE_LINES_MIN);
         let (lines, inbox) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("mainstay-registry".into())
-            .spawn(move || write_lines(&path, file, &inbox, REWRITE_LINES_MIN))?;
+            .spawn(move || write_lines(list, &inbox))?;
         Ok((Self(Mutex::new(Some(Writer { lines, thread }))), ids))
     }
 
@@ -57,7 +68,7 @@ impl Registry {
 
     fn put(&self, line: Line) {
         if let Some(writer) = &*self.0.lock() {
-            // The thread ends early only after it reported that the disk failed.
+            // The thread ends when this sender is dropped and not before.
             drop(writer.lines.send(line));
         }
     }
@@ -74,29 +85,48 @@ impl Registry {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<Box<str>>> {
-    let file = match File::open(path) {
-        Ok(file) => BufReader::new(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut ids = Vec::new();
-    let mut place = std::collections::HashMap::new();
-    for line in file.split(b'\n') {
-        match serde_json::from_slice(&line?) {
-            Ok(Line::Id(id)) => {
-                place.insert(id.clone(), ids.len());
-                ids.push(Some(id));
+/// Ids in the order in which they were met.
+#[derive(Default)]
+struct Known {
+    ids: Vec<Option<Box<str>>>,
+    places: HashMap<Box<str>, usize>,
+}
+
+impl Known {
+    fn apply(&mut self, line: &Line) {
+        match line {
+            Line::Id(id) if !self.places.contains_key(id) => {
+                self.places.insert(id.clone(), self.ids.len());
+                self.ids.push(Some(id.clone()));
             }
-            Ok(Line::Forgotten(id)) => {
-                if let Some(place) = place.remove(&id) {
-                    ids[place] = None;
+            Line::Id(_) => {}
+            Line::Forgotten(id) => {
+                if let Some(place) = self.places.remove(id) {
+                    self.ids[place] = None;
                 }
             }
+        }
+    }
+
+    fn into_ids(self) -> Vec<Box<str>> {
+        self.ids.into_iter().flatten().collect()
+    }
+}
+
+fn read(path: &Path) -> io::Result<Known> {
+    let mut known = Known::default();
+    let file = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
+        Err(error) => return Err(error),
+    };
+    for line in file.split(b'\n') {
+        match serde_json::from_slice(&line?) {
+            Ok(line) => known.apply(&line),
             Err(error) => tracing::warn!(%error, path = %path.display(), "a line was skipped"),
         }
     }
-    Ok(ids.into_iter().flatten().collect())
+    Ok(known)
 }
 
 /// Replaces the file by one with a line for each id, and opens it for more.
@@ -118,34 +148,80 @@ fn put_line(out: &mut impl Write, line: &Line) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn write_lines(path: &Path, file: File, inbox: &mpsc::Receiver<Line>, rewrite_min: usize) {
-    if let Err(error) = try_write_lines(path, file, inbox, rewrite_min) {
-        tracing::error!(%error, path = %path.display(), "new devices are not remembered any more");
+/// The file as its writer sees it.
+struct List {
+    path: PathBuf,
+    /// `None` after a failure: what the file ends with is not known, so it is written anew.
+    file: Option<File>,
+    new_lines: usize,
+    rewrite_at: usize,
+    rewrite_min: usize,
+}
+
+impl List {
+    fn new(path: PathBuf, file: Option<File>, rewrite_min: usize) -> Self {
+        Self {
+            path,
+            file,
+            new_lines: 0,
+            rewrite_at: rewrite_min,
+            rewrite_min,
+        }
+    }
+
+    /// Makes `lines` durable.
+    fn save(&mut self, lines: &[Line]) -> io::Result<()> {
+        let saved = match self.file.take() {
+            Some(file) if self.new_lines < self.rewrite_at => self.append(file, lines),
+            _ => self.write_anew(lines),
+        };
+        saved.map(|file| self.file = Some(file))
+    }
+
+    fn append(&mut self, mut file: File, lines: &[Line]) -> io::Result<File> {
+        let mut bytes = Vec::new();
+        for line in lines {
+            put_line(&mut bytes, line)?;
+        }
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        self.new_lines += lines.len();
+        Ok(file)
+    }
+
+    fn write_anew(&mut self, lines: &[Line]) -> io::Result<File> {
+        let mut known = read(&self.path)?;
+        lines.iter().for_each(|line| known.apply(line));
+        let ids = known.into_ids();
+        let file = rewrite(&self.path, &ids)?;
+        (self.new_lines, self.rewrite_at) = (0, self.rewrite_min.max(ids.len()));
+        Ok(file)
     }
 }
 
-fn try_write_lines(
-    path: &Path,
-    file: File,
-    inbox: &mpsc::Receiver<Line>,
-    rewrite_min: usize,
-) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    let (mut new_lines, mut rewrite_at) = (0, rewrite_min);
-    while let Ok(line) = inbox.recv() {
-        for line in std::iter::once(line).chain(inbox.try_iter()) {
-            put_line(&mut out, &line)?;
-            new_lines += 1;
-        }
-        out.flush()?;
-        out.get_ref().sync_data()?;
-        if new_lines >= rewrite_at {
-            let ids = read(path)?;
-            out = BufWriter::new(rewrite(path, &ids)?);
-            (new_lines, rewrite_at) = (0, rewrite_min.max(ids.len()));
+/// Writes lines until their senders are gone. What a full disk refuses is kept and tried again.
+fn write_lines(mut list: List, inbox: &mpsc::Receiver<Line>) {
+    let mut unsaved = Vec::new();
+    let mut open = true;
+    while open {
+        let received = if list.file.is_some() {
+            inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            thread::sleep(RETRY);
+            inbox.recv_timeout(Duration::ZERO)
+        };
+        open = !matches!(received, Err(RecvTimeoutError::Disconnected));
+        unsaved.extend(received.into_iter().chain(inbox.try_iter()));
+        let healthy = list.file.is_some();
+        match list.save(&unsaved) {
+            Ok(()) => unsaved.clear(),
+            Err(error) if healthy || !open => {
+                let (path, unsaved) = (list.path.display(), unsaved.len());
+                tracing::error!(%error, %path, unsaved, "new devices could not be written down");
+            }
+            Err(_) => {}
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -164,10 +240,8 @@ mod tests {
         let path = dir.path().join(FILE);
         let file = rewrite(&path, &[]).unwrap();
         let (lines, inbox) = mpsc::sync_channel(1);
-        let writer = {
-            let path = path.clone();
-            thread::spawn(move || write_lines(&path, file, &inbox, 16))
-        };
+        let list = List::new(path.clone(), Some(file), 16);
+        let writer = thread::spawn(move || write_lines(list, &inbox));
         for number in 0..1_000 {
             lines.send(Line::Id(format!("{number}").into())).unwrap();
             if number >= 3 {
@@ -180,6 +254,21 @@ mod tests {
         writer.join().unwrap();
         assert!(fs::read(&path).unwrap().len() < 2_000);
         assert_eq!(ids(dir.path()), ["997", "998", "999"]);
+    }
+
+    #[test]
+    fn what_a_failing_disk_refused_is_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let mut list = List::new(path.clone(), Some(rewrite(&path, &[]).unwrap()), 16);
+        list.save(&[Line::Id("a".into())]).unwrap();
+        // Nothing can be written through a descriptor that is only for reading.
+        list.file = Some(File::open(&path).unwrap());
+        let lines = [Line::Id("b".into())];
+        assert!(list.save(&lines).is_err());
+        list.save(&lines).unwrap();
+        list.save(&[Line::Id("c".into())]).unwrap();
+        assert_eq!(ids(dir.path()), ["a", "b", "c"]);
     }
 
     #[test]

@@ -52,14 +52,19 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
     }
 }
 
-/// What is stored for a device's result; `None` when the device did not execute the command.
+/// What is stored for a device's result; `None` when the device did not execute the command. What
+/// is called JSON and is not is handed on as bytes.
 pub(crate) fn outcome_of(status: ResultStatus, body: Vec<u8>) -> Option<Outcome> {
     match status {
-        ResultStatus::Json => Some(Outcome::Json(body)),
-        ResultStatus::Opaque => Some(Outcome::Opaque(body)),
+        ResultStatus::Json if is_json(&body) => Some(Outcome::Json(body)),
+        ResultStatus::Json | ResultStatus::Opaque => Some(Outcome::Opaque(body)),
         ResultStatus::Interrupted => Some(Outcome::Interrupted),
         ResultStatus::Refused => None,
     }
+}
+
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// Makes an outcome durable, then lets the device forget its command.

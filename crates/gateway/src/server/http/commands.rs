@@ -279,6 +279,14 @@ fn respond(answer: Answer) -> Response {
             "the command keeps running; ask again with the same key to hear its result",
         )
         .into_response(),
+        Answer::StoreFull => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store-full",
+            "The gateway's disk is full",
+            "nothing was claimed or sent; stored answers still replay; make room on the disk",
+        )
+        .retry_after_s(5)
+        .into_response(),
         Answer::StoreFailed(error) => {
             tracing::error!(%error, "the store refused a command");
             problem(

@@ -16,11 +16,12 @@ pub(crate) async fn check_host(
     request: Request,
     next: Next,
 ) -> Response {
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let name = host.map_or("", without_port);
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        _ => None,
+    };
+    let name = host.and_then(without_port).unwrap_or("");
     if is_loopback(name)
         || shared
             .config
@@ -52,11 +53,15 @@ pub(crate) async fn close_while_draining(
 }
 
 /// The host of a `Host` header: `name`, `name:port`, `[v6]` or `[v6]:port`.
-fn without_port(host: &str) -> &str {
-    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return address;
-    }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
+fn without_port(host: &str) -> Option<&str> {
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']')?,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    port.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some(name)
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -79,7 +84,7 @@ mod tests {
             "127.9.9.9",
             "[::1]:7480",
         ] {
-            assert!(is_loopback(without_port(host)), "{host}");
+            assert!(without_port(host).is_some_and(is_loopback), "{host}");
         }
         for host in [
             "",
@@ -87,8 +92,10 @@ mod tests {
             "evil.example:7480",
             "127.0.0.1.evil.example",
             "10.0.0.1",
+            "[::1]evil",
+            "localhost:80.evil.example",
         ] {
-            assert!(!is_loopback(without_port(host)), "{host}");
+            assert!(!without_port(host).is_some_and(is_loopback), "{host}");
         }
     }
 }
