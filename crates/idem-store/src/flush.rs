@@ -208,7 +208,9 @@ impl Shared {
             }
             let wake = state.next_wake(self.options.durability, last_sync);
             let due = wake.is_some_and(|at| at <= Instant::now());
-            if state.urgent || more || due || state.tail.spare == Spare::Preparing {
+            // A batch that is being cut clears `urgent`, also that of a flush which asked meanwhile.
+            let asked = state.urgent || state.flush_event.is_some();
+            if asked || more || due || state.tail.spare == Spare::Preparing {
                 return false;
             }
             state.flusher_idle = true;

@@ -49,6 +49,10 @@ pub(crate) enum Answer {
     TimedOutUnsent,
     /// The command keeps running.
     TimedOutSent,
+    /// The claim is open and nobody works on it; only its device can end it.
+    Open,
+    /// Too much waits for the disk: nothing was claimed.
+    StoreBusy,
     /// The disk is full: nothing was claimed.
     StoreFull,
     StoreFailed(idem_store::Error),
@@ -70,7 +74,7 @@ pub(crate) async fn replay(
     let (known, answer) = match shared.store.get(key, shared.unix_ms()).await? {
         Lookup::Absent => return Ok(None),
         Lookup::InFlight { .. } => return Ok(Some(Answer::InProgress)),
-        Lookup::InDoubt(claim) => (claim.fingerprint, Answer::InProgress),
+        Lookup::InDoubt(claim) => (claim.fingerprint, Answer::Open),
         Lookup::Stored(stored) => (
             stored.fingerprint(),
             Answer::Replayed(read_outcome(&stored)),
@@ -134,13 +138,14 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         Ok(Begun::Fresh(permit)) => (permit, memo, false),
         Ok(Begun::InDoubt(permit)) => match Memo::decode(permit.memo()) {
             Some(memo) => (permit, memo, true),
-            None => return caller.answer(&shared, Answer::InProgress),
+            None => return caller.answer(&shared, Answer::Open),
         },
         Ok(Begun::Replay(stored)) => {
             return caller.answer(&shared, Answer::Replayed(read_outcome(&stored)));
         }
         Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
         Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
+        Err(error) if error.is_busy() => return caller.answer(&shared, Answer::StoreBusy),
         Err(error) if error.is_full() => return caller.answer(&shared, Answer::StoreFull),
         Err(error) => return caller.answer(&shared, Answer::StoreFailed(error)),
     };
@@ -250,11 +255,12 @@ impl Running<'_> {
                 }
                 Sending::Later => return End::Release(Answer::QueueFull),
                 // Its last words may have come just before it did.
-                Sending::DeviceForgot => {
-                    return self
-                        .read_replies()
-                        .unwrap_or(End::Outcome(Outcome::DeviceForgot));
-                }
+                Sending::DeviceForgot => match self.read_replies() {
+                    Some(end) => return end,
+                    None if self.maybe_sent() => return End::Outcome(Outcome::DeviceForgot),
+                    // The word that it was not sent has just come.
+                    None => continue,
+                },
                 Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
             }
             // After sending: however short its time is, a command goes out if its device is there.

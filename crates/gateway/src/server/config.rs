@@ -151,6 +151,15 @@ impl Config {
         if self.devices.interval_ms_min > self.devices.interval_ms_max {
             return Err("devices.interval_ms_min is above devices.interval_ms_max".into());
         }
+        let possible = self.devices.interval_ms_min..=self.devices.interval_ms_max;
+        if !possible.contains(&self.devices.interval_ms) {
+            return Err(
+                "devices.interval_ms lies outside interval_ms_min to interval_ms_max".into(),
+            );
+        }
+        if self.commands.timeout_ms > self.commands.timeout_ms_max {
+            return Err("commands.timeout_ms is above commands.timeout_ms_max".into());
+        }
         if self.devices.write_bytes_max < 2 * BODY_BYTES_MAX {
             return Err(format!(
                 "devices.write_bytes_max is below {}, room for two commands",

@@ -33,12 +33,13 @@ pub(crate) enum CommandEnd {
     Draining,
     TimedOutUnsent,
     TimedOutSent,
+    StoreBusy,
     StoreFull,
     StoreFailed,
 }
 
 impl CommandEnd {
-    pub(crate) const ALL: [(Self, &'static str); 11] = [
+    pub(crate) const ALL: [(Self, &'static str); 12] = [
         (Self::Done, "done"),
         (Self::Replayed, "replayed"),
         (Self::InDoubt, "in-doubt"),
@@ -48,6 +49,7 @@ impl CommandEnd {
         (Self::Draining, "draining"),
         (Self::TimedOutUnsent, "timed-out-unsent"),
         (Self::TimedOutSent, "timed-out-sent"),
+        (Self::StoreBusy, "store-busy"),
         (Self::StoreFull, "store-full"),
         (Self::StoreFailed, "store-failed"),
     ];
@@ -63,6 +65,8 @@ impl CommandEnd {
             Answer::Draining => Self::Draining,
             Answer::TimedOutUnsent => Self::TimedOutUnsent,
             Answer::TimedOutSent => Self::TimedOutSent,
+            Answer::Open => Self::InDoubt,
+            Answer::StoreBusy => Self::StoreBusy,
             Answer::StoreFull => Self::StoreFull,
             Answer::StoreFailed(_) => Self::StoreFailed,
         }

@@ -101,8 +101,12 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// An address cannot be bound, the data directory cannot be used, or another process uses it.
+    /// The configuration cannot be ([`Config::check`]), an address cannot be bound, the data
+    /// directory cannot be used, or another process uses it.
     pub async fn start(config: Config) -> io::Result<Self> {
+        config
+            .check()
+            .map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
         std::fs::create_dir_all(&config.data).map_err(|error| {
             let text = format!("the data directory {}: {error}", config.data.display());
             io::Error::new(error.kind(), text)

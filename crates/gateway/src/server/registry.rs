@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 /// A file with fewer new lines than this is not written anew while the gateway runs.
 const REWRITE_LINES_MIN: usize = 100_000;
 
+/// Most lines that are written before they are synced.
+const LINES_MAX: usize = 4_096;
+
 /// How long a list that could not be written is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -211,7 +214,7 @@ fn write_lines(mut list: List, inbox: &mpsc::Receiver<Line>) {
             inbox.recv_timeout(Duration::ZERO)
         };
         open = !matches!(received, Err(RecvTimeoutError::Disconnected));
-        unsaved.extend(received.into_iter().chain(inbox.try_iter()));
+        unsaved.extend(received.into_iter().chain(inbox.try_iter().take(LINES_MAX)));
         let healthy = list.file.is_some();
         match list.save(&unsaved) {
             Ok(()) => unsaved.clear(),

@@ -276,6 +276,14 @@ impl<P: FrontDoor> ShardHandler<P> {
         let Some(conn) = io.state(token) else { return };
         match &conn.phase {
             Phase::Open(open) => {
+                if open
+                    .device
+                    .session()
+                    .is_none_or(|session| session.epoch != open.epoch)
+                {
+                    // The word that it was replaced was lost in a full mailbox.
+                    return self.replaced(io, token);
+                }
                 let due_ms = conn.heard_ms + u64::from(open.interval_ms) + grace_ms;
                 if due_ms > now_ms {
                     let timer = io.set_timer(due_ms, Timer::Deadline(token));
@@ -337,6 +345,17 @@ impl<P: FrontDoor> ShardHandler<P> {
         self.shared.table.not_sent(id, session.epoch, why);
     }
 
+    /// Another connection speaks for the device of this one.
+    fn replaced(&mut self, io: &mut ShardIo<P>, token: Token) {
+        let words = GoAway {
+            reason: GoAwayReason::Replaced,
+            retry_within_ms: 0,
+        };
+        self.leave(io, token, Presence::Offline);
+        let code = GoAwayReason::Replaced.byte();
+        self.part(io, token, &ToDevice::GoAway(words), code);
+    }
+
     fn is_current(&self, io: &mut ShardIo<P>, session: Session) -> bool {
         let phase = io.state(session.token).map(|conn| &conn.phase);
         matches!(phase, Some(Phase::Open(open)) if open.epoch == session.epoch)
@@ -374,10 +393,12 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
     }
 
     fn data(&mut self, io: &mut ShardIo<P>, token: Token, input: &[u8]) -> usize {
+        debug_assert!(self.out.is_empty(), "words for another connection");
         let mut consumed = 0;
         while let Some(conn) = io.state(token) {
             if matches!(conn.phase, Phase::Closing) {
-                return input.len();
+                consumed = input.len();
+                break;
             }
             match P::decode(&mut conn.door, &input[consumed..]) {
                 Ok(Step::NeedMore) => break,
@@ -406,6 +427,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
     fn connect_failed(&mut self, _io: &mut ShardIo<P>, _tag: u64, _error: std::io::Error) {}
 
     fn timer(&mut self, io: &mut ShardIo<P>, _key: TimerKey, timer: Timer) {
+        debug_assert!(self.out.is_empty(), "words for another connection");
         match timer {
             Timer::Deadline(token) => self.on_deadline(io, token),
             Timer::Probe(token) => self.on_probe_timeout(io, token),
@@ -413,6 +435,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
     }
 
     fn message(&mut self, io: &mut ShardIo<P>, message: ShardMessage) {
+        debug_assert!(self.out.is_empty(), "words for another connection");
         match message {
             ShardMessage::Command {
                 session,
@@ -443,13 +466,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
             }
             ShardMessage::Replaced { session } => {
                 if self.is_current(io, session) {
-                    let words = GoAway {
-                        reason: GoAwayReason::Replaced,
-                        retry_within_ms: 0,
-                    };
-                    self.leave(io, session.token, Presence::Offline);
-                    let code = GoAwayReason::Replaced.byte();
-                    self.part(io, session.token, &ToDevice::GoAway(words), code);
+                    self.replaced(io, session.token);
                 }
             }
             ShardMessage::StopAccepting => io.stop_accepting(),

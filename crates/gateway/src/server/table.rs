@@ -35,8 +35,8 @@ enum State {
     Unresolved(OpenClaim),
 }
 
-/// What a task has not read yet: at most one word for each time that it sent the command, and one
-/// result.
+/// What a task has not read yet: at most one refusal and one word that it was not sent for each
+/// session that it was sent on, and one result.
 struct Inbox {
     replies: Vec<Reply>,
     answered: bool,
@@ -186,10 +186,13 @@ impl CommandTable {
         }
         match &mut entry.state {
             State::Waiting(inbox) => {
+                // Nobody reads why a command was refused.
+                let is_read = status != ResultStatus::Refused;
+                let body = if is_read { body.to_vec() } else { Vec::new() };
                 inbox.put(Reply::Result {
                     epoch,
                     status,
-                    body: body.to_vec(),
+                    body,
                 });
                 Delivery::Delivered
             }
@@ -260,6 +263,10 @@ impl Inbox {
     fn put(&mut self, reply: Reply) {
         if self.answered {
             // The device repeats its result; it will hear that it is stored.
+            return;
+        }
+        if !reply.is_final() && self.replies.contains(&reply) {
+            // A device that refuses again and again says nothing new.
             return;
         }
         self.answered = reply.is_final();

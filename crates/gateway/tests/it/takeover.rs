@@ -1,6 +1,8 @@
 //! A device id that is connected already.
 
-use gateway::proto::{BootId, ErrorCode, GoAwayReason, ResultStatus, SessionToken};
+use gateway::proto::{
+    BootId, ErrorCode, FromDevice, GoAway, GoAwayReason, ResultStatus, SessionToken,
+};
 
 use crate::leak::sockets_on;
 use crate::peer::{BOOT, Heard, Peer};
@@ -164,4 +166,25 @@ fn a_newcomer_may_not_talk_while_it_waits() {
     second.rejected(ErrorCode::Unexpected);
     assert_eq!(first.hear(), Some(Heard::Probe));
     first.hears_nothing();
+}
+
+/// What a device that leaves at once would have been told must not be told to its neighbour.
+#[test]
+fn hello_and_goaway_in_one_read_say_nothing_to_others() {
+    let rig = Rig::with(|config| config.shards = 1);
+    let mut victim = rig.online("victim");
+    for round in 0..20 {
+        let mut stranger = Peer::connect(rig.device_addr);
+        let mut bytes = crate::peer::greeting(3_600_000, "stranger", BootId([3; 16]), None);
+        bytes.extend(crate::peer::encode(&FromDevice::GoAway(GoAway {
+            reason: GoAwayReason::Leaving,
+            retry_within_ms: 0,
+        })));
+        stranger.write(&bytes);
+        until("the stranger has left", || {
+            rig.state("stranger") == "offline"
+        });
+        victim.beat(round);
+        assert_eq!(victim.hear(), Some(Heard::BeatAck(round)));
+    }
 }

@@ -279,6 +279,22 @@ fn respond(answer: Answer) -> Response {
             "the command keeps running; ask again with the same key to hear its result",
         )
         .into_response(),
+        Answer::Open => problem(
+            StatusCode::CONFLICT,
+            "in-doubt",
+            "Whether the command was executed is not known yet",
+            "its device has not answered; ask again when the device is back",
+        )
+        .retry_after_s(5)
+        .into_response(),
+        Answer::StoreBusy => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store-busy",
+            "The gateway's disk does not keep up",
+            "nothing was claimed or sent; ask again",
+        )
+        .retry_after_s(1)
+        .into_response(),
         Answer::StoreFull => problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "store-full",
