@@ -1,5 +1,5 @@
 //! One dependency for services that hold very many long-lived connections and must do every effect
-//! exactly once. Each crate is useful alone; this one only re-exports them, one feature a crate, and
+//! at most once, and know it. Each crate is useful alone; this one only re-exports them, one feature a crate, and
 //! the feature `full` for all that need no C compiler.
 //!
 //! | feature | the question it answers |

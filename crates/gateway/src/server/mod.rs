@@ -63,6 +63,9 @@ use table::{CommandTable, OpenClaim};
 /// Most repeated results that are being stored at one time; a device repeats the others again.
 const SETTLING_MAX: usize = 1_024;
 
+/// How often a full mailbox is tried, a millisecond apart, before its shard is left accepting.
+const STOP_TRIES: u32 = 200;
+
 /// How long the last answers may take when everything else has stopped.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -188,7 +191,7 @@ impl Gateway {
     pub async fn drain(self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
-        shared.broadcast(|| ShardMessage::StopAccepting);
+        shared.stop_accepting().await;
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
         if !shared.commands_end(limit).await {
             tracing::warn!(
@@ -298,10 +301,14 @@ impl Shared {
         mailbox.try_send(message).map_err(|_| NotTaken)
     }
 
-    fn broadcast(&self, message: impl Fn() -> ShardMessage) {
+    /// Tells every shard, however full its mailbox is for the moment.
+    async fn stop_accepting(&self) {
         for shard in 0..self.mailboxes().len() {
-            if self.send(shard, message()).is_err() {
-                tracing::warn!(shard, "a shard's mailbox is full");
+            for _ in 0..STOP_TRIES {
+                if self.send(shard, ShardMessage::StopAccepting).is_ok() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
     }
