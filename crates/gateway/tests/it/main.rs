@@ -18,6 +18,7 @@ mod numbers;
 mod peer;
 mod presence;
 mod proto;
+#[cfg(test)]
 mod python;
 mod rig;
 mod sdk;

@@ -224,3 +224,27 @@ fn segments_come_and_go_under_load_and_replays_survive() {
     let kept = store.begin(&request(b"keeper")).wait().unwrap();
     assert!(matches!(kept, Begun::Replay(stored) if stored.outcome() == b"kept"));
 }
+
+/// A flush that is asked for while a batch is being cut is not forgotten: each round waits for all.
+#[test]
+fn flushes_beside_each_other_and_beside_writers_all_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::new()).unwrap();
+    let round = Barrier::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..400 {
+                    round.wait();
+                    store.flush().wait().unwrap();
+                }
+            });
+        }
+        for number in 0..400_u32 {
+            round.wait();
+            let key = number.to_le_bytes();
+            let begun = store.begin(&request(&key).declare(b"")).wait().unwrap();
+            drop(begun);
+        }
+    });
+}
