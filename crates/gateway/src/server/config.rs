@@ -1,4 +1,4 @@
-//! What the gateway can be told. Every limit of the server is here and nowhere else.
+//! What the gateway can be told: every limit that can be set is here.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

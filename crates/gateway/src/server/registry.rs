@@ -2,7 +2,8 @@
 //!
 //! `devices.jsonl` in the data directory: one JSON object a line, `{"id":"..."}` for a device that
 //! was met and `{"forgotten":"..."}` for one that was evicted. A torn last line is dropped. The file
-//! is written anew at each start, and when its history has outgrown its devices.
+//! is written anew at each start, when its history has outgrown its devices, and after a failure: what
+//! a full disk refused is kept and written when there is room again.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
