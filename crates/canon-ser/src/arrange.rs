@@ -1,351 +1,410 @@
 //! Putting the entries of a disordered container in order: sort what is known of them, then copy each once.
 
 use core::cmp::Ordering;
-use core::ops::Range;
 
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
-use crate::order::{Entry, INLINE, KeyRules, Scratch, common_prefix, leading_eight};
+use crate::order::{INLINE, KeyRules, Slot, Spare, common_prefix, leading_eight, within_four_gib};
 
-/// Larger ones up to this many bytes are rearranged through the free end of the output, still larger ones
-/// (in an output that grows) through the scratch.
-const TAIL_MAX: usize = 4096;
+/// Containers of up to this many entries are sorted by insertion.
+const FEW: usize = 20;
 
-/// Containers up to this many bytes are rearranged through a copy on the program's stack.
+/// From so many entries on, counting bytes is faster than comparing ranks,
+const MANY: usize = 200;
+
+/// if no more bytes than these differ.
+const DIGITS_MAX: usize = 3;
+
+/// What moves, up to this many bytes, goes through a copy on the program's stack.
 const SMALL_MAX: usize = 256;
+
+/// An entry of up to this many bytes is held in registers while it changes places.
+const LAST_MAX: usize = 32;
+
+/// The same for what is so small that the size of the copy matters.
+const TINY_MAX: usize = 64;
+
+/// Copies up to this many bytes are made by stores of fixed size, which may run past the end.
+const SHORT_MAX: usize = 64;
 
 /// Larger containers of few entries are rotated in place while that touches each byte about this often at most: it is
 /// cheaper than memory that has never been touched.
 const ROTATIONS_MAX: usize = 4;
 
-/// A container in disorder: where its entries are on the stack, and whether some key holds escapes.
-struct Unsorted {
-    base: usize,
-    count: usize,
-    escaped: bool,
-}
-
-/// Sorts the entries of a container that ends where `out` ends; fails on equal keys.
-#[inline(never)]
+/// Sorts the entries of a container whose first one starts at `first`, and which ends where `out` ends; fails on equal
+/// keys.
+#[inline(always)]
 pub(crate) fn rearrange<B: Buf, K: KeyRules>(
     rules: K,
     out: &mut B,
-    scratch: &mut Scratch,
-    base: usize,
-    count: usize,
+    slots: &mut [Slot],
+    mut spare: Spare<'_>,
+    first: usize,
     escaped: bool,
 ) -> Result<(), Fail> {
-    if u32::try_from(count).is_err() {
-        return Err(Fail::new(Code::TooLarge));
-    }
-    if let Some(entries) = scratch.inline(base, count) {
-        let mut order = [0_u32; INLINE];
-        let order = &mut order[..count];
-        sort_few(rules, out.bytes(), entries, escaped, order)?;
-        return permute::<B, K>(out, scratch, base, count, |nth| order[nth]);
-    }
-    let members = Unsorted {
-        base,
-        count,
+    let body = &out.bytes()[first..];
+    within_four_gib(body.len() + 1)?;
+    let order = Order {
+        rules,
+        body,
+        // The last entry has no separator behind it: what copies it adds one.
+        end: body.len() + usize::from(K::SEPARATOR.is_some()),
         escaped,
     };
-    // Taken out so that the rest of the scratch stays borrowable; `take` leaves an empty Vec and allocates nothing.
-    let mut ranks = core::mem::take(&mut scratch.ranks);
-    let result = sort_many(rules, out.bytes(), scratch, &members, &mut ranks)
-        .and_then(|()| permute::<B, K>(out, scratch, base, count, |nth| ranks[nth] as u32));
-    scratch.ranks = ranks;
-    result
-}
-
-fn key_of<K: KeyRules>(bytes: &[u8], entry: Entry) -> &[u8] {
-    &bytes[entry.start + K::KEY_SKIP..entry.key_end]
-}
-
-/// Insertion sort by rank, then by the whole key.
-fn sort_few<K: KeyRules>(
-    rules: K,
-    bytes: &[u8],
-    entries: &[Entry],
-    escaped: bool,
-    order: &mut [u32],
-) -> Result<(), Fail> {
-    for (index, entry) in (0_u32..).zip(entries) {
-        let mut place = index as usize;
-        while place > 0 {
-            let before = &entries[order[place - 1] as usize];
-            let mut compared = before.rank.cmp(&entry.rank);
-            if escaped || compared == Ordering::Equal {
-                compared = rules.compare(
-                    key_of::<K>(bytes, *before),
-                    key_of::<K>(bytes, *entry),
-                    escaped,
-                );
-            }
-            match compared {
-                Ordering::Less => break,
-                Ordering::Equal => return Err(Fail::new(Code::Duplicate)),
-                Ordering::Greater => order[place] = order[place - 1],
-            }
-            place -= 1;
-        }
-        order[place] = index;
+    let (in_place, only_last) = if slots.len() <= FEW && !escaped {
+        order.sort_few(slots)?
+    } else {
+        (order.sort_many(slots, &mut spare)?, false)
+    };
+    let Some(moving) = slots.get(in_place..).filter(|moving| !moving.is_empty()) else {
+        return Ok(());
+    };
+    let origin = match in_place.checked_sub(1) {
+        Some(last) => slots[last].start() + slots[last].len(),
+        None => 0,
+    };
+    let moves = Moves {
+        slots: moving,
+        origin,
+        separator: K::SEPARATOR,
+    };
+    let from = first + origin;
+    let size = out.len() - from;
+    if only_last && moves.bring_last(&mut out.memory_mut()[from..], size) {
+        return Ok(());
     }
+    if size <= TINY_MAX {
+        moves.through_stack::<{ TINY_MAX + SHORT_MAX }>(&mut out.memory_mut()[from..], size);
+        return Ok(());
+    }
+    permute(out, moves, spare, from);
     Ok(())
 }
 
-/// Sorts by what a word holds of the bytes behind the prefix that all keys share, then by whole keys where those tie.
+/// Makes ranks of what stands behind the prefix that all keys share.
 ///
-/// `ranks` become words of two parts: the upper bits of an entry's rank, and below them its index.
-fn sort_many<K: KeyRules>(
+/// No key is a beginning of another one followed by zeros (JSON has none there, and no item of CBOR begins another), so
+/// that up to eight bytes are told by the ranks.
+fn rank_behind_prefix<K: KeyRules>(rules: K, body: &[u8], slots: &mut [Slot]) {
+    let key = |slot: &Slot| {
+        let start = slot.start();
+        start + K::KEY_SKIP..start + slot.len()
+    };
+    let Some((&first, rest)) = slots.split_first() else {
+        return;
+    };
+    let differing = rest
+        .iter()
+        .fold(0, |bits, slot| bits | (first.rank ^ slot.rank));
+    let shared = match differing {
+        0 => {
+            let first = &body[key(&first)];
+            let common = |shared, slot| common_prefix(&first[..shared], &body[key(slot)]);
+            rest.iter().fold(first.len(), common)
+        }
+        _ => differing.leading_zeros() as usize / 8,
+    };
+    if shared > 0 {
+        for slot in slots {
+            let key = key(slot);
+            slot.rank = rules.rank(leading_eight(body, key.start + shared..key.end));
+        }
+    }
+}
+
+/// Sorts by rank. Where few bytes of the ranks differ, by those, from the last to the first.
+fn sort_by_rank(slots: &mut [Slot], spare: &mut Spare<'_>) {
+    let first = slots.first().map_or(0, |slot| slot.rank);
+    let differing = slots
+        .iter()
+        .fold(0, |bits, slot| bits | (first ^ slot.rank));
+    let digits = || {
+        (0..u64::BITS)
+            .step_by(8)
+            .filter(|at| (differing >> at) & 0xff != 0)
+    };
+    if slots.len() < MANY || digits().count() > DIGITS_MAX {
+        return slots.sort_unstable_by_key(|slot| slot.rank);
+    }
+    let Some(other) = spare.slots(slots) else {
+        return slots.sort_unstable_by_key(|slot| slot.rank);
+    };
+    let (mut from, mut to) = (&mut *slots, other);
+    for at in digits() {
+        let digit = |slot: &Slot| (slot.rank >> at) as u8 as usize;
+        let mut places = [0_u32; 256];
+        from.iter().for_each(|slot| places[digit(slot)] += 1);
+        let mut next = 0;
+        for place in &mut places {
+            next += core::mem::replace(place, next);
+        }
+        for slot in &*from {
+            let place = &mut places[digit(slot)];
+            to[*place as usize] = *slot;
+            *place += 1;
+        }
+        (from, to) = (to, from);
+    }
+    if digits().count() % 2 == 1 {
+        to.copy_from_slice(from);
+    }
+}
+
+/// How the entries of a container compare.
+struct Order<'b, K> {
     rules: K,
-    bytes: &[u8],
-    scratch: &Scratch,
-    members: &Unsorted,
-    ranks: &mut alloc::vec::Vec<u64>,
-) -> Result<(), Fail> {
-    let entries = || (members.base..members.base + members.count).map(|at| scratch.entry(at));
-    let index_mask = (members.count as u64).next_power_of_two() - 1;
-    let shared = match members.escaped {
-        true => 0,
-        false => shared_prefix::<K>(bytes, entries()),
-    };
-    ranks.clear();
-    ranks.extend((0..).zip(entries()).map(|(index, entry)| {
-        let rank = match shared {
-            _ if members.escaped => 0,
-            0 => entry.rank,
-            _ => rules.rank(leading_eight(
-                bytes,
-                entry.start + K::KEY_SKIP + shared..entry.key_end,
-            )),
-        };
-        rank & !index_mask | index
-    }));
-    ranks.sort_unstable();
-    let key = |rank: u64| {
-        key_of::<K>(
-            bytes,
-            scratch.entry(members.base + (rank & index_mask) as usize),
-        )
-    };
-    let compare = |a: &u64, b: &u64| rules.compare(key(*a), key(*b), members.escaped);
-    for ties in ranks
-        .chunk_by_mut(|a, b| a & !index_mask == b & !index_mask)
-        .filter(|ties| ties.len() > 1)
-    {
-        ties.sort_unstable_by(compare);
-        if ties
-            .windows(2)
-            .any(|pair| compare(&pair[0], &pair[1]) == Ordering::Equal)
-        {
-            return Err(Fail::new(Code::Duplicate));
-        }
-    }
-    ranks.iter_mut().for_each(|rank| *rank &= index_mask);
-    Ok(())
+    /// The entries, from the first on.
+    body: &'b [u8],
+    /// Where the last of them ends, with a separator.
+    end: usize,
+    /// Some key holds escapes: ranks tell nothing.
+    escaped: bool,
 }
 
-/// How many leading bytes all keys of the container have in common. No key is a beginning of another one followed by
-/// zeros (JSON has none there, and no item of CBOR begins another), so that up to eight are told by the ranks.
-fn shared_prefix<K: KeyRules>(bytes: &[u8], mut entries: impl Iterator<Item = Entry>) -> usize {
-    let Some(first) = entries.next() else {
-        return 0;
-    };
-    let rest = entries;
-    let first_key = key_of::<K>(bytes, first);
-    let mut shared = first_key.len();
-    for entry in rest {
-        let differing = first.rank ^ entry.rank;
-        shared = match differing {
-            0 => common_prefix(&first_key[..shared], key_of::<K>(bytes, entry)),
-            _ => shared.min(differing.leading_zeros() as usize / 8),
-        };
-        if shared == 0 {
-            break;
-        }
+impl<K: KeyRules> Order<'_, K> {
+    fn key(&self, start: usize) -> &[u8] {
+        &self.body[start + K::KEY_SKIP..self.rules.key_end(self.body, start)]
     }
-    shared
-}
 
-/// Moves the entries of the container, which ends where `out` ends, into order: `nth` gives their indices.
-fn permute<B: Buf, K: KeyRules>(
-    out: &mut B,
-    scratch: &mut Scratch,
-    base: usize,
-    count: usize,
-    nth: impl Fn(usize) -> u32 + Copy,
-) -> Result<(), Fail> {
-    // A prefix that is already in place stays.
-    let placed = (0..count).take_while(|&at| nth(at) as usize == at).count();
-    if placed == count {
-        return Ok(());
+    #[cold]
+    #[inline(never)]
+    fn compare(&self, left: Slot, right: Slot) -> Ordering {
+        let (left, right) = (self.key(left.start()), self.key(right.start()));
+        self.rules.compare(left, right, self.escaped)
     }
-    let end = out.len();
-    let separator = usize::from(K::SEPARATOR.is_some());
-    let last = count as u32 - 1;
-    // Where an entry stands; all but the last to arrive have their separator behind them.
-    let range = |scratch: &Scratch, index: u32| -> Range<usize> {
-        let at = base + index as usize;
-        let stop = if index == last {
-            end
+
+    /// Insertion sort by rank, then by the whole key. Fills in the lengths of entries, and returns how many at the
+    /// start are in place already, and whether only the last one was not.
+    #[inline(always)]
+    fn sort_few(&self, slots: &mut [Slot]) -> Result<(usize, bool), Fail> {
+        let mut in_place = slots.len();
+        let mut only_last = false;
+        for index in 0..slots.len() {
+            let end = slots.get(index + 1).map_or(self.end, |next| next.start());
+            let slot = slots[index].ending_at(end);
+            let mut place = index;
+            while let Some(&before) = slots[..place].last() {
+                if before.rank < slot.rank {
+                    break;
+                }
+                if before.rank == slot.rank {
+                    match self.compare(before, slot) {
+                        Ordering::Less => break,
+                        Ordering::Equal => return Err(Fail::new(Code::Duplicate)),
+                        Ordering::Greater => {}
+                    }
+                }
+                slots[place] = before;
+                place -= 1;
+            }
+            slots[place] = slot;
+            if place != index {
+                only_last = in_place == slots.len() && index + 1 == slots.len();
+                in_place = in_place.min(place);
+            }
+        }
+        Ok((in_place, only_last))
+    }
+
+    /// The same for any number of entries, without the second answer.
+    #[inline(never)]
+    fn sort_many(&self, slots: &mut [Slot], spare: &mut Spare<'_>) -> Result<usize, Fail> {
+        if !self.escaped {
+            rank_behind_prefix(self.rules, self.body, slots);
+        }
+        let mut end = self.end;
+        for slot in slots.iter_mut().rev() {
+            *slot = slot.ending_at(end);
+            end = slot.start();
+        }
+        if self.escaped {
+            self.sort_ties(slots)?;
         } else {
-            scratch.entry(at + 1).start
-        };
-        scratch.entry(at).start..stop
-    };
-    let from = scratch.entry(base + placed).start;
-    let size = end - from;
-    if size <= SMALL_MAX {
-        let mut copy = [0; SMALL_MAX];
-        let copy = &mut copy[..size];
-        let moved = &mut out.bytes_mut()[from..];
-        copy_short(copy, moved);
-        gather::<K>(copy, moved, (placed..count).map(nth), |index| {
-            let Range { start, end: stop } = range(scratch, index);
-            (start - from..stop - from, index == last)
+            sort_by_rank(slots, spare);
+            if !slots.is_sorted_by(|left, right| left.rank < right.rank) {
+                slots
+                    .chunk_by_mut(|left, right| left.rank == right.rank)
+                    .filter(|ties| ties.len() > 1)
+                    .try_for_each(|ties| self.sort_ties(ties))?;
+            }
+        }
+        let mut at = 0;
+        let in_place = slots.iter().take_while(|slot| {
+            let stays = slot.start() == at;
+            at += slot.len();
+            stays
         });
-        return Ok(());
+        Ok(in_place.count())
     }
-    if out.room() > size && (size <= TAIL_MAX || !B::GROWS) {
-        for index in (placed..count).map(nth) {
-            out.repeat(range(scratch, index))?;
-            if let (Some(byte), true) = (K::SEPARATOR, index == last) {
-                out.push(byte)?;
-            }
+
+    fn sort_ties(&self, slots: &mut [Slot]) -> Result<(), Fail> {
+        slots.sort_unstable_by(|left, right| self.compare(*left, *right));
+        if slots.is_sorted_by(|left, right| self.compare(*left, *right) == Ordering::Less) {
+            Ok(())
+        } else {
+            Err(Fail::new(Code::Duplicate))
         }
-        // The last separator is one too many and stays behind.
-        out.bytes_mut().copy_within(end..end + size, from);
-        out.truncate(end);
-        return Ok(());
     }
-    if count <= INLINE {
-        let range = |index: u32| {
-            let Range { start, end: stop } = range(scratch, index);
-            start..if index == last {
-                stop
-            } else {
-                stop - separator
+}
+
+/// Moves entries that stand from `from` to the end of `out` into order.
+#[inline(never)]
+fn permute<B: Buf>(out: &mut B, moves: Moves<'_>, mut spare: Spare<'_>, from: usize) {
+    let end = out.len();
+    let size = end - from;
+    let few = moves.slots.len() <= INLINE;
+    if size <= SMALL_MAX {
+        moves.through_stack::<{ SMALL_MAX + SHORT_MAX }>(&mut out.memory_mut()[from..], size);
+    } else if !B::GROWS && out.memory().len() - end > size {
+        let (used, free) = out.memory_mut().split_at_mut(end);
+        let used = &mut used[from..];
+        free[..size].copy_from_slice(used);
+        if let Some(separator) = moves.separator {
+            free[size] = separator;
+        }
+        moves.gather(free, used);
+    } else if few && (!B::GROWS || moves.rotations() <= size.saturating_mul(ROTATIONS_MAX)) {
+        moves.rotate(&mut out.bytes_mut()[from..]);
+    } else if let Some(copy) = spare.copy(&out.bytes()[from..], moves.separator) {
+        moves.gather(copy, &mut out.memory_mut()[from..]);
+    } else {
+        moves.rotate(&mut out.bytes_mut()[from..]);
+    }
+}
+
+/// The entries that are not in place, in order.
+struct Moves<'s> {
+    slots: &'s [Slot],
+    /// Where the first of them goes, and the one that stands there now starts.
+    origin: usize,
+    separator: Option<u8>,
+}
+
+impl Moves<'_> {
+    /// The last entry goes to the front of the `size` bytes that `to` starts with, if all is so short that it fits a few
+    /// registers: what was just written is slow to read, and a copy of it would have to be read once more.
+    #[inline(always)]
+    fn bring_last(&self, to: &mut [u8], size: usize) -> bool {
+        let separator = usize::from(self.separator.is_some());
+        let len = self.slots[0].len() - separator;
+        let shift = size - len;
+        if len > LAST_MAX || shift > TINY_MAX {
+            return false;
+        }
+        let block = to.first_chunk::<TINY_MAX>().copied();
+        let last = to
+            .get(shift..)
+            .and_then(|last| last.first_chunk::<LAST_MAX>().copied());
+        let behind = len + separator;
+        let (Some(block), Some(last)) = (block, last) else {
+            return false;
+        };
+        if behind + TINY_MAX > to.len() {
+            return false;
+        }
+        to[..LAST_MAX].copy_from_slice(&last);
+        if let Some(separator) = self.separator {
+            to[len] = separator;
+        }
+        to[behind..][..TINY_MAX].copy_from_slice(&block);
+        true
+    }
+
+    /// `to` starts with the `size` bytes to be put in order.
+    #[inline]
+    fn through_stack<const N: usize>(&self, to: &mut [u8], size: usize) {
+        let mut copy = match to.first_chunk::<N>() {
+            Some(all) => *all,
+            None => {
+                let mut copy = [0; N];
+                copy[..size].copy_from_slice(&to[..size]);
+                copy
             }
         };
-        let moves = Moves {
-            order: (placed..count).map(nth),
-            range,
-            separator,
+        if let Some(separator) = self.separator {
+            copy[size] = separator;
+        }
+        self.gather(&copy, to);
+    }
+
+    /// Fills `to` with the entries, from a copy of them as they stood, with a separator behind the last.
+    #[inline]
+    fn gather(&self, copy: &[u8], to: &mut [u8]) {
+        let Some((last, rest)) = self.slots.split_last() else {
+            return;
         };
-        if !B::GROWS || moves.cost() <= size.saturating_mul(ROTATIONS_MAX) {
-            moves.rotate(out.bytes_mut(), from);
-            return Ok(());
+        let from = |slot: &Slot| &copy[slot.start() - self.origin..];
+        let mut at = 0;
+        for slot in rest {
+            copy_overlapping(&mut to[at..], from(slot), slot.len());
+            at += slot.len();
         }
+        let len = last.len() - usize::from(self.separator.is_some());
+        copy_overlapping(&mut to[at..], from(last), len);
     }
-    let mut gathered = core::mem::take(&mut scratch.bytes);
-    if gathered.len() < size {
-        gathered.resize(size, 0);
-    }
-    gather::<K>(
-        out.bytes(),
-        &mut gathered[..size],
-        (placed..count).map(nth),
-        |index| (range(scratch, index), index == last),
-    );
-    out.bytes_mut()[from..].copy_from_slice(&gathered[..size]);
-    scratch.bytes = gathered;
-    Ok(())
-}
 
-/// Fills `to` with entries in order. `entry` tells where one stands, and whether it lacks its separator.
-#[inline]
-fn gather<K: KeyRules>(
-    bytes: &[u8],
-    to: &mut [u8],
-    order: impl Iterator<Item = u32>,
-    entry: impl Fn(u32) -> (Range<usize>, bool),
-) {
-    let mut at = 0;
-    for index in order {
-        let (range, bare) = entry(index);
-        // The separator of the entry that comes last is one too many.
-        let len = range.len().min(to.len() - at);
-        copy_short(&mut to[at..at + len], &bytes[range][..len]);
-        at += len;
-        if let (Some(separator), true, Some(place)) = (K::SEPARATOR, bare, to.get_mut(at)) {
-            *place = separator;
-            at += 1;
-        }
-    }
-}
-
-/// Copies between slices of one length, in steps of fixed size: for short ones, cheaper than the call of `memcpy`.
-#[inline]
-fn copy_short(to: &mut [u8], from: &[u8]) {
-    if from.len() > SMALL_MAX {
-        return to.copy_from_slice(from);
-    }
-    if !copy_by::<16>(to, from) && !copy_by::<8>(to, from) && !copy_by::<4>(to, from) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-        }
-    }
-}
-
-/// The last step overlaps the one before; false if not even one fits.
-#[inline]
-fn copy_by<const STEP: usize>(to: &mut [u8], from: &[u8]) -> bool {
-    let (Some(last), Some(end)) = (from.last_chunk::<STEP>(), to.last_chunk_mut::<STEP>()) else {
-        return false;
-    };
-    *end = *last;
-    let steps = to.as_chunks_mut::<STEP>().0.iter_mut();
-    for (to, from) in steps.zip(from.as_chunks::<STEP>().0) {
-        *to = *from;
-    }
-    true
-}
-
-/// Moving a few entries in place: each to its place by rotation, with no memory beside it.
-struct Moves<O, R> {
-    /// The indices of the entries that move, in order.
-    order: O,
-    /// Where an entry stands, without a separator.
-    range: R,
-    separator: usize,
-}
-
-impl<O: Iterator<Item = u32> + Clone, R: Fn(u32) -> Range<usize>> Moves<O, R> {
-    /// The entries in order, each with the bytes of those that stood before it and are placed after it: at its turn
-    /// they are what stands between its place and itself.
-    fn steps(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
-        self.order.clone().enumerate().map(|(nth, index)| {
-            let between = self
-                .order
-                .clone()
-                .skip(nth + 1)
-                .filter(|&later| later < index);
-            let shift = between
-                .map(|later| (self.range)(later).len() + self.separator)
-                .sum();
-            ((self.range)(index), shift)
+    /// The entries in order: how long each is without its separator, and how many bytes of entries that are placed
+    /// after it stood before it. At its turn they are what stands between its place and itself.
+    fn steps(&self) -> impl Iterator<Item = (usize, usize)> {
+        let separator = usize::from(self.separator.is_some());
+        self.slots.iter().enumerate().map(move |(nth, slot)| {
+            let between = self.slots[nth + 1..]
+                .iter()
+                .filter(|later| later.start() < slot.start());
+            let shift = between.map(|later| later.len()).sum();
+            (slot.len() - separator, shift)
         })
     }
 
-    /// Bytes that the rotations touch.
-    fn cost(&self) -> usize {
-        let touched =
-            |(entry, shift): (Range<usize>, usize)| if shift > 0 { entry.len() + shift } else { 0 };
+    /// Bytes that [`Moves::rotate`] touches.
+    fn rotations(&self) -> usize {
+        let touched = |(len, shift): (usize, usize)| if shift > 0 { len + shift } else { 0 };
         self.steps().map(touched).fold(0, usize::saturating_add)
     }
 
-    fn rotate(&self, bytes: &mut [u8], mut place: usize) {
-        for (entry, shift) in self.steps() {
-            let end = place + shift + entry.len();
+    /// Moves each entry to its place by rotation, with no memory beside it.
+    fn rotate(&self, bytes: &mut [u8]) {
+        let separator = usize::from(self.separator.is_some());
+        let mut place = 0;
+        for (len, shift) in self.steps() {
+            let end = place + shift + len;
             if shift > 0 {
-                bytes[place..end].rotate_right(entry.len());
+                bytes[place..end].rotate_right(len);
             }
-            place += entry.len();
+            place += len;
             if shift > 0 {
                 // "a,b,C" is now "Ca,b,": the separator moves from the end to behind C.
-                bytes[place..end].rotate_right(self.separator);
+                bytes[place..end].rotate_right(separator);
             }
-            place += self.separator;
+            place += separator;
         }
+    }
+}
+
+/// Copies `len` bytes. What follows them in `to` is overwritten where that is cheaper.
+#[inline(always)]
+fn copy_overlapping(to: &mut [u8], from: &[u8], len: usize) {
+    if len > SHORT_MAX {
+        return to[..len].copy_from_slice(&from[..len]);
+    }
+    let done = if len <= SHORT_MAX / 2 {
+        copy_chunk::<{ SHORT_MAX / 2 }>(to, from)
+    } else {
+        copy_chunk::<SHORT_MAX>(to, from)
+    };
+    if !done {
+        to[..len].copy_from_slice(&from[..len]);
+    }
+}
+
+/// False if there is no room for that.
+#[inline(always)]
+fn copy_chunk<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    match (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+        (Some(to), Some(from)) => {
+            *to = *from;
+            true
+        }
+        _ => false,
     }
 }

@@ -1,6 +1,8 @@
 //! The public [`Error`] and the small internal failure that travels through hot paths.
 
+#[cfg(feature = "alloc")]
 use alloc::boxed::Box;
+#[cfg(feature = "alloc")]
 use alloc::string::{String, ToString};
 use core::fmt;
 
@@ -11,6 +13,7 @@ pub(crate) const NOWHERE: usize = usize::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     // Syntax
+    Empty,
     End,
     Value,
     Key,
@@ -48,10 +51,18 @@ pub(crate) enum Code {
     BignumForm,
     // Space
     Full,
+    Scratch,
     TooLarge,
     // Data that has no form in the format
     KeyType,
     Misuse,
+    #[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+    Unstable,
+    #[cfg(not(feature = "alloc"))]
+    Refused,
+    #[cfg(not(feature = "alloc"))]
+    NoHeap,
+    Display,
     NoJson,
     #[cfg(feature = "ciborium")]
     NoValue,
@@ -68,6 +79,7 @@ pub(crate) enum Code {
 impl Code {
     pub(crate) const fn reason(self) -> &'static str {
         match self {
+            Code::Empty => "the input is empty; one value was expected",
             Code::End => "the input ends in the middle of a value",
             Code::Value => "expected a value",
             Code::Key => "expected a string as the member's name",
@@ -90,7 +102,7 @@ impl Code {
             }
             Code::Range => "number out of the range of a double",
             Code::Depth => {
-                "containers are nested deeper than the limit; raise depth_max if this is intended"
+                "containers are nested deeper than the limit; raise the limit if this is intended"
             }
             Code::Whitespace => "not canonical: whitespace between tokens",
             Code::KeyOrder => "not canonical: keys are out of order",
@@ -104,11 +116,25 @@ impl Code {
             Code::NegativeZero => "not canonical: -0.0 is written as 0.0 here",
             Code::BignumForm => "not canonical: the bignum has leading zeros or fits an integer",
             Code::Full => "the buffer is too small for the value",
-            Code::TooLarge => "the value has more than 2^32 entries in one container",
+            Code::Scratch => {
+                "too many entries out of order for the fixed scratch; give it more entries, a heap, or keys in order"
+            }
+            Code::TooLarge => {
+                "a container whose keys are out of order takes more than 4 GiB; give it keys in order"
+            }
             Code::KeyType => {
                 "this key has no text form; use strings, integers, floats, bools, chars or unit variants"
             }
+            #[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+            Code::Unstable => {
+                "the value did not serialize alike twice, as values of more than 64 KiB must"
+            }
             Code::Misuse => "a Serialize implementation called the serializer out of order",
+            #[cfg(not(feature = "alloc"))]
+            Code::Refused => "a Serialize or Deserialize implementation refused",
+            #[cfg(not(feature = "alloc"))]
+            Code::NoHeap => "raw JSON text inside a value needs a heap (the feature alloc)",
+            Code::Display => "a Display implementation failed",
             Code::NoJson => "this CBOR item has no JSON form",
             #[cfg(feature = "ciborium")]
             Code::NoValue => "ciborium's Value has no such item",
@@ -129,6 +155,7 @@ impl Code {
 #[derive(Debug)]
 pub(crate) enum Fail {
     At(Code, usize),
+    #[cfg(feature = "alloc")]
     #[expect(clippy::box_collection, reason = "one word, so that the whole is two")]
     Custom(Box<String>),
 }
@@ -138,11 +165,33 @@ impl Fail {
         Fail::At(code, NOWHERE)
     }
 
+    /// What a Serialize or Deserialize implementation says. Without a heap there is no place for its words.
+    #[cold]
+    fn refused<T: fmt::Display>(message: T) -> Fail {
+        #[cfg(feature = "alloc")]
+        return Fail::Custom(Box::new(message.to_string()));
+        #[cfg(not(feature = "alloc"))]
+        {
+            _ = message;
+            Fail::new(Code::Refused)
+        }
+    }
+
     /// Forgets where: the offset is one in bytes that the caller never had.
     pub(crate) fn without_offset(self) -> Fail {
         match self {
             Fail::At(code, _) => Fail::new(code),
+            #[cfg(feature = "alloc")]
             custom => custom,
+        }
+    }
+
+    /// The same in an input that has so many bytes more in front.
+    #[cold]
+    pub(crate) fn moved(self, by: usize) -> Fail {
+        match self {
+            Fail::At(code, offset) if offset != NOWHERE => Fail::At(code, offset + by),
+            other => other,
         }
     }
 
@@ -160,6 +209,7 @@ impl fmt::Display for Fail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fail::At(code, _) => f.write_str(code.reason()),
+            #[cfg(feature = "alloc")]
             Fail::Custom(message) => f.write_str(message),
         }
     }
@@ -170,14 +220,14 @@ impl core::error::Error for Fail {}
 impl serde::ser::Error for Fail {
     #[cold]
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Fail::Custom(Box::new(message.to_string()))
+        Fail::refused(message)
     }
 }
 
 impl serde::de::Error for Fail {
     #[cold]
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Fail::Custom(Box::new(message.to_string()))
+        Fail::refused(message)
     }
 }
 
@@ -196,8 +246,21 @@ pub struct Error {
     code: Option<Code>,
     offset: Option<usize>,
     place: Option<(usize, usize)>,
-    pointer: Option<Box<str>>,
-    message: Option<Box<str>>,
+    pointer: Option<Words>,
+    message: Option<Words>,
+}
+
+/// Without a heap nothing is said that is not known when the program is compiled.
+#[cfg(feature = "alloc")]
+type Words = Box<str>;
+#[cfg(not(feature = "alloc"))]
+type Words = &'static str;
+
+fn words(words: &Option<Words>) -> Option<&str> {
+    #[cfg(feature = "alloc")]
+    return words.as_deref();
+    #[cfg(not(feature = "alloc"))]
+    *words
 }
 
 impl Error {
@@ -205,6 +268,7 @@ impl Error {
         let (code, offset, message) = match fail {
             Fail::At(code, NOWHERE) => (Some(code), None, None),
             Fail::At(code, offset) => (Some(code), Some(offset), None),
+            #[cfg(feature = "alloc")]
             Fail::Custom(message) => (None, None, Some(message.into_boxed_str())),
         };
         Error {
@@ -230,6 +294,14 @@ impl Error {
         self
     }
 
+    /// The same when the text is not at hand: line and column are known.
+    #[cfg(feature = "std")]
+    pub(crate) fn at_place(mut self, line: usize, column: usize) -> Error {
+        self.place = Some((line, column));
+        self
+    }
+
+    #[cfg(feature = "alloc")]
     pub(crate) fn with_pointer(mut self, pointer: String) -> Error {
         self.pointer = Some(pointer.into_boxed_str());
         self
@@ -243,6 +315,7 @@ impl Error {
         self
     }
 
+    #[cfg(feature = "alloc")]
     pub(crate) fn or_offset(mut self, offset: usize) -> Error {
         self.offset.get_or_insert(offset);
         self
@@ -272,7 +345,7 @@ impl Error {
 
     /// JSON Pointer (RFC 6901) to the value being written when it failed, where one is known.
     pub fn pointer(&self) -> Option<&str> {
-        self.pointer.as_deref()
+        words(&self.pointer)
     }
 
     /// The reason alone, without the place.
@@ -294,10 +367,10 @@ impl Error {
         self.code_is(|code| {
             matches!(
                 code,
-                End | Value | Key | Colon | CommaOrEnd | Trailing | Escape | Control | NumberSyntax
+                Empty | End | Value | Key | Colon | CommaOrEnd | Trailing | Escape | Control
             ) || matches!(
                 code,
-                Utf8 | Surrogate | CborHead | CborChunk | CborBreak | CborBignum
+                NumberSyntax | Utf8 | Surrogate | CborHead | CborChunk | CborBreak | CborBignum
             )
         })
     }
@@ -341,6 +414,11 @@ impl Error {
         self.code_is(|code| code == Code::Full)
     }
 
+    /// The fixed scratch cannot hold the entries that are out of order: see [`json::FixedEncoder`](crate::json::FixedEncoder).
+    pub fn is_scratch_full(&self) -> bool {
+        self.code_is(|code| code == Code::Scratch)
+    }
+
     /// The value has no form here, does not fit the wanted type, or its own serde implementation refused.
     pub fn is_data(&self) -> bool {
         use Code::*;
@@ -350,12 +428,22 @@ impl Error {
                 if code == NoValue {
                     return true;
                 }
-                matches!(code, KeyType | Misuse | NoJson | Unread | TooLarge)
-                    || matches!(code, DagKey | DagTag | DagSimple)
+                #[cfg(not(feature = "alloc"))]
+                if matches!(code, Refused | NoHeap) {
+                    return true;
+                }
+                #[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+                if code == Unstable {
+                    return true;
+                }
+                matches!(
+                    code,
+                    KeyType | Misuse | Display | NoJson | Unread | TooLarge
+                ) || matches!(code, DagKey | DagTag | DagSimple)
             })
     }
 
-    /// The writer failed.
+    /// The writer, or what is read from, failed.
     pub fn is_io(&self) -> bool {
         #[cfg(feature = "std")]
         return self.code_is(|code| code == Code::Io);
@@ -367,10 +455,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason())?;
-        let pointer = self
-            .pointer
-            .as_deref()
-            .filter(|pointer| !pointer.is_empty());
+        let pointer = self.pointer().filter(|pointer| !pointer.is_empty());
         match (self.place, self.offset, pointer) {
             (Some((line, column)), Some(at), Some(pointer)) => {
                 write!(
@@ -389,3 +474,10 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+#[cfg(feature = "std")]
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::io(&error)
+    }
+}

@@ -1,12 +1,17 @@
 //! Profiles: frozen names for one exact set of rules each.
 
+#[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+#[cfg(feature = "alloc")]
+use serde::Deserialize;
+use serde::Serialize;
 
-use crate::cbor::{DEPTH_MAX, profiles};
+use crate::cbor::Dialect;
+#[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+use crate::drain::{self, Take};
 use crate::error::Error;
 use crate::json::KeyOrder;
 use crate::{cbor, json};
@@ -84,11 +89,97 @@ impl Profile {
     /// # Errors
     ///
     /// As [`json::to_vec`] or [`cbor::to_vec`].
+    #[cfg(feature = "alloc")]
     pub fn to_vec<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, Error> {
         match self.key_order() {
             Some(order) => json::to_vec_with(value, order),
-            None => self.of_core(cbor::to_vec(value)?),
+            None => cbor::to_vec_with(value, self.dialect()),
         }
+    }
+
+    /// Writes the canonical bytes of a value into a buffer and returns the part that it fills.
+    ///
+    /// # Errors
+    ///
+    /// As [`json::to_slice`] or [`cbor::to_slice`].
+    ///
+    /// ```
+    /// use canon_ser::Profile;
+    ///
+    /// let bytes = Profile::DagCborV1.to_slice(&[1.0], &mut [0; 16])?.to_vec();
+    /// assert_eq!(bytes, b"\x81\xfb\x3f\xf0\0\0\0\0\0\0");
+    /// # Ok::<(), canon_ser::Error>(())
+    /// ```
+    pub fn to_slice<'b, T: Serialize + ?Sized>(
+        self,
+        value: &T,
+        buffer: &'b mut [u8],
+    ) -> Result<&'b mut [u8], Error> {
+        match self.key_order() {
+            Some(order) => json::to_slice_with(value, buffer, order),
+            None => cbor::to_slice_with(value, buffer, self.dialect()),
+        }
+    }
+
+    /// Writes the canonical bytes of a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`json::to_writer`].
+    #[cfg(feature = "std")]
+    pub fn to_writer<W: std::io::Write, T: Serialize + ?Sized>(
+        self,
+        writer: W,
+        value: &T,
+    ) -> Result<(), Error> {
+        let mut to = drain::Writing::new(writer);
+        let done = self.drain(value, &mut to);
+        done.map_err(|error| to.error(error))
+    }
+
+    /// Lets the canonical bytes go where they go while they are being written.
+    #[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+    pub(crate) fn drain<T: Serialize + ?Sized, K: Take>(
+        self,
+        value: &T,
+        to: &mut K,
+    ) -> Result<(), Error> {
+        match self.key_order() {
+            Some(order) => drain::write(value, json::Options::from(order), to)
+                .map_err(|(fail, written)| json::refused(fail, &written)),
+            None => drain::write(value, self.dialect(), to).map_err(|(fail, _)| Error::new(fail)),
+        }
+    }
+
+    /// What the functions of [`json`] take to write and read this profile, so that limits can be set; none if it is CBOR.
+    pub fn json_options(self) -> Option<json::Options> {
+        self.key_order().map(json::Options::from)
+    }
+
+    /// What the functions of [`cbor`] take to write and read this profile, so that limits can be set; none if it is JSON.
+    ///
+    /// ```
+    /// use canon_ser::{Profile, cbor};
+    ///
+    /// let options = Profile::CborLengthFirstV1.cbor_options().expect("it is CBOR").depth_max(1000);
+    /// let nested = [[0x81; 500].as_slice(), &[0]].concat();
+    /// assert_eq!(cbor::canonicalize_with(&nested, options)?, nested);
+    /// assert!(Profile::CborLengthFirstV1.check(&nested).unwrap_err().is_depth());
+    /// # Ok::<(), canon_ser::Error>(())
+    /// ```
+    pub const fn cbor_options(self) -> Option<cbor::Options> {
+        match self.is_json() {
+            true => None,
+            false => Some(self.dialect()),
+        }
+    }
+
+    const fn dialect(self) -> cbor::Options {
+        cbor::Options::new().dialect(match self {
+            Profile::CborLengthFirstV1 => Dialect::LengthFirst,
+            Profile::DagCborV1 => Dialect::Dag,
+            _ => Dialect::Core,
+        })
     }
 
     /// Input of the profile's own format (JSON text or CBOR) to canonical bytes.
@@ -96,17 +187,46 @@ impl Profile {
     /// # Errors
     ///
     /// As [`json::canonicalize`] or [`cbor::canonicalize`].
+    #[cfg(feature = "alloc")]
     pub fn canonicalize(self, input: &[u8]) -> Result<Vec<u8>, Error> {
         match self.key_order() {
             Some(order) => json::canonicalize_with(input, order),
-            None => {
-                if self == Profile::DagCborV1 {
-                    // First, so that the offset is one in the input.
-                    profiles::allow_dag(input, DEPTH_MAX).map_err(Error::new)?;
-                }
-                self.of_core(cbor::canonicalize(input)?)
-            }
+            None => cbor::canonicalize_with(input, self.dialect()),
         }
+    }
+
+    /// [`Profile::canonicalize`] for input that need not fit in memory: from where the source stands to its end.
+    ///
+    /// What is held is what [`json::canonicalize_to`] or [`cbor::canonicalize_to`] say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Profile::canonicalize`], and those of source and writer ([`Error::is_io`]).
+    #[cfg(feature = "std")]
+    pub fn canonicalize_to<R: std::io::Read + std::io::Seek, W: std::io::Write>(
+        self,
+        source: R,
+        writer: W,
+    ) -> Result<(), Error> {
+        if let Some(order) = self.key_order() {
+            return json::canonicalize_to(source, writer, order);
+        }
+        cbor::canonicalize_to(source, writer, self.dialect())
+    }
+
+    /// [`Profile::check`] for input that need not fit in memory: from where the source stands to its end.
+    ///
+    /// What is held is what [`json::check_from`] or [`cbor::check_from`] say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Profile::check`], and those of the source ([`Error::is_io`]).
+    #[cfg(feature = "std")]
+    pub fn check_from<R: std::io::Read + std::io::Seek>(self, source: R) -> Result<(), Error> {
+        if let Some(order) = self.key_order() {
+            return json::check_from(source, order);
+        }
+        cbor::check_from(source, self.dialect())
     }
 
     /// Is this input canonical under the profile?
@@ -117,12 +237,7 @@ impl Profile {
     pub fn check(self, input: &[u8]) -> Result<(), Error> {
         match self.key_order() {
             Some(order) => json::check_with(input, order),
-            None => match self {
-                Profile::CborLengthFirstV1 => profiles::check_length_first(input, DEPTH_MAX),
-                Profile::DagCborV1 => profiles::check_dag(input, DEPTH_MAX),
-                _ => return cbor::check(input),
-            }
-            .map_err(Error::new),
+            None => cbor::check_with(input, self.dialect()),
         }
     }
 
@@ -142,27 +257,11 @@ impl Profile {
     /// assert!(Profile::DagCborV1.from_slice::<f64>(b"\xf9\x3c\x00").unwrap_err().is_not_canonical());
     /// # Ok::<(), canon_ser::Error>(())
     /// ```
+    #[cfg(feature = "alloc")]
     pub fn from_slice<'de, T: Deserialize<'de>>(self, bytes: &'de [u8]) -> Result<T, Error> {
         match self.key_order() {
             Some(order) => json::from_slice_with(bytes, order),
-            None => {
-                self.check(bytes)?;
-                cbor::read_checked(bytes)
-            }
-        }
-    }
-
-    /// Core deterministic CBOR to that of the profile.
-    fn of_core(self, core: Vec<u8>) -> Result<Vec<u8>, Error> {
-        match self {
-            Profile::CborLengthFirstV1 => Ok(profiles::to_length_first(&core)),
-            Profile::DagCborV1 => {
-                // The offset would be one in bytes that nobody sees.
-                profiles::allow_dag(&core, DEPTH_MAX)
-                    .map_err(|fail| Error::new(fail.without_offset()))?;
-                Ok(profiles::to_dag(&core))
-            }
-            _ => Ok(core),
+            None => cbor::from_slice_with(bytes, self.dialect()),
         }
     }
 }

@@ -5,13 +5,15 @@ use alloc::vec::Vec;
 use crate::buf::Buf;
 use crate::cbor::emit::{Container, Emitter};
 use crate::cbor::head::{
-    ARRAY, BYTES, MAP, NEGATIVE, SIMPLE, TAG, TEXT, UNSIGNED, write_bignum, write_float, write_head,
+    ARRAY, BYTES, MAP, NEGATIVE, SIMPLE, TAG, TEXT, UNSIGNED, write_bignum, write_head,
 };
 use crate::cbor::read::{Item, Kind, Place, Sink};
+use crate::cbor::{Dialect, dag};
+use crate::emit::Format as _;
 use crate::error::Fail;
 use crate::order::Members;
 
-/// The sink that writes deterministic CBOR.
+/// The sink that writes deterministic CBOR, in the dialect of the emitter's options.
 pub(crate) struct Writer<'e, 'a, B> {
     pub(crate) emitter: &'e mut Emitter<'a, B>,
     pub(crate) open: Vec<Open>,
@@ -26,6 +28,38 @@ pub(crate) struct Open {
     map: bool,
 }
 
+#[cfg(feature = "std")]
+impl Open {
+    /// What the map remembers of its keys, if it is one.
+    pub(super) fn last_key(&self) -> Option<crate::stream::LastKey> {
+        self.map.then(|| self.members.last_key())
+    }
+}
+
+#[cfg(feature = "std")]
+impl<B: Buf> Writer<'_, '_, B> {
+    /// Where the key that was just written stands.
+    pub(super) fn current_key(&self) -> core::ops::Range<usize> {
+        let start = self.open.last().map_or(0, |open| open.entry);
+        start..self.emitter.out.len()
+    }
+
+    /// Closes the innermost container, of whose entries no note was taken.
+    pub(super) fn close_as_it_is(&mut self, items: u64) -> Result<(), Fail> {
+        let open = self.open.pop().expect("only open containers close");
+        match &open.container {
+            Some(container) => {
+                let entries = if open.map { items / 2 } else { items };
+                self.emitter.close(container, entries)
+            }
+            None => {
+                self.emitter.depth -= 1;
+                Ok(())
+            }
+        }
+    }
+}
+
 impl<B: Buf> Writer<'_, '_, B> {
     #[inline]
     fn begin(&mut self, place: Place) {
@@ -33,11 +67,20 @@ impl<B: Buf> Writer<'_, '_, B> {
             open.entry = self.emitter.out.len();
         }
     }
+
+    #[inline]
+    fn is_dag(&self) -> bool {
+        self.emitter.options.dialect == Dialect::Dag
+    }
 }
 
 impl<B: Buf> Sink for Writer<'_, '_, B> {
     fn item(&mut self, item: Item<'_>, place: Place) -> Result<(), Fail> {
+        if self.is_dag() {
+            dag::allow(item, place)?;
+        }
         self.begin(place);
+        let options = self.emitter.options;
         let out = &mut *self.emitter.out;
         match item {
             Item::Integer { negative, argument } => {
@@ -52,12 +95,21 @@ impl<B: Buf> Sink for Writer<'_, '_, B> {
                 write_head(out, TEXT, text.len() as u64)?;
                 out.extend(text)
             }
-            Item::Float(value) => write_float(out, value),
+            Item::Float(value) => options.float(out, value),
             Item::Simple(value) => write_head(out, SIMPLE, u64::from(value)),
         }
     }
 
-    fn open(&mut self, kind: Kind, len: Option<u64>, place: Place) -> Result<(), Fail> {
+    fn open(
+        &mut self,
+        kind: Kind,
+        len: Option<u64>,
+        place: Place,
+        _offset: usize,
+    ) -> Result<(), Fail> {
+        if self.is_dag() {
+            dag::allow_open(kind, place)?;
+        }
         self.begin(place);
         let container = match kind {
             Kind::Array => Some(self.emitter.open(ARRAY, len)?),

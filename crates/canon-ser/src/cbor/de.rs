@@ -63,6 +63,15 @@ impl<'de> Deserializer<'de> {
         visitor.visit_i128(-1 - argument)
     }
 
+    /// An item of one major type. Types that take more than their own (text from byte strings, fields by number) would
+    /// make one key of two.
+    fn only<V: Visitor<'de>>(&mut self, major: u8, visitor: V) -> Result<V::Value, Fail> {
+        match Head::read(self.bytes, self.at)?.major == major {
+            true => de::Deserializer::deserialize_any(self, visitor),
+            false => Err(Fail::At(Code::Unread, self.at)),
+        }
+    }
+
     fn simple<V: Visitor<'de>>(
         &mut self,
         head: Head,
@@ -159,6 +168,26 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
         }
     }
 
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.only(TEXT, visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.only(TEXT, visitor)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.only(BYTES, visitor)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.only(BYTES, visitor)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
+        self.only(TEXT, visitor)
+    }
+
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
         self.at = item_end(self.bytes, self.at);
         visitor.visit_unit()
@@ -169,8 +198,8 @@ impl<'de> de::Deserializer<'de> for &mut Deserializer<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char unit unit_struct seq tuple tuple_struct
+        map struct
     }
 }
 

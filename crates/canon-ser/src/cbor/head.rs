@@ -19,6 +19,7 @@ pub(crate) const BREAK: u8 = 0xff;
 
 /// The one NaN.
 const NAN: [u8; 3] = [0xf9, 0x7e, 0x00];
+const NAN_BITS: u16 = 0x7e00;
 
 /// The tags of a bignum, positive and negative.
 pub(crate) const BIGNUMS: [u64; 2] = [2, 3];
@@ -99,25 +100,33 @@ pub(crate) fn write_bignum<B: Buf>(out: &mut B, negative: bool, bytes: &[u8]) ->
 }
 
 /// Writes a float in the shortest form that keeps its value; every NaN is the same.
+#[inline]
 pub(crate) fn write_float<B: Buf>(out: &mut B, value: f64) -> Result<(), Fail> {
     if value.is_nan() {
         return out.extend(&NAN);
     }
     let single = value as f32;
     if f64::from(single) != value {
-        let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
-        return out.extend(&[0xfb, a, b, c, d, e, f, g, h]);
+        return put_float(out, 0xfb, value.to_bits().swap_bytes(), 9);
     }
     match half(single) {
-        Some(bits) => {
-            let [a, b] = bits.to_be_bytes();
-            out.extend(&[0xf9, a, b])
-        }
-        None => {
-            let [a, b, c, d] = single.to_be_bytes();
-            out.extend(&[0xfa, a, b, c, d])
-        }
+        Some(bits) => put_float(out, 0xf9, bits.swap_bytes().into(), 3),
+        None => put_float(out, 0xfa, single.to_bits().swap_bytes().into(), 5),
     }
+}
+
+#[inline]
+fn put_float<B: Buf>(out: &mut B, head: u8, bits: u64, len: usize) -> Result<(), Fail> {
+    out.put(Piece::from(head) | Piece::from(bits) << 8, len)
+}
+
+/// Writes a float as DAG-CBOR has it: in 64 bits, finite, and never -0.0.
+pub(crate) fn write_wide_float<B: Buf>(out: &mut B, value: f64) -> Result<(), Fail> {
+    if !value.is_finite() {
+        return Err(Fail::new(Code::DagFloat));
+    }
+    // Adding +0.0 turns -0.0 into 0.0 and changes nothing else.
+    put_float(out, 0xfb, (value + 0.0).to_bits().swap_bytes(), 9)
 }
 
 /// The bits of the half-precision float of exactly this value, which is not NaN.
@@ -167,6 +176,13 @@ fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
+/// The least argument that needs info bits this high.
+const LEAST: [u64; 32] = {
+    let mut least = [0; 32];
+    (least[24], least[25], least[26], least[27]) = (24, 1 << 8, 1 << 16, 1 << 32);
+    least
+};
+
 /// A head as read: major type, the five low bits, the argument, and where what follows it starts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
@@ -181,8 +197,37 @@ impl Head {
     pub(crate) const INDEFINITE: u8 = 31;
 
     /// Reads the head at `at`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(bytes: &[u8], at: usize) -> Result<Head, Fail> {
+        let &first = bytes.get(at).ok_or(Fail::At(Code::End, bytes.len()))?;
+        let (major, info) = (first >> 5, first & 31);
+        // A branch that is mostly guessed right: what follows need not wait for the byte.
+        if info < 24 {
+            return Ok(Head {
+                major,
+                info,
+                argument: u64::from(info),
+                end: at + 1,
+            });
+        }
+        // And none on the width, which no processor can guess.
+        if let Some(word) = bytes[at + 1..].first_chunk::<8>()
+            && info < 28
+        {
+            let width = 1 << (info & 3);
+            return Ok(Head {
+                major,
+                info,
+                argument: u64::from_be_bytes(*word) >> (64 - 8 * width),
+                end: at + 1 + width,
+            });
+        }
+        Head::read_rare(bytes, at)
+    }
+
+    /// The same for the last bytes of the input, and for heads without an argument.
+    #[cold]
+    fn read_rare(bytes: &[u8], at: usize) -> Result<Head, Fail> {
         let &first = bytes.get(at).ok_or(Fail::At(Code::End, bytes.len()))?;
         let (major, info) = (first >> 5, first & 31);
         let rest = &bytes[at + 1..];
@@ -204,9 +249,27 @@ impl Head {
     }
 
     /// Is the argument of an integer, length or tag in its shortest form?
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_shortest(&self) -> bool {
-        self.info < 24 || (self.info < 28 && head_len(self.argument) == 1 + (1 << (self.info - 24)))
+        self.argument >= LEAST[usize::from(self.info & 31)] && self.info < 28
+    }
+
+    /// Fails unless this is the shortest head of a float of that value.
+    #[inline]
+    pub(crate) fn check_float(&self, value: f64) -> Result<(), Fail> {
+        let code = if value.is_nan() {
+            Code::NanForm
+        } else {
+            Code::FloatForm
+        };
+        let shortest = match self.info {
+            25 if value.is_nan() => self.argument == u64::from(NAN_BITS),
+            _ if value.is_nan() => false,
+            25 => true,
+            26 => half(value as f32).is_none(),
+            _ => f64::from(value as f32) != value,
+        };
+        shortest.then_some(()).ok_or(Fail::new(code))
     }
 
     /// The value, if this is the head of a float.

@@ -4,66 +4,34 @@ use alloc::vec::Vec;
 
 use crate::buf::Buf;
 use crate::cbor::emit::{Container, Emitter};
-use crate::cbor::head::{
-    ARRAY, FALSE, MAP, NULL, TEXT, TRUE, write_float, write_head, write_integer,
-};
+use crate::cbor::head::{ARRAY, FALSE, MAP, NULL, TEXT, TRUE, write_head};
+use crate::cbor::private::write_number;
 use crate::cbor::read::{self, Item, Kind, Place};
 use crate::error::{Code, Fail};
-use crate::json;
 use crate::json::number::{self, Literal};
-use crate::json::private;
 use crate::json::text::{self, Piece, Token};
+use crate::json::{self, Integers};
 use crate::order::Members;
 
 /// Writes the CBOR of JSON text at the end of what the emitter has written.
-pub(crate) fn write_text<B: Buf>(emitter: &mut Emitter<'_, B>, text: &[u8]) -> Result<(), Fail> {
+pub(crate) fn write_text<B: Buf>(
+    emitter: &mut Emitter<'_, B>,
+    text: &[u8],
+    integers: Integers,
+) -> Result<(), Fail> {
     text::drive::<_, false>(
         text,
         &mut FromJson {
             emitter,
+            integers,
             open: Vec::new(),
         },
     )
 }
 
-/// Writes what the text of one of serde_json's private structs stands for.
-pub(crate) fn write_private<B: Buf>(
-    emitter: &mut Emitter<'_, B>,
-    token: private::Token,
-    text: &str,
-) -> Result<(), Fail> {
-    if token == private::Token::Raw {
-        return write_text(emitter, text.as_bytes()).map_err(private::in_fragment);
-    }
-    let literal = Literal::whole(text).ok_or(Fail::new(Code::NumberSyntax))?;
-    if let Some((magnitude, negative)) = literal.to_word() {
-        return write_integer(emitter.out, magnitude, negative);
-    }
-    // As without arbitrary_precision: a double. Integers that would lose digits are refused.
-    if literal.is_integer_spelled() {
-        return write_number(emitter.out, literal);
-    }
-    write_float(emitter.out, literal.to_f64()?)
-}
-
-/// The number that a literal of JSON text means, however it is spelled: an integer if its value is one of up to 64 bits
-/// and a sign, otherwise a float. Integers that would lose digits as a float are an error.
-pub(crate) fn write_number<B: Buf>(out: &mut B, literal: Literal<'_>) -> Result<(), Fail> {
-    let value = literal.to_f64()?;
-    let Some(integer) = literal.to_integer() else {
-        return write_float(out, value);
-    };
-    match integer.magnitude() {
-        Some(size) if size <= u128::from(u64::MAX) + u128::from(integer.negative) => {
-            write_integer(out, size, integer.negative)
-        }
-        _ if integer.is_shortest_of(value) => write_float(out, value),
-        _ => Err(Fail::new(Code::Integer)),
-    }
-}
-
 struct FromJson<'e, 'a, B> {
     emitter: &'e mut Emitter<'a, B>,
+    integers: Integers,
     open: Vec<Open>,
 }
 
@@ -116,7 +84,7 @@ impl<B: Buf> text::Sink for FromJson<'_, '_, B> {
 
     fn number(&mut self, literal: Literal<'_>) -> Result<(), Fail> {
         self.count();
-        write_number(self.emitter.out, literal)
+        write_number(self.emitter.out, literal, self.integers)
     }
 
     fn string(&mut self, token: Token<'_>) -> Result<(), Fail> {
@@ -124,7 +92,7 @@ impl<B: Buf> text::Sink for FromJson<'_, '_, B> {
         self.write_text(token)
     }
 
-    fn key(&mut self, token: Token<'_>) -> Result<(), Fail> {
+    fn key(&mut self, token: Token<'_>, _leading: u64) -> Result<(), Fail> {
         let start = self.emitter.out.len();
         self.write_text(token)?;
         let open = self.open.last_mut().expect("keys stand in objects");
@@ -201,12 +169,10 @@ impl<B: Buf> read::Sink for ToJson<'_, '_, B> {
         let policy = self.emitter.options.integer_policy();
         let out = &mut *self.emitter.out;
         match item {
-            Item::Integer { negative, argument } => number::write_wide(
-                out,
-                u128::from(argument) + u128::from(negative),
-                negative,
-                policy,
-            ),
+            Item::Integer { negative, argument } => {
+                let magnitude = u128::from(argument) + u128::from(negative);
+                write_integer(out, magnitude, negative, policy)
+            }
             Item::Bignum { negative, bytes } => {
                 let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
                 let bytes = &bytes[zeros..];
@@ -215,7 +181,7 @@ impl<B: Buf> read::Sink for ToJson<'_, '_, B> {
                     .fold(0, |argument, &byte| argument << 8 | u128::from(byte));
                 match argument.checked_add(u128::from(negative)) {
                     Some(magnitude) if bytes.len() <= 16 => {
-                        number::write_wide(out, magnitude, negative, policy)
+                        write_integer(out, magnitude, negative, policy)
                     }
                     _ => Err(Fail::new(Code::NoJson)),
                 }
@@ -229,7 +195,13 @@ impl<B: Buf> read::Sink for ToJson<'_, '_, B> {
         }
     }
 
-    fn open(&mut self, kind: Kind, _len: Option<u64>, place: Place) -> Result<(), Fail> {
+    fn open(
+        &mut self,
+        kind: Kind,
+        _len: Option<u64>,
+        place: Place,
+        _offset: usize,
+    ) -> Result<(), Fail> {
         self.begin(place)?;
         let members = match kind {
             Kind::Array => self.emitter.open(b'[').map(|()| None),
@@ -250,4 +222,18 @@ impl<B: Buf> read::Sink for ToJson<'_, '_, B> {
             None => self.emitter.close(b']'),
         }
     }
+}
+
+/// CBOR has no type of its own for doubles that are integers, so one that is exactly a double is no loss beyond 2^53.
+fn write_integer<B: Buf>(
+    out: &mut B,
+    magnitude: u128,
+    negative: bool,
+    policy: Integers,
+) -> Result<(), Fail> {
+    let double = magnitude as f64;
+    if policy == Integers::Error && double as u128 == magnitude {
+        return number::write_f64(out, if negative { -double } else { double }, policy);
+    }
+    number::write_wide(out, magnitude, negative, policy)
 }

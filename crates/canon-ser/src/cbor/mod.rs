@@ -1,26 +1,41 @@
 //! Deterministic CBOR: the core requirements of RFC 8949 section 4.2.1, from any serde value and from other CBOR.
 
+#[cfg(feature = "alloc")]
 mod canon;
 mod check;
+mod dag;
+#[cfg(feature = "alloc")]
 mod de;
 mod emit;
 mod head;
+#[cfg(feature = "alloc")]
 mod json;
-pub(crate) mod profiles;
+mod private;
 mod read;
-mod ser;
+#[cfg(feature = "std")]
+mod stream;
 #[cfg(feature = "ciborium")]
 mod value;
 
+#[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+#[cfg(feature = "alloc")]
+use serde::Deserialize;
+use serde::Serialize;
 
-use crate::buf::{Buf, Fixed};
+use crate::buf::Buf;
+#[cfg(feature = "alloc")]
+use crate::buf::Growing;
 use crate::cbor::emit::Emitter;
-use crate::error::{Error, Fail};
+use crate::encoder::encoders;
+use crate::error::Error;
+#[cfg(feature = "alloc")]
+use crate::error::Fail;
+#[cfg(feature = "alloc")]
 use crate::json as json_api;
-use crate::order::Scratch;
+use crate::levels::within_levels;
+use crate::order::{Scratch, Usual};
 
 #[cfg(feature = "ciborium")]
 pub use crate::cbor::value::{from_value, to_value};
@@ -28,10 +43,20 @@ pub use crate::cbor::value::{from_value, to_value};
 /// How deep values may nest unless [`Options`] say otherwise.
 pub(crate) const DEPTH_MAX: usize = 128;
 
-/// What to refuse.
+/// What to refuse. Those of another profile than `cbor-core-det/1` come from
+/// [`Profile::cbor_options`](crate::Profile::cbor_options).
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     depth_max: usize,
+    dialect: Dialect,
+}
+
+/// What is not the same in all profiles of CBOR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Core,
+    LengthFirst,
+    Dag,
 }
 
 impl Default for Options {
@@ -45,16 +70,22 @@ impl Options {
     pub const fn new() -> Options {
         Options {
             depth_max: DEPTH_MAX,
+            dialect: Dialect::Core,
         }
     }
 
     /// Sets how many containers and tags may nest.
     ///
     /// CBOR is read without recursion, but a Rust value is walked, and built by `from_slice`, with recursion: the
-    /// program's stack must hold `depth_max` levels of it.
+    /// program's stack must hold `depth_max` levels of it. Without the feature `alloc` there are never more than 128.
     #[must_use]
     pub const fn depth_max(self, depth_max: usize) -> Options {
-        Options { depth_max }
+        let depth_max = within_levels(depth_max);
+        Options { depth_max, ..self }
+    }
+
+    pub(crate) const fn dialect(self, dialect: Dialect) -> Options {
+        Options { dialect, ..self }
     }
 }
 
@@ -65,7 +96,7 @@ fn encode<T: Serialize + ?Sized, B: Buf>(
     options: Options,
 ) -> Result<(), Error> {
     value
-        .serialize(&mut Emitter::new(out, scratch, options.depth_max))
+        .serialize(&mut Emitter::new(out, scratch, options))
         .map_err(Error::new)
 }
 
@@ -87,6 +118,7 @@ fn encode<T: Serialize + ?Sized, B: Buf>(
 /// assert_eq!(bytes, b"\xa3\x0a\x61a\x18\x64\x61c\x20\x61b");
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     to_vec_with(value, Options::new())
 }
@@ -96,33 +128,39 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
 /// # Errors
 ///
 /// As [`to_vec`].
+#[cfg(feature = "alloc")]
 pub fn to_vec_with<T: Serialize + ?Sized>(value: &T, options: Options) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(128);
-    encode(value, &mut out, &mut Scratch::new(), options)?;
-    Ok(out)
+    let mut out = Growing::with_room(128);
+    encode(value, &mut out, &mut Usual::new(), options)?;
+    Ok(out.into_vec())
 }
 
-/// Writes the deterministic CBOR of a value, once it is complete: a failing value writes nothing.
+/// Writes the deterministic CBOR of a value, once it is certain that it has one: a failing value writes nothing.
+///
+/// Up to 64 KiB are written at once. A larger value is serialized twice, and must say the same both times: first only to
+/// find what is wrong with it and which of its large containers are not in order, then to write. So it takes 64 KiB of
+/// memory, the last key of each open map, and the largest of those containers that must be held as a whole: those whose keys are out of
+/// order, and those whose length serde does not know beforehand.
 ///
 /// # Errors
 ///
-/// As [`to_vec`], and those of the writer ([`Error::is_io`]).
+/// As [`to_vec`], those of the writer ([`Error::is_io`]), and a value that comes out different the second time.
 #[cfg(feature = "std")]
 pub fn to_writer<W: std::io::Write, T: Serialize + ?Sized>(
-    mut writer: W,
+    writer: W,
     value: &T,
 ) -> Result<(), Error> {
-    let bytes = to_vec(value)?;
-    writer.write_all(&bytes).map_err(|error| Error::io(&error))
+    crate::Profile::CborCoreDetV1.to_writer(writer, value)
 }
 
 /// Writes the deterministic CBOR of a value into a buffer and returns the part that it fills.
 ///
-/// Nothing is allocated for values whose keys arrive in order, nor for disordered maps of up to 32 entries.
+/// Nothing is allocated for values whose keys arrive in order, however large they are, nor for disordered maps of up to 32 entries.
 ///
 /// # Errors
 ///
-/// As [`to_vec`], and [`Error::is_buffer_full`] when it does not fit.
+/// As [`to_vec`], and [`Error::is_buffer_full`] when it does not fit. Without the feature `alloc`, more than 32 entries out
+/// of order (in all containers open at a time) are [`Error::is_scratch_full`]: see [`FixedEncoder`].
 ///
 /// ```
 /// let mut buffer = [0; 16];
@@ -133,68 +171,55 @@ pub fn to_slice<'b, T: Serialize + ?Sized>(
     value: &T,
     buffer: &'b mut [u8],
 ) -> Result<&'b mut [u8], Error> {
-    let mut out = Fixed::new(&mut *buffer);
-    encode(value, &mut out, &mut Scratch::new(), Options::new())?;
-    let len = out.len();
-    Ok(&mut buffer[..len])
+    to_slice_with(value, buffer, Options::new())
 }
 
-/// Writes many values with one set of buffers: once they have grown, nothing is allocated any more.
+/// [`to_slice`] under other [`Options`].
 ///
-/// ```
-/// use canon_ser::cbor::Encoder;
+/// # Errors
 ///
-/// let mut encoder = Encoder::new();
-/// assert_eq!(encoder.encode(&[3, 2, 1])?, [0x83, 3, 2, 1]);
-/// assert_eq!(encoder.encode(&1.5)?, [0xf9, 0x3e, 0x00]);
-/// # Ok::<(), canon_ser::Error>(())
-/// ```
-pub struct Encoder {
-    out: Vec<u8>,
-    scratch: Scratch,
+/// As [`to_slice`].
+pub fn to_slice_with<'b, T: Serialize + ?Sized>(
+    value: &T,
+    buffer: &'b mut [u8],
     options: Options,
+) -> Result<&'b mut [u8], Error> {
+    encode_into(value, buffer, &mut Usual::new(), options)
 }
 
-impl Default for Encoder {
-    fn default() -> Encoder {
-        Encoder::new()
-    }
-}
-
-impl core::fmt::Debug for Encoder {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Encoder")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Encoder {
-    /// Allocates nothing yet.
-    pub fn new() -> Encoder {
-        Encoder::with_options(Options::new())
-    }
-
-    /// With other [`Options`].
-    pub fn with_options(options: Options) -> Encoder {
-        Encoder {
-            out: Vec::new(),
-            scratch: Scratch::new(),
-            options,
-        }
-    }
-
-    /// The deterministic CBOR of a value, good until the next call.
+encoders! {
+    /// Writes many values with one set of buffers: once they have grown, nothing is allocated any more.
     ///
-    /// # Errors
+    /// ```
+    /// use canon_ser::cbor::Encoder;
     ///
-    /// As [`to_vec`]. The encoder stays usable.
-    pub fn encode<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<&[u8], Error> {
-        self.out.clear();
-        self.scratch.reset();
-        encode(value, &mut self.out, &mut self.scratch, self.options)?;
-        Ok(&self.out)
-    }
+    /// let mut encoder = Encoder::new();
+    /// assert_eq!(encoder.encode(&[3, 2, 1])?, [0x83, 3, 2, 1]);
+    /// assert_eq!(encoder.encode(&1.5)?, [0xf9, 0x3e, 0x00]);
+    /// # Ok::<(), canon_ser::Error>(())
+    /// ```
+    Encoder;
+
+    /// Writes values into buffers of the caller's, and never touches a heap: what a program without one has.
+    ///
+    /// Values whose keys arrive in order always fit. Of a container that turns out to be disordered, all entries must be
+    /// remembered until it ends: 16 bytes for each. The scratch holds `ENTRIES` of them, for all containers that are open at
+    /// a time (those in order take places too as long as some are free, from the outermost on). When it is full, the value is
+    /// refused with [`Error::is_scratch_full`]: give the encoder more entries, sort the keys before (a `BTreeMap` whose keys
+    /// are text, fields declared in order), or use [`Encoder`], which has the heap.
+    ///
+    /// Entries are sorted through a copy behind the output, if the buffer has room for one, else (beyond 256 bytes) by
+    /// rotations in place, whose time grows with the number of entries times the size of the container.
+    ///
+    /// ```
+    /// use canon_ser::cbor::FixedEncoder;
+    ///
+    /// let mut encoder = FixedEncoder::<64>::new();
+    /// let mut buffer = [0; 16];
+    /// assert_eq!(encoder.encode(&[3, 2, 1], &mut buffer)?, &[0x83, 3, 2, 1]);
+    /// # Ok::<(), canon_ser::Error>(())
+    /// ```
+    FixedEncoder;
 }
 
 /// Any well-formed CBOR item to deterministic CBOR.
@@ -212,6 +237,7 @@ impl Encoder {
 /// assert_eq!(canon_ser::cbor::canonicalize(loose)?, b"\xa2\x61a\xf9\x3c\x00\x61b\x01");
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn canonicalize(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     canonicalize_with(bytes, Options::new())
 }
@@ -221,16 +247,45 @@ pub fn canonicalize(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 /// # Errors
 ///
 /// As [`canonicalize`].
+#[cfg(feature = "alloc")]
 pub fn canonicalize_with(bytes: &[u8], options: Options) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut scratch = Scratch::new();
-    let mut emitter = Emitter::new(&mut out, &mut scratch, options.depth_max);
+    let mut out = Growing::with_room(bytes.len());
+    let mut scratch = Usual::new();
+    let mut emitter = Emitter::new(&mut out, &mut scratch, options);
     let mut writer = canon::Writer {
         emitter: &mut emitter,
         open: Vec::new(),
     };
     read::drive::<_, false>(bytes, &mut writer, options.depth_max).map_err(Error::new)?;
-    Ok(out)
+    Ok(out.into_vec())
+}
+
+/// [`canonicalize_with`] for CBOR that need not fit in memory: from where the source stands to its end.
+///
+/// The input is read at least twice, by pieces: nothing is written of an input that has no deterministic form. Held in
+/// memory are some 0.5 MB, the longest string, and as a whole each container larger than 64 KiB that has an indefinite
+/// length, is a key, or is a map whose keys are not in order; so an input that is in order streams through, however large
+/// it is. Sorting one takes one to two times its size besides, more for entries of few bytes. Inputs of up to 256 KiB are read once. The source must not change in the meantime.
+///
+/// # Errors
+///
+/// As [`canonicalize_with`], and those of source and writer ([`Error::is_io`]).
+///
+/// ```
+/// use canon_ser::cbor::{self, Options};
+///
+/// let mut out = Vec::new();
+/// cbor::canonicalize_to(std::io::Cursor::new(b"\xa2\x02\x00\x01\x00"), &mut out, Options::new())?;
+/// assert_eq!(out, b"\xa2\x01\x00\x02\x00");
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+#[cfg(feature = "std")]
+pub fn canonicalize_to<R: std::io::Read + std::io::Seek, W: std::io::Write>(
+    source: R,
+    writer: W,
+    options: Options,
+) -> Result<(), Error> {
+    stream::canonicalize(source, writer, options)
 }
 
 /// Is this CBOR already deterministic? One pass; nothing is allocated up to 128 levels.
@@ -256,7 +311,22 @@ pub fn check(bytes: &[u8]) -> Result<(), Error> {
 ///
 /// As [`check`].
 pub fn check_with(bytes: &[u8], options: Options) -> Result<(), Error> {
-    check::check(bytes, options.depth_max).map_err(Error::new)
+    check::check(bytes, options).map_err(Error::new)
+}
+
+/// [`check_with`] for CBOR that need not fit in memory: from where the source stands to its end.
+///
+/// One pass. Held in memory are 0.5 MB, the longest string or key, and the last key of each open map.
+///
+/// # Errors
+///
+/// As [`check`], and those of the source ([`Error::is_io`]).
+#[cfg(feature = "std")]
+pub fn check_from<R: std::io::Read + std::io::Seek>(
+    source: R,
+    options: Options,
+) -> Result<(), Error> {
+    stream::check(source, options)
 }
 
 /// Reads a value from deterministic CBOR, and refuses every other CBOR, also in parts that the type ignores.
@@ -273,13 +343,28 @@ pub fn check_with(bytes: &[u8], options: Options) -> Result<(), Error> {
 /// assert!(cbor::from_slice::<u64>(b"\x18\x01").unwrap_err().is_not_canonical());
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
-    check(bytes)?;
+    from_slice_with(bytes, Options::new())
+}
+
+/// [`from_slice`] under other [`Options`].
+///
+/// # Errors
+///
+/// As [`from_slice`].
+#[cfg(feature = "alloc")]
+pub fn from_slice_with<'de, T: Deserialize<'de>>(
+    bytes: &'de [u8],
+    options: Options,
+) -> Result<T, Error> {
+    check_with(bytes, options)?;
     read_checked(bytes)
 }
 
-/// Reads a value from bytes that have been checked under any profile.
-pub(crate) fn read_checked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
+/// Reads a value from bytes that have been checked.
+#[cfg(feature = "alloc")]
+fn read_checked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
     let mut deserializer = de::Deserializer::new(bytes);
     let value = T::deserialize(&mut deserializer);
     let at = deserializer.offset();
@@ -292,24 +377,50 @@ pub(crate) fn read_checked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result
 
 /// JSON text to deterministic CBOR.
 ///
-/// A number whose value is an integer becomes one, however it is spelled (`1.0`, `1e2`), up to 64 bits and a sign;
-/// every other number becomes the float nearest to it.
+/// A number is a double, as it is for canonical JSON, and one whose value is an integer of up to 64 bits and a sign becomes
+/// that integer, however it is spelled (`1.0`, `1e2`): texts with the same canonical JSON have the same CBOR.
 ///
 /// # Errors
 ///
-/// As [`json::canonicalize`](crate::json::canonicalize); an integer beyond 64 bits is refused only if a float loses
-/// digits of it.
+/// As [`json::canonicalize`](crate::json::canonicalize).
 ///
 /// ```
 /// assert_eq!(canon_ser::cbor::from_json(br#"{"b": 1e2, "a": [0.5]}"#)?, b"\xa2\x61a\x81\xf9\x38\x00\x61b\x18\x64");
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn from_json(text: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut scratch = Scratch::new();
-    let mut emitter = Emitter::new(&mut out, &mut scratch, DEPTH_MAX);
-    json::write_text(&mut emitter, text).map_err(|fail| json_api::text_error(fail, text))?;
-    Ok(out)
+    from_json_with(text, json_api::Options::new())
+}
+
+/// [`from_json`] under other options (or just a policy for integers). With `Integers::Exact` every number whose value
+/// is an integer of up to 64 bits is that integer, however it is spelled; with `String` integers beyond 2^53 become text.
+///
+/// # Errors
+///
+/// As [`from_json`].
+///
+/// ```
+/// use canon_ser::{cbor, json::Integers};
+///
+/// let id = b"9007199254740993";
+/// assert!(cbor::from_json(id).unwrap_err().is_number());
+/// assert_eq!(cbor::from_json_with(id, Integers::Exact)?, b"\x1b\0\x20\0\0\0\0\0\x01");
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+#[cfg(feature = "alloc")]
+pub fn from_json_with(
+    text: &[u8],
+    options: impl Into<json_api::Options>,
+) -> Result<Vec<u8>, Error> {
+    let options = options.into();
+    let mut out = Growing::with_room(text.len());
+    let mut scratch = Usual::new();
+    let limits = Options::new().depth_max(options.depth_limit());
+    let mut emitter = Emitter::new(&mut out, &mut scratch, limits);
+    json::write_text(&mut emitter, text, options.integer_policy())
+        .map_err(|fail| json_api::text_error(fail, text))?;
+    Ok(out.into_vec())
 }
 
 /// Any well-formed CBOR to canonical JSON.
@@ -327,15 +438,16 @@ pub fn from_json(text: &[u8]) -> Result<Vec<u8>, Error> {
 /// assert_eq!(json, br#"{"a":1,"b":1.5}"#);
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn to_json(bytes: &[u8], options: impl Into<json_api::Options>) -> Result<Vec<u8>, Error> {
     let options = options.into();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut scratch = Scratch::new();
+    let mut out = Growing::with_room(bytes.len());
+    let mut scratch = Usual::new();
     let mut emitter = json_api::Emitter::new(&mut out, &mut scratch, options);
     let mut writer = json::ToJson {
         emitter: &mut emitter,
         open: Vec::new(),
     };
     read::drive::<_, false>(bytes, &mut writer, options.depth_limit()).map_err(Error::new)?;
-    Ok(out)
+    Ok(out.into_vec())
 }

@@ -1,13 +1,17 @@
 //! Reading CBOR: one iterative driver, which either takes all well-formed CBOR or only the deterministic kind.
 
-use alloc::vec::Vec;
-
-use crate::buf::{Buf, Fixed, PIECE_MAX, Piece, piece_of};
+use crate::buf::{PIECE_MAX, Piece};
 use crate::cbor::head::{
-    ARRAY, BIGNUMS, BREAK, BYTES, Head, MAP, NEGATIVE, SIMPLE, TAG, TEXT, UNSIGNED, write_float,
+    ARRAY, BIGNUMS, BREAK, BYTES, Head, MAP, NEGATIVE, SIMPLE, TAG, TEXT, UNSIGNED,
 };
 use crate::error::{Code, Fail};
 use crate::levels::Levels;
+
+/// The chunks of a string of indefinite length, put together.
+#[cfg(feature = "alloc")]
+type Joined = alloc::vec::Vec<u8>;
+#[cfg(not(feature = "alloc"))]
+type Joined = [u8; 0];
 
 /// Where an item stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,23 +61,46 @@ pub(crate) trait Sink {
     const WIDE_FLOATS: bool = false;
 
     fn item(&mut self, item: Item<'_>, place: Place) -> Result<(), Fail>;
-    /// A container or tag; `len` is its length where that is known.
-    fn open(&mut self, kind: Kind, len: Option<u64>, place: Place) -> Result<(), Fail>;
+    /// A container or tag that starts at `offset`; `len` is its length where that is known.
+    fn open(
+        &mut self,
+        kind: Kind,
+        len: Option<u64>,
+        place: Place,
+        offset: usize,
+    ) -> Result<(), Fail>;
     /// The key of the innermost map is complete; it stands between `start` and `end` of the input.
     fn key_done(&mut self, start: usize, end: usize) -> Result<(), Fail>;
     /// The innermost container or tag is complete, with this many items (keys and values count one each).
     fn close(&mut self, items: u64) -> Result<(), Fail>;
 }
 
+/// Where the count of an open container of indefinite length starts: an even number that no input counts down from.
+const ENDLESS: u64 = 1 << 63;
+
+/// Counts above this one are those of indefinite lengths.
+const COUNTED_MAX: u64 = ENDLESS / 2;
+
 #[derive(Clone, Copy)]
 struct Level {
-    kind: Kind,
-    /// Items to come, unless the length is indefinite.
-    left: Option<u64>,
-    done: u64,
-    /// Where the current key of a map starts.
-    key: usize,
+    /// Items to come; of an even number for maps, so that a key is next when it is even.
+    left: u64,
+    /// `left` before the first item.
+    total: u64,
+    /// Where the current item starts.
+    item: usize,
     start: usize,
+    holds: Holds,
+}
+
+/// What the items of a [`Level`] are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Elements,
+    /// Keys and values in turn.
+    Entries,
+    /// The one item that a tag is about.
+    Tagged,
 }
 
 /// Reads one item and nothing after it. `STRICT` refuses every encoding that is not deterministic; key order and
@@ -83,66 +110,139 @@ pub(crate) fn drive<S: Sink, const STRICT: bool>(
     sink: &mut S,
     depth_max: usize,
 ) -> Result<(), Fail> {
-    let empty = Level {
-        kind: Kind::Array,
-        left: None,
-        done: 0,
-        key: 0,
-        start: 0,
-    };
-    let mut reader = Reader::<STRICT> {
-        bytes,
-        at: 0,
-        levels: Levels::new(empty),
-        depth_max,
-    };
-    loop {
-        let start = reader.at;
-        let opened = reader.item(sink).map_err(|fail| fail.or_at(start))?;
-        if opened {
-            if reader.closes_now()? {
-                reader.close(sink)?;
-            } else {
-                continue;
-            }
-        }
-        if reader.item_done(sink)? {
-            return match reader.at == bytes.len() {
-                true => Ok(()),
-                false => Err(Fail::At(Code::Trailing, reader.at)),
-            };
-        }
-    }
+    Reader::<STRICT>::new(bytes, depth_max).run(sink)
 }
 
-struct Reader<'b, const STRICT: bool> {
+/// A stretch of CBOR.
+#[cfg(feature = "std")]
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch<'b> {
+    pub(crate) bytes: &'b [u8],
+    /// Where it starts in the whole.
+    pub(crate) offset: usize,
+    /// Bytes that follow it.
+    pub(crate) more: u64,
+}
+
+pub(crate) struct Reader<'b, const STRICT: bool> {
     bytes: &'b [u8],
     at: usize,
+    base: usize,
+    more: u64,
     levels: Levels<Level>,
+    /// An earlier stretch ended before the next item or break.
+    goes_on: bool,
     depth_max: usize,
 }
 
 impl<'b, const STRICT: bool> Reader<'b, STRICT> {
-    #[inline]
+    pub(crate) fn new(bytes: &'b [u8], depth_max: usize) -> Self {
+        let empty = Level {
+            left: 0,
+            total: 0,
+            item: 0,
+            start: 0,
+            holds: Holds::Elements,
+        };
+        Reader {
+            bytes,
+            at: 0,
+            base: 0,
+            more: 0,
+            levels: Levels::new(empty),
+            goes_on: false,
+            depth_max,
+        }
+    }
+
+    /// Where the item or break starts in the whole that it has not read to its end.
+    #[cfg(feature = "std")]
+    pub(crate) fn offset(&self) -> usize {
+        self.levels.last().map_or(0, |level| level.item)
+    }
+
+    /// Where the outermost key starts that is being read, if any: a container, whose items are compared when it ends.
+    #[cfg(feature = "std")]
+    pub(crate) fn open_key(&mut self) -> Option<usize> {
+        let around = self.levels.len().saturating_sub(1);
+        let mut around = self.levels.iter_mut().take(around);
+        let key = around.find(|level| level.holds == Holds::Entries && level.left % 2 == 0)?;
+        Some(key.item)
+    }
+
+    /// Goes on in a stretch that holds what follows [`Reader::offset`].
+    #[cfg(feature = "std")]
+    pub(crate) fn over(self, stretch: Stretch<'_>) -> Reader<'_, STRICT> {
+        Reader {
+            bytes: stretch.bytes,
+            at: self.offset() - stretch.offset,
+            base: stretch.offset,
+            more: stretch.more,
+            levels: self.levels,
+            goes_on: self.goes_on,
+            depth_max: self.depth_max,
+        }
+    }
+
+    fn fail(&self, code: Code, at: usize) -> Fail {
+        Fail::At(code, self.base + at)
+    }
+
+    fn end(&self) -> Fail {
+        self.fail(Code::End, self.bytes.len())
+    }
+
+    /// Reads to the end of the item. When a stretch that is not the last fails with [`Code::End`], a longer one goes on at
+    /// [`Reader::offset`].
+    pub(crate) fn run<S: Sink>(&mut self, sink: &mut S) -> Result<(), Fail> {
+        if self.bytes.is_empty() && self.base == 0 && self.more == 0 {
+            return Err(self.fail(Code::Empty, 0));
+        }
+        // What a stretch ends with may be the last item of a container of indefinite length.
+        if core::mem::take(&mut self.goes_on) && self.closes_now()? {
+            self.close(sink)?;
+            if self.item_done(sink)? {
+                return self.finish();
+            }
+        }
+        loop {
+            let start = self.at;
+            let opened = self
+                .item(sink)
+                .map_err(|fail| fail.or_at(self.base + start))?;
+            if opened {
+                if self.closes_now()? {
+                    self.close(sink)?;
+                } else {
+                    continue;
+                }
+            }
+            if self.item_done(sink)? {
+                return self.finish();
+            }
+        }
+    }
+
+    /// After the root item.
+    fn finish(&self) -> Result<(), Fail> {
+        match self.at == self.bytes.len() && self.more == 0 {
+            true => Ok(()),
+            false => Err(self.fail(Code::Trailing, self.at)),
+        }
+    }
+
+    /// Where the next item stands.
+    #[inline(always)]
     fn place(&self) -> Place {
-        match self.levels.last() {
-            None => Place::Root,
-            Some(Level {
-                kind: Kind::Array,
-                done,
-                ..
-            }) => Place::Element { first: *done == 0 },
-            Some(Level {
-                kind: Kind::Map,
-                done,
-                ..
-            }) if done % 2 == 0 => Place::Key { first: *done == 0 },
-            Some(Level {
-                kind: Kind::Map, ..
-            }) => Place::Value,
-            Some(Level {
-                kind: Kind::Tag(_), ..
-            }) => Place::Tagged,
+        let Some(level) = self.levels.last() else {
+            return Place::Root;
+        };
+        let first = level.left == level.total;
+        match level.holds {
+            Holds::Elements => Place::Element { first },
+            Holds::Entries if level.left % 2 == 0 => Place::Key { first },
+            Holds::Entries => Place::Value,
+            Holds::Tagged => Place::Tagged,
         }
     }
 
@@ -151,9 +251,6 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     fn item<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         let place = self.place();
         let start = self.at;
-        if let (Place::Key { .. }, Some(level)) = (place, self.levels.last_mut()) {
-            level.key = start;
-        }
         let head = self.head()?;
         match head.major {
             UNSIGNED | NEGATIVE => {
@@ -167,7 +264,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
                 )?;
             }
             BYTES | TEXT => {
-                let mut joined = Vec::new();
+                let mut joined = Joined::default();
                 let string = if STRICT {
                     self.chunk(head)?
                 } else {
@@ -201,28 +298,39 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
 
     #[inline]
     fn head(&mut self) -> Result<Head, Fail> {
-        let head = Head::read(self.bytes, self.at)?;
+        let head = Head::read(self.bytes, self.at).map_err(|fail| fail.moved(self.base))?;
         if STRICT && head.major != SIMPLE && !head.is_shortest() {
-            let indefinite = head.info == Head::INDEFINITE;
-            let code = if indefinite {
-                Code::Indefinite
-            } else {
-                Code::LongHead
-            };
-            return Err(Fail::At(code, self.at));
+            return Err(self.not_shortest(head));
         }
         self.at = head.end;
         Ok(head)
     }
 
+    #[cold]
+    fn not_shortest(&self, head: Head) -> Fail {
+        let code = if head.info == Head::INDEFINITE {
+            Code::Indefinite
+        } else {
+            Code::LongHead
+        };
+        self.fail(code, self.at)
+    }
+
     /// The contents of a string; those of an indefinite length are put together in `joined`.
-    fn string<'s>(&mut self, head: Head, joined: &'s mut Vec<u8>) -> Result<&'s [u8], Fail>
+    fn string<'s>(&mut self, head: Head, joined: &'s mut Joined) -> Result<&'s [u8], Fail>
     where
         'b: 's,
     {
         if head.info != Head::INDEFINITE {
             return self.chunk(head);
         }
+        #[cfg(not(feature = "alloc"))]
+        {
+            // Only checks run without a heap, and those have refused it already.
+            _ = joined;
+            Err(self.not_shortest(head))
+        }
+        #[cfg(feature = "alloc")]
         loop {
             if self.bytes.get(self.at) == Some(&BREAK) {
                 self.at += 1;
@@ -231,7 +339,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             let start = self.at;
             let chunk = self.head()?;
             if chunk.major != head.major || chunk.info == Head::INDEFINITE {
-                return Err(Fail::At(Code::CborChunk, start));
+                return Err(self.fail(Code::CborChunk, start));
             }
             joined.extend_from_slice(self.chunk(chunk)?);
         }
@@ -243,12 +351,18 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         let len = usize::try_from(head.argument)
             .ok()
             .filter(|&len| len <= rest.len());
-        let string = &rest[..len.ok_or(Fail::At(Code::End, self.bytes.len()))?];
+        let Some(len) = len else {
+            // An input that ends too early is not worth reading to its end.
+            let missing = head.argument - rest.len() as u64 > self.more;
+            let behind = if missing { self.more as usize } else { 0 };
+            return Err(self.end().moved(behind));
+        };
+        let string = &rest[..len];
         if head.major == TEXT
-            && !is_short_ascii(string)
+            && !is_ascii(rest, string.len())
             && let Err(error) = core::str::from_utf8(string)
         {
-            return Err(Fail::At(Code::Utf8, self.at + error.valid_up_to()));
+            return Err(self.fail(Code::Utf8, self.at + error.valid_up_to()));
         }
         self.at += string.len();
         Ok(string)
@@ -263,25 +377,26 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         sink: &mut S,
     ) -> Result<(), Fail> {
         if self.levels.len() >= self.depth_max {
-            return Err(Fail::At(Code::Depth, start));
+            return Err(self.fail(Code::Depth, start));
         }
         let len = (head.info != Head::INDEFINITE).then_some(head.argument);
-        let left = match kind {
-            Kind::Tag(_) => Some(1),
-            Kind::Array => len,
-            Kind::Map => len.map(|len| len.saturating_mul(2)),
+        let (holds, left) = match kind {
+            Kind::Tag(_) => (Holds::Tagged, Some(1)),
+            Kind::Array => (Holds::Elements, len),
+            Kind::Map => (Holds::Entries, len.map(|len| len.saturating_mul(2))),
         };
         // Each item takes a byte at least, so a length that the input cannot hold is found out here.
-        if left.is_some_and(|left| left > (self.bytes.len() - self.at) as u64) {
-            return Err(Fail::At(Code::End, self.bytes.len()));
+        let rest = (self.bytes.len() - self.at) as u64 + self.more;
+        if left.is_some_and(|left| left > rest) {
+            return Err(self.end().moved(self.more as usize));
         }
-        sink.open(kind, len, place)?;
+        sink.open(kind, len, place, self.base + start)?;
         self.levels.push(Level {
-            kind,
-            left,
-            done: 0,
-            key: start,
-            start,
+            left: left.unwrap_or(ENDLESS),
+            total: left.unwrap_or(ENDLESS),
+            item: self.base + self.at,
+            start: self.base + start,
+            holds,
         });
         Ok(())
     }
@@ -290,12 +405,12 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         let start = self.at;
         let head = self.head()?;
         if head.major != BYTES {
-            return Err(Fail::At(Code::CborBignum, start));
+            return Err(self.fail(Code::CborBignum, start));
         }
-        let mut joined = Vec::new();
+        let mut joined = Joined::default();
         let bytes = self.string(head, &mut joined)?;
         if STRICT && (bytes.len() <= 8 || bytes[0] == 0) {
-            return Err(Fail::At(Code::BignumForm, start - 1));
+            return Err(self.fail(Code::BignumForm, start - 1));
         }
         sink.item(
             Item::Bignum {
@@ -314,7 +429,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         sink: &mut S,
     ) -> Result<(), Fail> {
         if head.info == Head::INDEFINITE {
-            return Err(Fail::At(Code::CborBreak, start));
+            return Err(self.fail(Code::CborBreak, start));
         }
         if let Some(value) = head.float() {
             if STRICT && S::WIDE_FLOATS {
@@ -322,13 +437,13 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
                     return Err(Fail::new(Code::NarrowFloat));
                 }
             } else if STRICT {
-                check_float(value, &self.bytes[start..head.end])?;
+                head.check_float(value)?;
             }
             return sink.item(Item::Float(value), place);
         }
         // Two-byte simple values below 32 are not well-formed (RFC 8949 section 3.3).
         if head.info == 24 && head.argument < 32 {
-            return Err(Fail::At(Code::CborHead, start));
+            return Err(self.fail(Code::CborHead, start));
         }
         sink.item(Item::Simple(head.argument as u8), place)
     }
@@ -340,16 +455,30 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             return Ok(false);
         };
         match level.left {
-            Some(left) => Ok(left == 0),
-            None if self.bytes.get(self.at) == Some(&BREAK) => {
-                if level.kind == Kind::Map && level.done % 2 == 1 {
-                    return Err(Fail::At(Code::CborBreak, self.at));
-                }
-                self.at += 1;
-                Ok(true)
-            }
-            None => Ok(false),
+            0 => Ok(true),
+            1..=COUNTED_MAX => Ok(false),
+            _ => self.takes_break(),
         }
+    }
+
+    fn takes_break(&mut self) -> Result<bool, Fail> {
+        match self.bytes.get(self.at) {
+            Some(&BREAK) => {}
+            None if self.more > 0 => {
+                self.goes_on = true;
+                return Err(self.end());
+            }
+            _ => return Ok(false),
+        }
+        if self
+            .levels
+            .last()
+            .is_some_and(|level| level.holds == Holds::Entries && level.left % 2 == 1)
+        {
+            return Err(self.fail(Code::CborBreak, self.at));
+        }
+        self.at += 1;
+        Ok(true)
     }
 
     #[inline]
@@ -357,7 +486,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         let (done, start) = self
             .levels
             .last()
-            .map_or((0, 0), |level| (level.done, level.start));
+            .map_or((0, 0), |level| (level.total - level.left, level.start));
         sink.close(done).map_err(|fail| fail.or_at(start))?;
         self.levels.pop();
         Ok(())
@@ -367,14 +496,13 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     #[inline(always)]
     fn item_done<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         loop {
-            let end = self.at;
+            let end = self.base + self.at;
             let Some(level) = self.levels.last_mut() else {
                 return Ok(true);
             };
-            level.done += 1;
-            level.left = level.left.map(|left| left - 1);
-            if level.kind == Kind::Map && level.done % 2 == 1 {
-                let key = level.key;
+            level.left -= 1;
+            let key = core::mem::replace(&mut level.item, end);
+            if level.holds == Holds::Entries && level.left % 2 == 1 {
                 sink.key_done(key, end).map_err(|fail| fail.or_at(key))?;
             }
             if !self.closes_now()? {
@@ -385,23 +513,18 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     }
 }
 
-/// A quick yes for what most texts are: keys and short values of ASCII.
-#[inline]
-fn is_short_ascii(text: &[u8]) -> bool {
+/// Are the first `len` bytes ASCII? A no may be wrong, for a short text at the very end of the input.
+#[inline(always)]
+fn is_ascii(bytes: &[u8], len: usize) -> bool {
     const HIGH: Piece = Piece::from_le_bytes([0x80; PIECE_MAX]);
-    text.len() <= PIECE_MAX && piece_of(text) & HIGH == 0
-}
-
-fn check_float(value: f64, stands: &[u8]) -> Result<(), Fail> {
-    let mut form = [0; 9];
-    let mut out = Fixed::new(&mut form);
-    write_float(&mut out, value)?;
-    match out.bytes() == stands {
-        true => Ok(()),
-        false => Err(Fail::new(if value.is_nan() {
-            Code::NanForm
-        } else {
-            Code::FloatForm
-        })),
+    let high = |piece: &[u8; PIECE_MAX]| Piece::from_le_bytes(*piece) & HIGH;
+    if len > PIECE_MAX {
+        let text = &bytes[..len];
+        let last = text.last_chunk().map_or(HIGH, high);
+        let pieces = text.as_chunks().0.iter();
+        return pieces.fold(last, |found, piece| found | high(piece)) == 0;
     }
+    // The text and what follows it, which is shifted out.
+    let piece = bytes.first_chunk().map_or(HIGH, high);
+    len == 0 || piece << (8 * (PIECE_MAX - len)) == 0
 }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use ciborium::Value;
 use ciborium::value::Integer;
 
+use crate::buf::{Buf as _, Growing};
 use crate::cbor::head::{
     ARRAY, BIGNUMS, BYTES, FALSE, MAP, NULL, TAG, TEXT, TRUE, write_float, write_head,
     write_integer,
@@ -30,12 +31,12 @@ use crate::error::{Code, Error, Fail};
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
 pub fn from_value(value: &Value) -> Result<Vec<u8>, Error> {
-    let mut loose = Vec::new();
+    let mut loose = Growing::new();
     write(&mut loose, value, 0).map_err(Error::new)?;
-    canonicalize(&loose)
+    canonicalize(loose.bytes())
 }
 
-fn write(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Fail> {
+fn write(out: &mut Growing, value: &Value, depth: usize) -> Result<(), Fail> {
     let deeper = matches!(value, Value::Tag(..) | Value::Array(_) | Value::Map(_));
     if deeper && depth >= DEPTH_MAX {
         return Err(Fail::new(Code::Depth));
@@ -47,23 +48,15 @@ fn write(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), Fail> {
         }
         Value::Bytes(bytes) => {
             write_head(out, BYTES, bytes.len() as u64)?;
-            out.extend_from_slice(bytes);
-            Ok(())
+            out.extend(bytes)
         }
         Value::Float(value) => write_float(out, *value),
         Value::Text(text) => {
             write_head(out, TEXT, text.len() as u64)?;
-            out.extend_from_slice(text.as_bytes());
-            Ok(())
+            out.extend(text.as_bytes())
         }
-        Value::Bool(value) => {
-            out.push(if *value { TRUE } else { FALSE });
-            Ok(())
-        }
-        Value::Null => {
-            out.push(NULL);
-            Ok(())
-        }
+        Value::Bool(value) => out.push(if *value { TRUE } else { FALSE }),
+        Value::Null => out.push(NULL),
         Value::Tag(tag, value) => {
             write_head(out, TAG, *tag)?;
             write(out, value, depth + 1)
@@ -146,7 +139,13 @@ impl Sink for Builder {
         Ok(())
     }
 
-    fn open(&mut self, kind: Kind, _len: Option<u64>, _place: Place) -> Result<(), Fail> {
+    fn open(
+        &mut self,
+        kind: Kind,
+        _len: Option<u64>,
+        _place: Place,
+        _offset: usize,
+    ) -> Result<(), Fail> {
         self.open.push((kind, Vec::new()));
         Ok(())
     }

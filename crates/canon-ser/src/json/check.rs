@@ -9,7 +9,7 @@ use crate::json::string::{JsonKeys, is_special, write_escape};
 use crate::json::text::{Piece, Sink, Token};
 use crate::json::{Options, text};
 use crate::levels::Levels;
-use crate::order::{KeyRules as _, leading_eight};
+use crate::order::KeyRules as _;
 
 /// Digits of the largest double, its sign and some room.
 const NUMBER_MAX: usize = 320;
@@ -18,19 +18,7 @@ const NUMBER_MAX: usize = 320;
 const USUAL_MAX: usize = 32;
 
 pub(crate) fn check(bytes: &[u8], options: Options) -> Result<(), Fail> {
-    let mut checker = Checker {
-        text: bytes,
-        options,
-        keys: options.keys(),
-        levels: Levels::new(Level {
-            object: false,
-            escaped: false,
-            offset: 0,
-            previous: (0, 0),
-            previous_rank: 0,
-        }),
-    };
-    text::drive::<_, true>(bytes, &mut checker)
+    text::drive::<_, true>(bytes, &mut Checker::new(bytes, 0, options))
 }
 
 #[derive(Clone, Copy)]
@@ -38,17 +26,76 @@ struct Level {
     object: bool,
     /// Some key so far holds escapes.
     escaped: bool,
+    /// The previous key is in `held`: its place is one there.
+    is_held: bool,
     offset: usize,
     /// The previous key without its quotes; it ends at 0 as long as there is none.
     previous: (usize, usize),
     previous_rank: u64,
 }
 
-struct Checker<'t> {
+pub(crate) struct Checker<'t> {
     text: &'t [u8],
+    /// Where the text at hand starts in the whole.
+    base: usize,
     options: Options,
     keys: JsonKeys,
     levels: Levels<Level>,
+    /// Previous keys of text that is no longer at hand.
+    held: Held,
+}
+
+/// Only what is read by pieces is ever not at hand.
+#[cfg(feature = "std")]
+type Held = alloc::vec::Vec<u8>;
+#[cfg(not(feature = "std"))]
+type Held = [u8; 0];
+
+impl<'t> Checker<'t> {
+    pub(crate) fn new(text: &'t [u8], base: usize, options: Options) -> Checker<'t> {
+        Checker {
+            text,
+            base,
+            options,
+            keys: options.keys(),
+            levels: Levels::new(Level {
+                object: false,
+                escaped: false,
+                is_held: false,
+                offset: 0,
+                previous: (0, 0),
+                previous_rank: 0,
+            }),
+            held: Held::default(),
+        }
+    }
+
+    /// Goes on with another stretch of the text, and keeps of the one before what may still be needed.
+    #[cfg(feature = "std")]
+    pub(crate) fn over<'u>(mut self, text: &'u [u8], base: usize) -> Checker<'u> {
+        // So that no key that is held ends at 0.
+        let mut held = alloc::vec![0];
+        let with_key = |level: &&mut Level| level.previous.1 > 0;
+        for level in self.levels.iter_mut().filter(with_key) {
+            let (from, to) = level.previous;
+            let key = match level.is_held {
+                true => &self.held[from..to],
+                false => &self.text[from - self.base..to - self.base],
+            };
+            let from = held.len();
+            held.extend_from_slice(key);
+            level.previous = (from, held.len());
+            level.is_held = true;
+        }
+        Checker {
+            text,
+            base,
+            options: self.options,
+            keys: self.keys,
+            levels: self.levels,
+            held,
+        }
+    }
 }
 
 /// Escapes stand only where they must, in their one form.
@@ -93,7 +140,7 @@ impl Sink for Checker<'_> {
 
     #[inline]
     fn number(&mut self, literal: Literal<'_>) -> Result<(), Fail> {
-        if literal.is_plainly_canonical() {
+        if literal.is_plainly_canonical() || literal.is_provably_canonical() {
             Ok(())
         } else if literal.text.len() <= USUAL_MAX {
             check_number::<USUAL_MAX>(literal, self.options)
@@ -112,12 +159,13 @@ impl Sink for Checker<'_> {
     }
 
     #[inline]
-    fn key(&mut self, token: Token<'_>) -> Result<(), Fail> {
+    fn key(&mut self, token: Token<'_>, leading: u64) -> Result<(), Fail> {
         self.string(token)?;
         let level = self.levels.last_mut().expect("keys stand in objects");
         level.escaped |= token.has_escapes;
         let key = (token.offset + 1, token.offset + token.quoted.len() - 1);
-        let rank = self.keys.rank(leading_eight(self.text, key.0..key.1));
+        let rank = self.keys.rank(leading);
+        let is_held = core::mem::replace(&mut level.is_held, false);
         let previous = core::mem::replace(&mut level.previous, key);
         let previous_rank = core::mem::replace(&mut level.previous_rank, rank);
         if previous.1 == 0 {
@@ -125,7 +173,10 @@ impl Sink for Checker<'_> {
         }
         let mut order = previous_rank.cmp(&rank);
         if level.escaped || order == Ordering::Equal {
-            let previous = &self.text[previous.0..previous.1];
+            let previous = match is_held {
+                true => &self.held[previous.0..previous.1],
+                false => &self.text[previous.0 - self.base..previous.1 - self.base],
+            };
             order = self.keys.compare(previous, token.contents(), level.escaped);
         }
         match order {
@@ -143,6 +194,7 @@ impl Sink for Checker<'_> {
         self.levels.push(Level {
             object,
             escaped: false,
+            is_held: false,
             offset,
             previous: (0, 0),
             previous_rank: 0,

@@ -7,8 +7,10 @@ use alloc::string::String;
 use serde::de::{self, DeserializeSeed, IntoDeserializer as _, Visitor};
 use serde::forward_to_deserialize_any;
 
+use crate::buf::{Buf as _, Fixed};
 use crate::error::{Code, Fail};
-use crate::json::number::Literal;
+use crate::json::Integers;
+use crate::json::number::{Literal, write_f64};
 use crate::json::string::{string_end, value_end};
 use crate::json::text::{Piece, Token};
 
@@ -23,6 +25,15 @@ pub(crate) struct Deserializer<'de> {
 impl<'de> Deserializer<'de> {
     pub(crate) fn new(bytes: &'de [u8]) -> Deserializer<'de> {
         Deserializer { bytes, at: 0 }
+    }
+
+    /// The value that was read, unless its type left bytes unread.
+    pub(crate) fn end<T>(&self, value: T) -> Result<T, Fail> {
+        if self.at == self.bytes.len() {
+            Ok(value)
+        } else {
+            Err(self.unread())
+        }
     }
 
     pub(crate) fn offset(&self) -> usize {
@@ -130,8 +141,10 @@ impl<'de> Deserializer<'de> {
             (4, visitor.visit_unit()?)
         } else if rest.starts_with(b"true") {
             (4, visitor.visit_bool(true)?)
-        } else {
+        } else if rest.starts_with(b"false") {
             (5, visitor.visit_bool(false)?)
+        } else {
+            return Err(self.unread());
         };
         self.at += len;
         Ok(value)
@@ -245,14 +258,16 @@ struct Items<'a, 'de> {
 
 impl Items<'_, '_> {
     /// Steps over the comma; false at the end.
-    fn next(&mut self) -> bool {
-        if matches!(self.de.peek(), b']' | b'}') {
-            return false;
+    fn next(&mut self) -> Result<bool, Fail> {
+        let first = core::mem::take(&mut self.first);
+        match self.de.peek() {
+            b']' | b'}' => return Ok(false),
+            _ if first => {}
+            b',' => self.de.at += 1,
+            // The type did not read the item before.
+            _ => return Err(self.de.unread()),
         }
-        if !core::mem::take(&mut self.first) {
-            self.de.at += 1;
-        }
-        true
+        Ok(true)
     }
 }
 
@@ -263,7 +278,7 @@ impl<'de> de::SeqAccess<'de> for &mut Items<'_, 'de> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Fail> {
-        if !self.next() {
+        if !self.next()? {
             return Ok(None);
         }
         seed.deserialize(&mut *self.de).map(Some)
@@ -277,13 +292,16 @@ impl<'de> de::MapAccess<'de> for &mut Items<'_, 'de> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Fail> {
-        if !self.next() {
+        if !self.next()? {
             return Ok(None);
         }
         seed.deserialize(Key { de: &mut *self.de }).map(Some)
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fail> {
+        if self.de.peek() != b':' {
+            return Err(self.de.unread());
+        }
         self.de.at += 1;
         seed.deserialize(&mut *self.de)
     }
@@ -294,15 +312,31 @@ struct Key<'a, 'de> {
     de: &'a mut Deserializer<'de>,
 }
 
-/// Reads a key as the number that it spells.
-macro_rules! key_of_number {
-    ($($method:ident $visit:ident,)*) => {$(
+/// Reads a key as the value that it spells, if it does so as such keys are written: `1` and `+1` are two keys, and must
+/// not become one.
+macro_rules! key_of_scalar {
+    ($($method:ident $visit:ident $is_canonical:expr,)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {
             let unread = self.de.unread();
             let text = self.de.string()?;
-            visitor.$visit(text.parse().map_err(|_| unread)?)
+            match text.parse() {
+                Ok(value) if $is_canonical(value, &text) => visitor.$visit(value),
+                _ => Err(unread),
+            }
         }
     )*};
+}
+
+fn is_integer_form<T>(_value: T, text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.starts_with(['+', '0']) || text == "0"
+}
+
+fn is_float_form(value: impl Into<f64>, text: &str) -> bool {
+    let mut form = [0; 32];
+    let mut out = Fixed::new(&mut form);
+    let written = write_f64(&mut out, value.into(), Integers::Error);
+    written.is_ok() && out.bytes() == text.as_bytes()
 }
 
 impl<'de> de::Deserializer<'de> for Key<'_, 'de> {
@@ -312,20 +346,20 @@ impl<'de> de::Deserializer<'de> for Key<'_, 'de> {
         self.de.visit_string(visitor)
     }
 
-    key_of_number! {
-        deserialize_bool visit_bool,
-        deserialize_i8 visit_i8,
-        deserialize_i16 visit_i16,
-        deserialize_i32 visit_i32,
-        deserialize_i64 visit_i64,
-        deserialize_i128 visit_i128,
-        deserialize_u8 visit_u8,
-        deserialize_u16 visit_u16,
-        deserialize_u32 visit_u32,
-        deserialize_u64 visit_u64,
-        deserialize_u128 visit_u128,
-        deserialize_f32 visit_f32,
-        deserialize_f64 visit_f64,
+    key_of_scalar! {
+        deserialize_bool visit_bool (|_, _: &str| true),
+        deserialize_i8 visit_i8 is_integer_form,
+        deserialize_i16 visit_i16 is_integer_form,
+        deserialize_i32 visit_i32 is_integer_form,
+        deserialize_i64 visit_i64 is_integer_form,
+        deserialize_i128 visit_i128 is_integer_form,
+        deserialize_u8 visit_u8 is_integer_form,
+        deserialize_u16 visit_u16 is_integer_form,
+        deserialize_u32 visit_u32 is_integer_form,
+        deserialize_u64 visit_u64 is_integer_form,
+        deserialize_u128 visit_u128 is_integer_form,
+        deserialize_f32 visit_f32 is_float_form,
+        deserialize_f64 visit_f64 is_float_form,
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fail> {

@@ -1,34 +1,26 @@
 //! What writing canonical JSON is made of, whatever the source: containers, entries, keys.
 
+use core::fmt;
+
+use serde::ser::{Serialize, SerializeSeq as _, Serializer as _};
+
 use crate::buf::{Buf, Piece, piece_of};
-use crate::error::{Code, Fail};
+use crate::emit::{self, Format};
+use crate::error::Fail;
+use crate::json::key::{Key, write_contents};
+use crate::json::private::{self, Token};
+use crate::json::scalar::Scalar;
+use crate::json::string::JsonKeys;
 use crate::json::{Options, number, string};
-use crate::order::{Entry, KeyRules as _, Members, Scratch, leading_eight};
+use crate::order::{Entry, KeyRules as _, Members, leading_eight};
 
 /// Everything that writing a document needs.
-pub(crate) struct Emitter<'a, B> {
-    pub(crate) out: &'a mut B,
-    pub(crate) scratch: &'a mut Scratch,
-    pub(crate) options: Options,
-    pub(crate) depth: usize,
-}
+pub(crate) type Emitter<'a, B> = emit::Emitter<'a, B, Options>;
 
-impl<'a, B: Buf> Emitter<'a, B> {
-    pub(crate) fn new(out: &'a mut B, scratch: &'a mut Scratch, options: Options) -> Self {
-        Emitter {
-            out,
-            scratch,
-            options,
-            depth: 0,
-        }
-    }
-
+impl<B: Buf> Emitter<'_, B> {
     #[inline(always)]
     pub(crate) fn open(&mut self, bracket: u8) -> Result<(), Fail> {
-        if self.depth >= self.options.depth_max {
-            return Err(Fail::new(Code::Depth));
-        }
-        self.depth += 1;
+        self.deeper()?;
         self.out.push(bracket)
     }
 
@@ -70,6 +62,24 @@ impl<'a, B: Buf> Emitter<'a, B> {
         self.out.push(b':')
     }
 
+    /// The same for a key without escapes whose leading eight bytes are known.
+    #[inline]
+    pub(crate) fn note_plain_key(
+        &mut self,
+        members: &mut Members,
+        start: usize,
+        leading: u64,
+    ) -> Result<(), Fail> {
+        let keys = self.options.keys();
+        let entry = Entry {
+            start,
+            key_end: self.out.len() - 1,
+            rank: keys.rank(leading),
+        };
+        members.ranked_key(keys, self.out, self.scratch, entry, false)?;
+        self.out.push(b':')
+    }
+
     /// Writes the comma between entries and returns where the new one starts.
     #[inline]
     pub(crate) fn begin_entry(&mut self, members: &Members) -> Result<usize, Fail> {
@@ -77,16 +87,6 @@ impl<'a, B: Buf> Emitter<'a, B> {
             self.out.push(b',')?;
         }
         Ok(self.out.len())
-    }
-
-    /// Inlined so that everything about the name of a field is a constant.
-    #[inline(always)]
-    pub(super) fn text_key(&mut self, members: &mut Members, key: &str) -> Result<(), Fail> {
-        let bytes = key.as_bytes();
-        if string::is_short_key(bytes) {
-            return self.short_key(members, piece_of(bytes), bytes.len());
-        }
-        self.long_key(members, bytes)
     }
 
     fn long_key(&mut self, members: &mut Members, key: &[u8]) -> Result<(), Fail> {
@@ -103,7 +103,13 @@ impl<'a, B: Buf> Emitter<'a, B> {
     }
 
     /// A key without escapes, which tells its rank.
-    fn short_key(&mut self, members: &mut Members, key: Piece, len: usize) -> Result<(), Fail> {
+    #[inline(always)]
+    pub(crate) fn short_key(
+        &mut self,
+        members: &mut Members,
+        key: Piece,
+        len: usize,
+    ) -> Result<(), Fail> {
         let first = members.count() == 0;
         let start = self.out.len() + usize::from(!first);
         string::put_key(self.out, key, len, first)?;
@@ -115,16 +121,130 @@ impl<'a, B: Buf> Emitter<'a, B> {
         };
         members.ranked_key(keys, self.out, self.scratch, entry, false)
     }
+}
 
-    /// `{"Variant":`, which [`Emitter::close`] ends.
-    pub(super) fn open_variant(&mut self, variant: &'static str) -> Result<(), Fail> {
-        self.open(b'{')?;
-        string::write(self.out, variant.as_bytes())?;
-        self.out.push(b':')
+impl Format for Options {
+    type Keys = JsonKeys;
+    type Head = ();
+    const NO_HEAD: () = ();
+    const HUMAN_READABLE: bool = true;
+    const HOLDS_UNKNOWN: bool = false;
+
+    #[inline(always)]
+    fn keys(self) -> JsonKeys {
+        JsonKeys {
+            utf16: self.order == crate::json::KeyOrder::Utf16,
+        }
+    }
+
+    #[inline(always)]
+    fn depth_max(self) -> usize {
+        self.depth_max
     }
 
     #[inline]
-    pub(super) fn integer(&mut self, value: u64, negative: bool) -> Result<(), Fail> {
-        number::write_integer(self.out, value, negative, self.options.integers)
+    fn null<B: Buf>(self, out: &mut B) -> Result<(), Fail> {
+        out.put(piece_of(b"null"), 4)
+    }
+
+    #[inline]
+    fn boolean<B: Buf>(self, out: &mut B, value: bool) -> Result<(), Fail> {
+        if value {
+            out.put(piece_of(b"true"), 4)
+        } else {
+            out.put(piece_of(b"false"), 5)
+        }
+    }
+
+    #[inline]
+    fn integer<B: Buf>(self, out: &mut B, magnitude: u64, negative: bool) -> Result<(), Fail> {
+        number::write_integer(out, magnitude, negative, self.integers)
+    }
+
+    fn wide<B: Buf>(self, out: &mut B, magnitude: u128, negative: bool) -> Result<(), Fail> {
+        number::write_wide(out, magnitude, negative, self.integers)
+    }
+
+    #[inline]
+    fn float<B: Buf>(self, out: &mut B, value: f64) -> Result<(), Fail> {
+        number::write_f64(out, value, self.integers)
+    }
+
+    #[inline]
+    fn text<B: Buf>(self, out: &mut B, text: &str) -> Result<(), Fail> {
+        string::write(out, text.as_bytes()).map(drop)
+    }
+
+    fn display<B: Buf, T: fmt::Display + ?Sized>(self, out: &mut B, value: &T) -> Result<(), Fail> {
+        out.push(b'"')?;
+        write_contents(out, value)?;
+        out.push(b'"')
+    }
+
+    /// As serde_json does: an array of numbers.
+    fn bytes<B: Buf>(emitter: &mut Emitter<'_, B>, value: &[u8]) -> Result<(), Fail> {
+        let mut array = emitter.serialize_seq(Some(value.len()))?;
+        value
+            .iter()
+            .try_for_each(|byte| array.serialize_element(byte))?;
+        array.end()
+    }
+
+    #[inline(always)]
+    fn open_array<B: Buf>(self, out: &mut B, _len: Option<usize>) -> Result<(), Fail> {
+        out.push(b'[')
+    }
+
+    #[inline(always)]
+    fn close_array<B: Buf>(self, out: &mut B, _head: (), _len: usize) -> Result<(), Fail> {
+        out.push(b']')
+    }
+
+    #[inline(always)]
+    fn open_map<B: Buf>(self, out: &mut B, _len: Option<usize>) -> Result<(), Fail> {
+        out.push(b'{')
+    }
+
+    #[inline(always)]
+    fn close_map<B: Buf>(self, out: &mut B, _head: (), _len: usize) -> Result<(), Fail> {
+        out.push(b'}')
+    }
+
+    fn open_variant<B: Buf>(self, out: &mut B, variant: &str) -> Result<(), Fail> {
+        out.push(b'{')?;
+        string::write(out, variant.as_bytes())?;
+        out.push(b':')
+    }
+
+    #[inline]
+    fn close_variant<B: Buf>(self, out: &mut B) -> Result<(), Fail> {
+        out.push(b'}')
+    }
+
+    /// Inlined so that everything about the name of a field is a constant.
+    #[inline(always)]
+    fn text_key<B: Buf>(
+        emitter: &mut Emitter<'_, B>,
+        members: &mut Members,
+        key: &str,
+    ) -> Result<(), Fail> {
+        let bytes = key.as_bytes();
+        if string::is_short_key(bytes) {
+            return emitter.short_key(members, piece_of(bytes), bytes.len());
+        }
+        emitter.long_key(members, bytes)
+    }
+
+    #[inline(always)]
+    fn any_key<B: Buf, T: Serialize + ?Sized>(
+        emitter: &mut Emitter<'_, B>,
+        members: &mut Members,
+        key: &T,
+    ) -> Result<(), Fail> {
+        key.serialize(Scalar(Key { emitter, members }))
+    }
+
+    fn private<B: Buf>(emitter: &mut Emitter<'_, B>, token: Token, text: &str) -> Result<(), Fail> {
+        private::write(emitter, token, text)
     }
 }

@@ -1,26 +1,41 @@
 //! Canonical JSON: RFC 8785 from any serde value, and from JSON text.
 
 mod check;
+#[cfg(feature = "alloc")]
 mod de;
 mod emit;
 mod key;
 pub(crate) mod number;
+#[cfg(feature = "alloc")]
 pub(crate) mod pointer;
 pub(crate) mod private;
-mod ser;
+#[cfg(feature = "alloc")]
+mod rewrite;
+pub(crate) mod scalar;
+mod scan;
+#[cfg(feature = "std")]
+mod stream;
 pub(crate) mod string;
 pub(crate) mod text;
 
+#[cfg(feature = "alloc")]
 use alloc::string::String;
+#[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+#[cfg(feature = "alloc")]
+use serde::Deserialize;
+use serde::Serialize;
 
-use crate::buf::{Buf, Fixed};
+use crate::buf::Buf;
+#[cfg(feature = "alloc")]
+use crate::buf::Growing;
+use crate::encoder::encoders;
 use crate::error::{Code, Error, Fail};
 pub(crate) use crate::json::emit::Emitter;
 use crate::json::string::JsonKeys;
-use crate::order::Scratch;
+use crate::levels::within_levels;
+use crate::order::{Scratch, Usual};
 
 /// What happens to integers beyond 2^53, which not every JSON reader keeps.
 ///
@@ -96,9 +111,11 @@ impl Options {
     /// Sets how many containers may nest.
     ///
     /// Text is read without recursion, so any depth is safe there. A Rust value is walked by its own `Serialize`
-    /// implementation, which recurses: the program's stack must hold `depth_max` levels of it.
+    /// implementation, which recurses: the program's stack must hold `depth_max` levels of it. Without the feature
+    /// `alloc` there are never more than 128.
     #[must_use]
     pub const fn depth_max(self, depth_max: usize) -> Options {
+        let depth_max = within_levels(depth_max);
         Options { depth_max, ..self }
     }
 
@@ -143,7 +160,20 @@ fn encode<T: Serialize + ?Sized, B: Buf>(
     options: Options,
 ) -> Result<(), Error> {
     let written = value.serialize(&mut Emitter::new(out, scratch, options));
-    written.map_err(|fail| Error::new(fail).with_pointer(pointer::pointer(out.bytes())))
+    written.map_err(|fail| refused(fail, out.bytes()))
+}
+
+/// An error with the path to what was being written.
+#[cold]
+pub(crate) fn refused(fail: Fail, written: &[u8]) -> Error {
+    let error = Error::new(fail);
+    #[cfg(feature = "alloc")]
+    return error.with_pointer(pointer::pointer(written));
+    #[cfg(not(feature = "alloc"))]
+    {
+        _ = written;
+        error
+    }
 }
 
 /// The canonical JSON of a value.
@@ -163,6 +193,7 @@ fn encode<T: Serialize + ?Sized, B: Buf>(
 /// assert_eq!(canon_ser::json::to_vec(&map)?, r#"{"Apple":1e+21,"peach":1,"€":0.1}"#.as_bytes());
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     to_vec_with(value, Options::new())
 }
@@ -172,13 +203,14 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
 /// # Errors
 ///
 /// As [`to_vec`], as far as the options leave them.
+#[cfg(feature = "alloc")]
 pub fn to_vec_with<T: Serialize + ?Sized>(
     value: &T,
     options: impl Into<Options>,
 ) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(128);
-    encode(value, &mut out, &mut Scratch::new(), options.into())?;
-    Ok(out)
+    let mut out = Growing::with_room(128);
+    encode(value, &mut out, &mut Usual::new(), options.into())?;
+    Ok(out.into_vec())
 }
 
 /// The canonical JSON of a value, as a string.
@@ -186,32 +218,38 @@ pub fn to_vec_with<T: Serialize + ?Sized>(
 /// # Errors
 ///
 /// As [`to_vec`].
+#[cfg(feature = "alloc")]
 pub fn to_string<T: Serialize + ?Sized>(value: &T) -> Result<String, Error> {
     to_vec(value)
         .map(|bytes| String::from_utf8(bytes).expect("JSON is made of whole strings and ASCII"))
 }
 
-/// Writes the canonical JSON of a value, once it is complete: a failing value writes nothing.
+/// Writes the canonical JSON of a value, once it is certain that it has one: a failing value writes nothing.
+///
+/// Up to 64 KiB are written at once. A larger value is serialized twice, and must say the same both times: first only to
+/// find what is wrong with it and which of its large containers are not in order, then to write. So it takes 64 KiB of
+/// memory, the last key of each open map, and the largest of those containers that must be held as a whole: those whose keys are out of
+/// order.
 ///
 /// # Errors
 ///
-/// As [`to_vec`], and those of the writer ([`Error::is_io`]).
+/// As [`to_vec`], those of the writer ([`Error::is_io`]), and a value that comes out different the second time.
 #[cfg(feature = "std")]
 pub fn to_writer<W: std::io::Write, T: Serialize + ?Sized>(
-    mut writer: W,
+    writer: W,
     value: &T,
 ) -> Result<(), Error> {
-    let bytes = to_vec(value)?;
-    writer.write_all(&bytes).map_err(|error| Error::io(&error))
+    crate::Profile::JcsV1.to_writer(writer, value)
 }
 
 /// Writes the canonical JSON of a value into a buffer and returns the part that it fills.
 ///
-/// Nothing is allocated for values whose keys arrive in order, nor for disordered objects of up to 32 entries.
+/// Nothing is allocated for values whose keys arrive in order, however large they are, nor for disordered objects of up to 32 entries.
 ///
 /// # Errors
 ///
-/// As [`to_vec`], and [`Error::is_buffer_full`] when it does not fit.
+/// As [`to_vec`], and [`Error::is_buffer_full`] when it does not fit. Without the feature `alloc`, more than 32 entries out
+/// of order (in all containers open at a time) are [`Error::is_scratch_full`]: see [`FixedEncoder`].
 ///
 /// ```
 /// let mut buffer = [0; 16];
@@ -235,90 +273,67 @@ pub fn to_slice_with<'b, T: Serialize + ?Sized>(
     buffer: &'b mut [u8],
     options: impl Into<Options>,
 ) -> Result<&'b mut [u8], Error> {
-    let mut out = Fixed::new(&mut *buffer);
-    encode(value, &mut out, &mut Scratch::new(), options.into())?;
-    let len = out.len();
-    Ok(&mut buffer[..len])
+    encode_into(value, buffer, &mut Usual::new(), options.into())
 }
 
-/// Writes many values with one set of buffers: once they have grown, nothing is allocated any more.
-///
-/// ```
-/// use canon_ser::json::Encoder;
-///
-/// let mut encoder = Encoder::new();
-/// assert_eq!(encoder.encode(&[3, 2, 1])?, b"[3,2,1]");
-/// assert_eq!(encoder.encode("next")?, b"\"next\"");
-/// # Ok::<(), canon_ser::Error>(())
-/// ```
-pub struct Encoder {
-    out: Vec<u8>,
-    scratch: Scratch,
-    options: Options,
+encoders! {
+    /// Writes many values with one set of buffers: once they have grown, nothing is allocated any more.
+    ///
+    /// ```
+    /// use canon_ser::json::Encoder;
+    ///
+    /// let mut encoder = Encoder::new();
+    /// assert_eq!(encoder.encode(&[3, 2, 1])?, b"[3,2,1]");
+    /// assert_eq!(encoder.encode("next")?, b"\"next\"");
+    /// # Ok::<(), canon_ser::Error>(())
+    /// ```
+    Encoder;
+
+    /// Writes values into buffers of the caller's, and never touches a heap: what a program without one has.
+    ///
+    /// Values whose keys arrive in order always fit. Of a container that turns out to be disordered, all entries must be
+    /// remembered until it ends: 16 bytes for each. The scratch holds `ENTRIES` of them, for all containers that are open at
+    /// a time (those in order take places too as long as some are free, from the outermost on). When it is full, the value is
+    /// refused with [`Error::is_scratch_full`]: give the encoder more entries, sort the keys before (a `BTreeMap` whose keys
+    /// are text, fields declared in order), or use [`Encoder`], which has the heap.
+    ///
+    /// Entries are sorted through a copy behind the output, if the buffer has room for one, else (beyond 256 bytes) by
+    /// rotations in place, whose time grows with the number of entries times the size of the container.
+    ///
+    /// ```
+    /// use canon_ser::json::FixedEncoder;
+    ///
+    /// let mut encoder = FixedEncoder::<64>::new();
+    /// let mut buffer = [0; 16];
+    /// assert_eq!(encoder.encode(&[3, 2, 1], &mut buffer)?, b"[3,2,1]");
+    /// # Ok::<(), canon_ser::Error>(())
+    /// ```
+    FixedEncoder;
 }
 
-impl Default for Encoder {
-    fn default() -> Encoder {
-        Encoder::new()
-    }
-}
-
-impl core::fmt::Debug for Encoder {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Encoder")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
-
+#[cfg(feature = "alloc")]
 impl Encoder {
-    /// With the options of RFC 8785. Allocates nothing yet.
-    pub fn new() -> Encoder {
-        Encoder::with_options(Options::new())
-    }
-
-    /// With other [`Options`].
-    pub fn with_options(options: impl Into<Options>) -> Encoder {
-        Encoder {
-            out: Vec::new(),
-            scratch: Scratch::new(),
-            options: options.into(),
-        }
-    }
-
-    /// The canonical JSON of a value, good until the next call.
-    ///
-    /// # Errors
-    ///
-    /// As [`to_vec`]. The encoder stays usable.
-    pub fn encode<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<&[u8], Error> {
-        self.out.clear();
-        self.scratch.reset();
-        encode(value, &mut self.out, &mut self.scratch, self.options)?;
-        Ok(&self.out)
-    }
-
     /// The canonical JSON of JSON text, good until the next call: [`canonicalize`] with reused buffers.
     ///
     /// # Errors
     ///
     /// As [`canonicalize`]. The encoder stays usable.
     pub fn encode_text(&mut self, text: &[u8]) -> Result<&[u8], Error> {
-        self.out.clear();
-        self.scratch.reset();
+        self.reset();
         rewrite(text, &mut self.out, &mut self.scratch, self.options)?;
-        Ok(&self.out)
+        Ok(self.out.bytes())
     }
 }
 
+#[cfg(feature = "alloc")]
 fn rewrite(
     text: &[u8],
-    out: &mut Vec<u8>,
+    out: &mut Growing,
     scratch: &mut Scratch,
     options: Options,
 ) -> Result<(), Error> {
     let mut emitter = Emitter::new(out, scratch, options);
-    let mut writer = text::Writer {
+    let mut writer = rewrite::Writer {
         emitter: &mut emitter,
         open: Vec::new(),
     };
@@ -333,10 +348,10 @@ pub(crate) fn text_error(fail: Fail, text: &[u8]) -> Error {
             string::string_end(text, at + 1) + 1
         }
         Fail::At(_, at) => at,
+        #[cfg(feature = "alloc")]
         Fail::Custom(_) => text.len(),
     };
-    let pointer = pointer::pointer(&text[..upto.min(text.len())]);
-    Error::new(fail).in_text(text).with_pointer(pointer)
+    refused(fail, &text[..upto.min(text.len())]).in_text(text)
 }
 
 /// JSON text to canonical JSON, without building a tree.
@@ -353,6 +368,7 @@ pub(crate) fn text_error(fail: Fail, text: &[u8]) -> Error {
 /// assert_eq!(canon_ser::json::canonicalize(text)?, r#"{"a":["é",0.5],"b":100}"#.as_bytes());
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn canonicalize(text: &[u8]) -> Result<Vec<u8>, Error> {
     canonicalize_with(text, Options::new())
 }
@@ -370,10 +386,42 @@ pub fn canonicalize(text: &[u8]) -> Result<Vec<u8>, Error> {
 /// assert_eq!(big, b"[9007199254740993,100,0]");
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn canonicalize_with(text: &[u8], options: impl Into<Options>) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(text.len());
-    rewrite(text, &mut out, &mut Scratch::new(), options.into())?;
-    Ok(out)
+    let mut out = Growing::with_room(text.len());
+    rewrite(text, &mut out, &mut Usual::new(), options.into())?;
+    Ok(out.into_vec())
+}
+
+/// [`canonicalize_with`] for text that need not fit in memory: from where the source stands to its end.
+///
+/// The text is read at least twice, by pieces: nothing is written of a text that has no canonical form. Held in memory
+/// are some 0.5 MB, the longest string or number, and each object as a whole that is larger than 64 KiB and whose keys are
+/// not in order; so a text that is in order streams through, however large it is. Sorting one takes one to two times its
+/// size besides, more for members of few bytes. Texts of up to 256 KiB are read once.
+/// The source must not change in the meantime.
+///
+/// # Errors
+///
+/// As [`canonicalize_with`], and those of source and writer ([`Error::is_io`]). Of a text beyond 16 MiB, errors have no
+/// path, and that of a duplicate key may have the place where its object ends.
+///
+/// ```
+/// use canon_ser::json::{self, Options};
+///
+/// let source = std::io::Cursor::new(br#"{"b": [1e2], "a": 0.50}"#);
+/// let mut out = Vec::new();
+/// json::canonicalize_to(source, &mut out, Options::new())?;
+/// assert_eq!(out, br#"{"a":0.5,"b":[100]}"#);
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+#[cfg(feature = "std")]
+pub fn canonicalize_to<R: std::io::Read + std::io::Seek, W: std::io::Write>(
+    source: R,
+    writer: W,
+    options: impl Into<Options>,
+) -> Result<(), Error> {
+    stream::canonicalize(source, writer, options.into())
 }
 
 /// Is this text already canonical? If so, `canonicalize` would return the same bytes.
@@ -404,6 +452,21 @@ pub fn check_with(bytes: &[u8], options: impl Into<Options>) -> Result<(), Error
     check::check(bytes, options.into()).map_err(|fail| text_error(fail, bytes))
 }
 
+/// [`check_with`] for text that need not fit in memory: from where the source stands to its end.
+///
+/// One pass. Held in memory are 0.5 MB, the longest string or number, and the last key of each open object.
+///
+/// # Errors
+///
+/// As [`check`], and those of the source ([`Error::is_io`]). Of a text beyond 16 MiB, errors have no path.
+#[cfg(feature = "std")]
+pub fn check_from<R: std::io::Read + std::io::Seek>(
+    source: R,
+    options: impl Into<Options>,
+) -> Result<(), Error> {
+    stream::check(source, options.into())
+}
+
 /// Reads a value from canonical JSON, and refuses every other JSON, also in parts that the type ignores.
 ///
 /// # Errors
@@ -418,6 +481,7 @@ pub fn check_with(bytes: &[u8], options: impl Into<Options>) -> Result<(), Error
 /// assert!(json::from_slice::<(u64, String)>(br#"[1, "two"]"#).unwrap_err().is_not_canonical());
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
+#[cfg(feature = "alloc")]
 pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error> {
     from_slice_with(bytes, Options::new())
 }
@@ -427,13 +491,14 @@ pub fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Error
 /// # Errors
 ///
 /// As [`from_slice`].
+#[cfg(feature = "alloc")]
 pub fn from_slice_with<'de, T: Deserialize<'de>>(
     bytes: &'de [u8],
     options: impl Into<Options>,
 ) -> Result<T, Error> {
     check_with(bytes, options)?;
     let mut deserializer = de::Deserializer::new(bytes);
-    let value = T::deserialize(&mut deserializer);
+    let value = T::deserialize(&mut deserializer).and_then(|value| deserializer.end(value));
     let at = deserializer.offset();
     value.map_err(|fail| {
         let pointer = pointer::pointer(&bytes[..at.min(bytes.len())]);

@@ -4,22 +4,8 @@ use core::cmp::Ordering;
 
 use crate::buf::{Buf, PIECE_MAX, Piece, piece_of};
 use crate::error::Fail;
+use crate::json::scan::{HIGH, special_bits};
 use crate::order::{KeyRules, common_prefix};
-
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
-
-/// A bit set in the lowest flagged byte of each word that holds a control character, a quote or a backslash.
-///
-/// Bytes above a flagged one may be flagged wrongly (a borrow crosses them); the lowest flag is always right.
-#[inline]
-fn special_bits(word: u64) -> u64 {
-    let control = word.wrapping_sub(LOW * 0x20) & !word;
-    let quote = word ^ (LOW * b'"' as u64);
-    let backslash = word ^ (LOW * b'\\' as u64);
-    let equal = (quote.wrapping_sub(LOW) & !quote) | (backslash.wrapping_sub(LOW) & !backslash);
-    (control | equal) & HIGH
-}
 
 #[inline]
 pub(crate) fn is_special(byte: u8) -> bool {
@@ -48,6 +34,10 @@ pub(crate) fn next_special(bytes: &[u8], from: usize) -> usize {
 /// Can all of it stand in a JSON string as itself? Reads by words only, the last of them overlapping the one before.
 #[inline]
 fn is_clean(text: &[u8]) -> bool {
+    if let Some(last) = text.last_chunk::<PIECE_MAX>() {
+        let pieces = text.as_chunks::<PIECE_MAX>().0;
+        return !pieces.iter().any(has_special) && !has_special(last);
+    }
     if let Some(last) = text.last_chunk::<8>() {
         let words = text.as_chunks::<8>().0.iter();
         let bits = words.fold(0, |bits, word| {
@@ -60,7 +50,13 @@ fn is_clean(text: &[u8]) -> bool {
             u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
         return special_bits(word) == 0;
     }
-    !text.iter().any(|&byte| is_special(byte))
+    // Without a loop, so that what is known of constants is known when the program is compiled.
+    match *text {
+        [a, b, c] => !(is_special(a) | is_special(b) | is_special(c)),
+        [a, b] => !(is_special(a) | is_special(b)),
+        [a] => !is_special(a),
+        _ => true,
+    }
 }
 
 /// Writes the contents of a string, without the quotes. True if any escape was needed.
@@ -106,27 +102,91 @@ pub(crate) fn write_escape<B: Buf>(out: &mut B, byte: u8) -> Result<(), Fail> {
     out.extend(&[b'\\', short])
 }
 
+/// Strings up to here are written by stores of fixed size.
+const SHORT_MAX: usize = 2 * PIECE_MAX;
+
 /// Writes a whole string. True if any escape was needed.
-#[inline]
 pub(crate) fn write<B: Buf>(out: &mut B, text: &[u8]) -> Result<bool, Fail> {
-    if text.len() <= PIECE_MAX - 2 && is_clean(text) {
-        let closing = Piece::from(b'"') << (8 * text.len());
-        let piece = (closing | piece_of(text)) << 8 | Piece::from(b'"');
-        out.put(piece, text.len() + 2)?;
+    if text.len() <= SHORT_MAX
+        && let Some(free) = out.window::<{ SHORT_MAX + 2 }>()
+        && fill(free, text)
+    {
+        out.set_len(out.len() + text.len() + 2);
         return Ok(false);
     }
-    out.push(b'"')?;
-    if is_clean(text) {
-        return out.extend_then(text, b'"').map(|()| false);
-    }
-    write_escaping(out, text)?;
-    out.push(b'"').map(|()| true)
+    write_long(out, text)
 }
+
+/// Writes a short string, unless it needs escapes.
+#[inline(always)]
+fn fill(free: &mut [u8; SHORT_MAX + 2], text: &[u8]) -> bool {
+    let len = text.len();
+    match (text.first_chunk(), text.last_chunk()) {
+        (Some(first), Some(last)) => {
+            if has_special(first) | has_special(last) {
+                return false;
+            }
+            free[1..17].copy_from_slice(first);
+            free[len - 15..len + 1].copy_from_slice(last);
+        }
+        _ => {
+            if !is_clean(text) {
+                return false;
+            }
+            free[1..17].copy_from_slice(&piece_of(text).to_le_bytes());
+        }
+    }
+    free[0] = b'"';
+    free[len + 1] = b'"';
+    true
+}
+
+/// Is there a byte that cannot stand in a JSON string as itself? Spelled so that it becomes a handful of vector
+/// instructions.
+#[inline(always)]
+fn has_special(bytes: &[u8; PIECE_MAX]) -> bool {
+    bytes.iter().fold(false, |found, &byte| {
+        found | (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+    })
+}
+
+fn write_long<B: Buf>(out: &mut B, text: &[u8]) -> Result<bool, Fail> {
+    out.push(b'"')?;
+    let escaped = write_contents(out, text)?;
+    out.push(b'"')?;
+    Ok(escaped)
+}
+
+/// The longest key that [`put_key`] can write.
+pub(crate) const SHORT_KEY_MAX: usize = PIECE_MAX - b",\"\":".len();
 
 /// Can [`put_key`] write it?
 #[inline(always)]
 pub(crate) fn is_short_key(key: &[u8]) -> bool {
-    key.len() <= PIECE_MAX - b",\"\":".len() && is_clean(key)
+    key.len() <= SHORT_KEY_MAX && is_clean(key)
+}
+
+/// Writes a string of up to 14 bytes that needs no escapes.
+#[inline(always)]
+pub(crate) fn put<B: Buf>(out: &mut B, text: Piece, len: usize) -> Result<(), Fail> {
+    let closing = Piece::from(b'"') << (8 * len);
+    out.put((closing | text) << 8 | Piece::from(b'"'), len + 2)
+}
+
+/// Appends what is canonical already, mostly without a call.
+#[inline(always)]
+pub(crate) fn copy<B: Buf>(out: &mut B, text: &[u8]) -> Result<(), Fail> {
+    let len = text.len();
+    if len <= SHORT_MAX
+        && let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk())
+        && let Some(free) = out.window::<SHORT_MAX>()
+    {
+        free[..PIECE_MAX].copy_from_slice(first as &[u8; PIECE_MAX]);
+        free[len - PIECE_MAX..len].copy_from_slice(last as &[u8; PIECE_MAX]);
+        out.set_len(out.len() + len);
+        return Ok(());
+    }
+    out.extend(text)
 }
 
 /// Writes a short key with what stands around it: `,"key":`, or `"key":` for the first of an object.
@@ -177,13 +237,12 @@ impl KeyRules for JsonKeys {
         u64::from_be_bytes(leading_eight.to_be_bytes().map(|byte| self.weight(byte)))
     }
 
-    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(usize, usize)) {
-        let mut start = from;
-        while start < bytes.len() {
-            let key_end = string_end(bytes, start + 1);
-            found(start, key_end);
-            start = value_end(bytes, key_end + 2) + 1;
-        }
+    fn key_end(self, bytes: &[u8], start: usize) -> usize {
+        string_end(bytes, start + 1)
+    }
+
+    fn entry_end(self, bytes: &[u8], key_end: usize) -> usize {
+        value_end(bytes, key_end + 2) + 1
     }
 }
 
@@ -203,7 +262,9 @@ impl JsonKeys {
 
     #[cold]
     fn compare_escaped(self, left: &[u8], right: &[u8]) -> Ordering {
-        let (mut left, mut right) = (Unescaped(left), Unescaped(right));
+        // One character has one spelling, so that equal bytes stand for equal ones.
+        let equal = whole_characters(left, common_prefix(left, right));
+        let (mut left, mut right) = (Unescaped(&left[equal..]), Unescaped(&right[equal..]));
         loop {
             match (left.next(), right.next()) {
                 (None, None) => return Ordering::Equal,
@@ -214,6 +275,28 @@ impl JsonKeys {
         }
     }
 }
+
+/// How many of the first `len` bytes of a string are left without an escape that `len` cuts.
+fn whole_characters(string: &[u8], len: usize) -> usize {
+    let start = len.saturating_sub(ESCAPE_MAX - 1);
+    let Some(last) = string[start..len].iter().rposition(|&byte| byte == b'\\') else {
+        return len;
+    };
+    let last = start + last;
+    let backslashes = string[..=last]
+        .iter()
+        .rev()
+        .take_while(|&&byte| byte == b'\\');
+    // In pairs they stand for themselves; the odd one starts an escape.
+    if backslashes.count() % 2 == 1 {
+        last
+    } else {
+        len
+    }
+}
+
+/// Bytes of the longest escape, `\u001f`.
+const ESCAPE_MAX: usize = 6;
 
 /// The bytes that the contents of a canonical JSON string stand for.
 struct Unescaped<'b>(&'b [u8]);
@@ -274,4 +357,58 @@ pub(crate) fn value_end(bytes: &[u8], from: usize) -> usize {
         at += 1;
     }
     at
+}
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use alloc::vec::Vec;
+    use core::cmp::Ordering;
+
+    use super::JsonKeys;
+    use crate::buf::Growing;
+    use crate::order::KeyRules as _;
+
+    /// All strings of up to four of these characters.
+    fn strings() -> Vec<Vec<char>> {
+        let mut all = Vec::from([Vec::new()]);
+        let mut longest = 0;
+        for _ in 0..4 {
+            let from = longest;
+            longest = all.len();
+            for at in from..longest {
+                for char in [
+                    '\\',
+                    '"',
+                    '\n',
+                    '\u{1}',
+                    '\u{11}',
+                    'u',
+                    '\u{ffff}',
+                    '\u{10000}',
+                ] {
+                    let longer = all[at].iter().copied().chain([char]).collect();
+                    all.push(longer);
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn escaped_keys_compare_as_what_they_stand_for() {
+        let written = |string: &Vec<char>| {
+            let text: alloc::string::String = string.iter().collect();
+            let units: Vec<u16> = text.encode_utf16().collect();
+            let mut out = Growing::new();
+            super::write_contents(&mut out, text.as_bytes()).expect("it grows");
+            (units, out.into_vec())
+        };
+        let all: Vec<_> = strings().iter().map(written).collect();
+        for (units, text) in all.iter().step_by(7) {
+            for (other_units, other_text) in &all {
+                let order: Ordering = JsonKeys { utf16: true }.compare(text, other_text, true);
+                assert_eq!(order, units.cmp(other_units), "{text:?} {other_text:?}");
+            }
+        }
+    }
 }

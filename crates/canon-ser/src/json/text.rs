@@ -1,14 +1,15 @@
-//! Reading JSON text without building a tree: one iterative driver, and the sink that writes the canonical form.
+//! Reading JSON text without building a tree: one iterative driver, and what it tells to whom.
 
+#[cfg(feature = "alloc")]
 use alloc::collections::BTreeSet;
+#[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-use crate::buf::Buf;
 use crate::error::{Code, Fail};
-use crate::json::emit::Emitter;
-use crate::json::number::{Literal, write_literal};
-use crate::json::string::{self, is_special, next_special};
-use crate::order::Members;
+use crate::json::number::Literal;
+use crate::json::scan;
+#[cfg(feature = "alloc")]
+use crate::json::string;
 
 /// What the driver tells while it reads. Failures without an offset get that of the token.
 pub(crate) trait Sink {
@@ -16,8 +17,8 @@ pub(crate) trait Sink {
     fn word(&mut self, word: &'static str) -> Result<(), Fail>;
     fn number(&mut self, literal: Literal<'_>) -> Result<(), Fail>;
     fn string(&mut self, token: Token<'_>) -> Result<(), Fail>;
-    /// The key of a member; its value follows.
-    fn key(&mut self, token: Token<'_>) -> Result<(), Fail>;
+    /// The key of a member, and its leading eight bytes as they stand in the text; its value follows.
+    fn key(&mut self, token: Token<'_>, leading: u64) -> Result<(), Fail>;
     fn open(&mut self, object: bool, offset: usize) -> Result<(), Fail>;
     /// Another element of the innermost array follows.
     fn next_element(&mut self) -> Result<(), Fail>;
@@ -34,6 +35,14 @@ pub(crate) struct Token<'t> {
     /// Of the opening quote.
     pub(crate) offset: usize,
     pub(crate) has_escapes: bool,
+}
+
+/// A string, and what was found out about it on the way.
+#[derive(Clone, Copy)]
+struct Scanned<'t> {
+    token: Token<'t>,
+    /// [`leading_eight`](crate::order::leading_eight) of its contents, up to the first escape.
+    leading: u64,
 }
 
 /// A stretch of a decoded string.
@@ -112,36 +121,145 @@ fn hex4(digits: Option<&[u8]>) -> Option<u32> {
 ///
 /// Iterative: nesting costs the sink's own stack of containers, never the program's.
 pub(crate) fn drive<S: Sink, const STRICT: bool>(text: &[u8], sink: &mut S) -> Result<(), Fail> {
-    if let Err(error) = core::str::from_utf8(text) {
-        return Err(Fail::At(Code::Utf8, error.valid_up_to()));
-    }
-    let mut reader = Reader::<STRICT> { text, at: 0 };
-    loop {
-        if reader.value(sink)? && !reader.first_entry(sink)? {
-            continue;
-        }
-        if reader.after_value(sink)? {
-            return Ok(());
-        }
-    }
+    Reader::<STRICT>::new(text).run(sink)
 }
 
-struct Reader<'t, const STRICT: bool> {
+/// What comes next where a [`Reader`] stands.
+#[derive(Clone, Copy)]
+enum Expect {
+    Value,
+    /// The first entry of a container, or its end.
+    Entry,
+    Key,
+    Colon,
+    /// The comma or the end that follows a value.
+    After,
+}
+
+/// What closes the text itself: nothing, which reads as a zero byte.
+const ROOT: u8 = 0;
+
+/// Where a reader stands, between two tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Cursor {
+    pub(crate) offset: usize,
+    closing: u8,
+    expect: Expect,
+}
+
+impl Cursor {
+    /// Before the first byte.
+    pub(crate) const START: Cursor = Cursor {
+        offset: 0,
+        closing: ROOT,
+        expect: Expect::Value,
+    };
+}
+
+/// A stretch of a JSON text.
+#[derive(Clone, Copy)]
+pub(crate) struct Stretch<'t> {
+    pub(crate) bytes: &'t [u8],
+    /// Where it starts in the whole.
+    pub(crate) offset: usize,
+    /// The text ends with it.
+    pub(crate) is_last: bool,
+}
+
+pub(crate) struct Reader<'t, const STRICT: bool> {
     text: &'t [u8],
     at: usize,
+    /// The bracket that closes the innermost container.
+    closing: u8,
+    expect: Expect,
+    base: usize,
+    is_last: bool,
 }
 
 impl<'t, const STRICT: bool> Reader<'t, STRICT> {
-    /// The next byte that is not whitespace, without taking it.
-    #[inline]
-    fn peek(&mut self) -> Result<Option<u8>, Fail> {
+    fn new(text: &'t [u8]) -> Self {
+        let all = Stretch {
+            bytes: text,
+            offset: 0,
+            is_last: true,
+        };
+        Reader::over(all, Cursor::START)
+    }
+
+    /// Goes on in a stretch that holds what follows the cursor.
+    pub(crate) fn over(stretch: Stretch<'t>, cursor: Cursor) -> Self {
+        Reader {
+            text: stretch.bytes,
+            at: cursor.offset - stretch.offset,
+            closing: cursor.closing,
+            expect: cursor.expect,
+            base: stretch.offset,
+            is_last: stretch.is_last,
+        }
+    }
+
+    #[cfg(feature = "std")]
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor {
+            offset: self.base + self.at,
+            closing: self.closing,
+            expect: self.expect,
+        }
+    }
+
+    fn fail(&self, code: Code, at: usize) -> Fail {
+        Fail::At(code, self.base + at)
+    }
+
+    /// Reads to the end of the text. After a failure it stands where the token begins that failed; when a stretch that
+    /// is not the last fails with [`Code::End`], a longer one goes on there.
+    pub(crate) fn run<S: Sink>(&mut self, sink: &mut S) -> Result<(), Fail> {
+        let mut value_next = match self.expect {
+            Expect::Value => true,
+            Expect::Entry => !self.first_entry(sink)?,
+            Expect::Key => self.key(sink).map(|()| true)?,
+            Expect::Colon => self.colon().map(|()| true)?,
+            Expect::After => false,
+        };
         loop {
-            match self.text.get(self.at) {
-                Some(b' ' | b'\n' | b'\r' | b'\t') if STRICT => {
-                    return Err(Fail::At(Code::Whitespace, self.at));
+            if value_next && self.value(sink)? && !self.first_entry(sink)? {
+                continue;
+            }
+            if self.after_value(sink)? {
+                return Ok(());
+            }
+            value_next = true;
+        }
+    }
+
+    /// The byte at the cursor; at the end of the text a zero, which stands for nothing in JSON.
+    #[inline(always)]
+    fn here(&self) -> u8 {
+        self.text.get(self.at).copied().unwrap_or(0)
+    }
+
+    /// The next byte that is not whitespace, without taking it.
+    #[inline(always)]
+    fn peek(&mut self) -> Result<u8, Fail> {
+        match self.here() {
+            ..=b' ' => self.skip(),
+            other => Ok(other),
+        }
+    }
+
+    /// Steps over whitespace.
+    fn skip(&mut self) -> Result<u8, Fail> {
+        const SPACES: [u8; 8] = [b' '; 8];
+        loop {
+            match self.here() {
+                b' ' | b'\n' | b'\r' | b'\t' if STRICT => {
+                    return Err(self.fail(Code::Whitespace, self.at));
                 }
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
-                other => return Ok(other.copied()),
+                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
+                other => return Ok(other),
+            }
+            while self.text[self.at..].first_chunk() == Some(&SPACES) {
+                self.at += SPACES.len();
             }
         }
     }
@@ -153,40 +271,51 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
         } else {
             Code::End
         };
-        Fail::At(code, self.at)
+        self.fail(code, self.at)
     }
 
     /// Reads a scalar, or the opening bracket of a container (then true).
-    #[inline]
+    #[inline(always)]
     fn value<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
+        self.expect = Expect::Value;
         let first = self.peek()?;
         let start = self.at;
-        let told = match first {
-            Some(b'"') => {
-                let token = self.string()?;
-                sink.string(token)
+        let offset = self.base + start;
+        let (told, end) = match first {
+            b'"' => {
+                let token = self.string()?.token;
+                (sink.string(token), start + token.quoted.len())
             }
-            Some(b'-' | b'0'..=b'9') => {
-                let literal = Literal::lex(self.text, start)?;
-                self.at += literal.text.len();
-                sink.number(literal)
+            b'-' | b'0'..=b'9' => {
+                let literal =
+                    Literal::lex(self.text, start).map_err(|fail| fail.moved(self.base))?;
+                let end = start + literal.text.len();
+                if end == self.text.len() && !self.is_last {
+                    return Err(self.fail(Code::End, end));
+                }
+                (sink.number(literal), end)
             }
-            Some(bracket @ (b'{' | b'[')) => {
+            b'{' | b'[' => {
+                sink.open(first == b'{', offset)
+                    .map_err(|fail| fail.or_at(offset))?;
+                self.closing = first + 2;
                 self.at += 1;
-                sink.open(bracket == b'{', start)
-                    .map_err(|fail| fail.or_at(start))?;
                 return Ok(true);
             }
-            Some(b'n') => self.word("null", sink)?,
-            Some(b't') => self.word("true", sink)?,
-            Some(b'f') => self.word("false", sink)?,
+            b'n' => (self.word("null", sink)?, start + 4),
+            b't' => (self.word("true", sink)?, start + 4),
+            b'f' => (self.word("false", sink)?, start + 5),
+            _ if start == self.text.len() && self.is_last && sink.innermost().is_none() => {
+                return Err(self.fail(Code::Empty, start));
+            }
             _ => return Err(self.unexpected(Code::Value)),
         };
-        told.map_err(|fail| fail.or_at(start))?;
+        told.map_err(|fail| fail.or_at(offset))?;
+        self.at = end;
         Ok(false)
     }
 
-    #[inline]
+    #[inline(always)]
     fn word<S: Sink>(
         &mut self,
         word: &'static str,
@@ -199,116 +328,175 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
             } else {
                 Code::Value
             };
-            return Err(Fail::At(code, self.at));
+            return Err(self.fail(code, self.at));
         }
-        self.at += word.len();
         Ok(sink.word(word))
     }
 
     /// After an opening bracket: false if the container has a first entry (whose key, if any, is then read).
-    #[inline]
+    #[inline(always)]
     fn first_entry<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
-        let object = self.text[self.at - 1] == b'{';
-        let closing = if object { b'}' } else { b']' };
-        if self.peek()? == Some(closing) {
-            self.at += 1;
+        self.expect = Expect::Entry;
+        let byte = self.peek()?;
+        if byte == self.closing {
             sink.close()?;
+            self.closed(sink);
             return Ok(true);
         }
-        if object {
+        if byte == 0 {
+            // At the end of a stretch it is still an entry, or the closing bracket, that is expected.
+            let object = self.closing == b'}';
+            return Err(self.unexpected(if object { Code::Key } else { Code::Value }));
+        }
+        if self.closing == b'}' {
             self.key(sink)?;
         }
         Ok(false)
     }
 
     /// After a value: closes what ends, and reads up to the next value. True at the end of the text.
-    #[inline]
+    #[inline(always)]
     fn after_value<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
+        self.expect = Expect::After;
         loop {
             let byte = self.peek()?;
-            let Some((object, start)) = sink.innermost() else {
-                return if byte.is_none() {
-                    Ok(true)
-                } else {
-                    Err(Fail::At(Code::Trailing, self.at))
-                };
-            };
-            match byte {
-                Some(b',') if object => {
-                    self.at += 1;
+            if byte == b',' && self.closing != ROOT {
+                self.at += 1;
+                if self.closing == b'}' {
                     self.key(sink)?;
-                    return Ok(false);
-                }
-                Some(b',') => {
-                    self.at += 1;
+                } else {
                     sink.next_element()?;
-                    return Ok(false);
                 }
-                Some(b'}') if object => {
-                    let end = self.at;
-                    sink.close()
-                        .map_err(|fail| self.at_duplicate(fail, start).or_at(end))?;
-                }
-                Some(b']') if !object => sink.close()?,
-                _ => return Err(self.unexpected(Code::CommaOrEnd)),
+                return Ok(false);
             }
-            self.at += 1;
+            if byte != self.closing || self.closing == ROOT {
+                return self.at_end();
+            }
+            let start = sink.innermost().map_or(0, |(_, start)| start);
+            sink.close()
+                .map_err(|fail| self.at_duplicate(fail, start).or_at(self.base + self.at))?;
+            self.closed(sink);
         }
     }
 
-    #[inline]
+    /// Steps over the bracket of the container that the sink has closed.
+    #[inline(always)]
+    fn closed<S: Sink>(&mut self, sink: &S) {
+        self.at += 1;
+        self.closing = match sink.innermost() {
+            Some((true, _)) => b'}',
+            Some((false, _)) => b']',
+            None => ROOT,
+        };
+    }
+
+    #[cold]
+    fn at_end(&self) -> Result<bool, Fail> {
+        if self.closing != ROOT {
+            Err(self.unexpected(Code::CommaOrEnd))
+        } else if self.at < self.text.len() {
+            Err(self.fail(Code::Trailing, self.at))
+        } else if !self.is_last {
+            Err(self.fail(Code::End, self.at))
+        } else {
+            Ok(true)
+        }
+    }
+
+    #[inline(always)]
     fn key<S: Sink>(&mut self, sink: &mut S) -> Result<(), Fail> {
-        if self.peek()? != Some(b'"') {
+        self.expect = Expect::Key;
+        if self.peek()? != b'"' {
             return Err(self.unexpected(Code::Key));
         }
-        let token = self.string()?;
-        sink.key(token).map_err(|fail| fail.or_at(token.offset))?;
-        if self.peek()? != Some(b':') {
+        let Scanned { token, leading } = self.string()?;
+        sink.key(token, leading)
+            .map_err(|fail| fail.or_at(token.offset))?;
+        self.at += token.quoted.len();
+        self.colon()
+    }
+
+    #[inline(always)]
+    fn colon(&mut self) -> Result<(), Fail> {
+        self.expect = Expect::Colon;
+        if self.peek()? != b':' {
             return Err(self.unexpected(Code::Colon));
         }
         self.at += 1;
         Ok(())
     }
 
-    /// Reads the string whose opening quote comes next.
+    /// Reads the string whose opening quote is at the cursor, which stays.
     #[inline(always)]
-    fn string(&mut self) -> Result<Token<'t>, Fail> {
+    fn string(&self) -> Result<Scanned<'t>, Fail> {
         let start = self.at;
-        let mut at = start + 1;
+        let block = scan::block(self.text, start + 1);
+        let mut end = start + 1 + block.clean();
+        let mut ascii = block.is_ascii();
+        if block.clean() == scan::BLOCK {
+            (end, ascii) = scan::string_part(self.text, end, ascii);
+        }
         let mut has_escapes = false;
+        if self.text.get(end) != Some(&b'"') {
+            has_escapes = true;
+            (end, ascii) = self.past_escapes(end, ascii)?;
+        }
+        let quoted = &self.text[start..=end];
+        if !ascii && let Err(error) = core::str::from_utf8(&quoted[1..]) {
+            return Err(self.fail(Code::Utf8, start + 1 + error.valid_up_to()));
+        }
+        Ok(Scanned {
+            token: Token {
+                quoted,
+                offset: self.base + start,
+                has_escapes,
+            },
+            leading: block.leading(),
+        })
+    }
+
+    /// From the first byte of a string that does not stand for itself to its closing quote.
+    #[cold]
+    fn past_escapes(&self, at: usize, ascii: bool) -> Result<(usize, bool), Fail> {
+        let (mut at, mut ascii) = (at, ascii);
         loop {
-            at = next_special(self.text, at);
             match self.text.get(at) {
-                Some(b'"') => break,
+                Some(b'"') => return Ok((at, ascii)),
                 Some(b'\\') if at + 1 < self.text.len() => {
-                    has_escapes = true;
-                    at += 2;
+                    // What is escaped may be the first byte of a character.
+                    ascii &= self.text[at + 1].is_ascii();
+                    (at, ascii) = scan::string_part(self.text, at + 2, ascii);
                 }
-                Some(b'\\') | None => return Err(Fail::At(Code::End, self.text.len())),
-                Some(_) => return Err(Fail::At(Code::Control, at)),
+                Some(b'\\') | None => return Err(self.fail(Code::End, self.text.len())),
+                Some(_) => return Err(self.fail(Code::Control, at)),
             }
         }
-        self.at = at + 1;
-        Ok(Token {
-            quoted: &self.text[start..=at],
-            offset: start,
-            has_escapes,
-        })
     }
 
     /// A disordered object finds its duplicates when it ends; this finds out where the second one stands.
     #[cold]
     fn at_duplicate(&self, fail: Fail, object_start: usize) -> Fail {
-        let Fail::At(Code::Duplicate, _) = fail else {
+        let (Fail::At(Code::Duplicate, _), true) = (&fail, object_start >= self.base) else {
             return fail;
         };
+        #[cfg(not(feature = "alloc"))]
+        return fail;
+        #[cfg(feature = "alloc")]
+        self.second_of(fail, object_start)
+    }
+
+    #[cfg(feature = "alloc")]
+    fn second_of(&self, fail: Fail, object_start: usize) -> Fail {
         let mut seen = BTreeSet::new();
         let mut reader = Reader::<false> {
-            text: self.text,
-            at: object_start + 1,
+            at: object_start - self.base + 1,
+            ..Reader::new(self.text)
         };
-        while let Ok(Some(b'"')) = reader.peek() {
-            let Ok(token) = reader.string() else { break };
+        reader.base = self.base;
+        while let Ok(b'"') = reader.peek() {
+            let Ok(Scanned { token, .. }) = reader.string() else {
+                break;
+            };
             if !seen.insert(decoded(&token)) {
                 return Fail::At(Code::Duplicate, token.offset);
             }
@@ -319,6 +507,7 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
 }
 
 /// The bytes that a string stands for.
+#[cfg(feature = "alloc")]
 pub(crate) fn decoded(token: &Token<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(token.quoted.len());
     let _ = token.decode(|piece| {
@@ -331,113 +520,4 @@ pub(crate) fn decoded(token: &Token<'_>) -> Vec<u8> {
         Ok(())
     });
     bytes
-}
-
-/// Writes the canonical form of `text` at the end of what the emitter has written.
-pub(crate) fn write_into<B: Buf>(emitter: &mut Emitter<'_, B>, text: &str) -> Result<(), Fail> {
-    let mut writer = Writer {
-        emitter,
-        open: Vec::new(),
-    };
-    drive::<_, false>(text.as_bytes(), &mut writer)
-}
-
-/// The sink that writes canonical JSON.
-pub(crate) struct Writer<'e, 'a, B> {
-    pub(crate) emitter: &'e mut Emitter<'a, B>,
-    pub(crate) open: Vec<Open>,
-}
-
-/// An open container.
-pub(crate) struct Open {
-    object: bool,
-    offset: usize,
-    members: Members,
-}
-
-impl<B: Buf> Writer<'_, '_, B> {
-    /// Writes a string canonically. True if that took escapes.
-    #[inline]
-    fn write_string(&mut self, token: Token<'_>) -> Result<bool, Fail> {
-        if token.has_escapes {
-            return self.rewrite_string(token);
-        }
-        self.emitter.out.extend(token.quoted)?;
-        Ok(false)
-    }
-
-    #[cold]
-    fn rewrite_string(&mut self, token: Token<'_>) -> Result<bool, Fail> {
-        let out = &mut *self.emitter.out;
-        let mut escaped = false;
-        out.push(b'"')?;
-        token.decode(|piece| match piece {
-            Piece::Run(run) => out.extend(run),
-            Piece::Escape(char, _) if char.is_ascii() && is_special(char as u8) => {
-                escaped = true;
-                string::write_escape(out, char as u8)
-            }
-            Piece::Escape(char, _) => out.extend(char.encode_utf8(&mut [0; 4]).as_bytes()),
-        })?;
-        out.push(b'"')?;
-        Ok(escaped)
-    }
-}
-
-impl<B: Buf> Sink for Writer<'_, '_, B> {
-    #[inline]
-    fn word(&mut self, word: &'static str) -> Result<(), Fail> {
-        self.emitter.out.extend(word.as_bytes())
-    }
-
-    #[inline]
-    fn number(&mut self, literal: Literal<'_>) -> Result<(), Fail> {
-        write_literal(self.emitter.out, literal, self.emitter.options.integers)
-    }
-
-    #[inline]
-    fn string(&mut self, token: Token<'_>) -> Result<(), Fail> {
-        self.write_string(token).map(drop)
-    }
-
-    #[inline]
-    fn key(&mut self, token: Token<'_>) -> Result<(), Fail> {
-        let open = self.open.last().expect("keys stand in objects");
-        let start = self.emitter.begin_entry(&open.members)?;
-        let escaped = self.write_string(token)?;
-        let open = self.open.last_mut().expect("keys stand in objects");
-        self.emitter.note_key(&mut open.members, start, escaped)
-    }
-
-    #[inline]
-    fn open(&mut self, object: bool, offset: usize) -> Result<(), Fail> {
-        self.emitter.open(if object { b'{' } else { b'[' })?;
-        let members = Members::new(self.emitter.scratch, self.emitter.out.len());
-        self.open.push(Open {
-            object,
-            offset,
-            members,
-        });
-        Ok(())
-    }
-
-    #[inline]
-    fn next_element(&mut self) -> Result<(), Fail> {
-        self.emitter.out.push(b',')
-    }
-
-    #[inline]
-    fn close(&mut self) -> Result<(), Fail> {
-        let open = self.open.pop().expect("only open containers close");
-        if open.object {
-            self.emitter.close_object(&open.members)
-        } else {
-            self.emitter.close(b']')
-        }
-    }
-
-    #[inline]
-    fn innermost(&self) -> Option<(bool, usize)> {
-        self.open.last().map(|open| (open.object, open.offset))
-    }
 }

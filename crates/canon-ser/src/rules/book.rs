@@ -8,6 +8,7 @@ use json_patch::Patch;
 use serde_json::Value;
 
 use crate::json;
+use crate::rules::time::Time;
 use crate::rules::{RuleError, RuleSet, parse_version};
 
 /// All versions of one rule set: append-only, and the answer to "which rules held at time T".
@@ -88,6 +89,18 @@ impl RuleBook {
             .sets
             .partition_point(|set| set.effective_from_ms() <= epoch_ms);
         self.sets.get(after.checked_sub(1)?)
+    }
+
+    /// The version that held at a time given as RFC 3339, of whatever precision: see [`at_ms`](RuleBook::at_ms).
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError::is_document`] when it is not RFC 3339.
+    pub fn at(&self, time: &str) -> Result<Option<&RuleSet>, RuleError> {
+        let parsed = Time::parse(time)
+            .ok_or_else(|| RuleError::document(&format!("`{time}` is not a time of RFC 3339")))?;
+        // All sets begin at whole milliseconds.
+        Ok(self.at_ms(parsed.floor_ms()))
     }
 
     /// The version of this number.
@@ -181,8 +194,9 @@ impl RuleBook {
         for entry in entries {
             let text = json::to_vec(&entry.set).map_err(|error| RuleError::document(&error))?;
             let set = RuleSet::from_json(&text)?;
-            if hex(&set) != entry.digest {
-                return Err(RuleError::edit(set.version()));
+            let has = hex(&set);
+            if has != entry.digest {
+                return Err(RuleError::digest(set.version(), &entry.digest, &has));
             }
             book.publish(set)?;
         }

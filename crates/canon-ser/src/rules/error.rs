@@ -40,6 +40,17 @@ impl RuleError {
         )
     }
 
+    /// The document of a book is not the one that its digest was made of.
+    pub(crate) fn digest(version: &str, said: &str, has: &str) -> RuleError {
+        RuleError::new(
+            Kind::Edit,
+            &format!(
+                "the document of version {version} does not match its digest: the book says {said}, the document has {has}; \
+                 restore the document, and publish changes as a new version"
+            ),
+        )
+    }
+
     pub(crate) fn order(message: &dyn fmt::Display) -> RuleError {
         RuleError::new(Kind::Order, message)
     }

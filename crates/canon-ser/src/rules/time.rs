@@ -70,8 +70,14 @@ impl Time {
         if self.fraction.len() > 3 {
             return None;
         }
-        let ms: i64 = format!("{:0<3}", self.fraction).parse().ok()?;
-        Some(self.seconds * 1000 + ms)
+        Some(self.floor_ms())
+    }
+
+    /// The same without what is finer.
+    pub(crate) fn floor_ms(&self) -> i64 {
+        let digits = self.fraction.bytes().chain(*b"000").take(3);
+        let ms = digits.fold(0, |ms, digit| 10 * ms + i64::from(digit - b'0'));
+        self.seconds * 1000 + ms
     }
 }
 

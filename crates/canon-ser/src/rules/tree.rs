@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use crate::buf::{Buf as _, Growing};
 use crate::error::{Error, Fail};
 use crate::json::number::Literal;
 use crate::json::text::{Piece, Sink, Token, drive};
@@ -40,9 +41,9 @@ pub(crate) fn normalize(
         pointer: String::new(),
     }
     .apply(root)?;
-    let mut out = Vec::with_capacity(text.len());
+    let mut out = Growing::with_room(text.len());
     write(&mut out, &root).map_err(Error::new)?;
-    json::canonicalize_with(&out, options).map_err(Error::without_place)
+    json::canonicalize_with(out.bytes(), options).map_err(Error::without_place)
 }
 
 struct Walk<'r> {
@@ -152,32 +153,32 @@ impl Walk<'_> {
 }
 
 /// Writes the tree as JSON text, in no particular order.
-fn write(out: &mut Vec<u8>, node: &Node) -> Result<(), Fail> {
+fn write(out: &mut Growing, node: &Node) -> Result<(), Fail> {
     match node {
-        Node::Word(word) => out.extend_from_slice(word.as_bytes()),
-        Node::Number(number) => out.extend_from_slice(number.as_bytes()),
+        Node::Word(word) => out.extend(word.as_bytes())?,
+        Node::Number(number) => out.extend(number.as_bytes())?,
         Node::Text(text) => drop(string::write(out, text.as_bytes())?),
         Node::Array(elements) => {
-            out.push(b'[');
+            out.push(b'[')?;
             for (nth, element) in elements.iter().enumerate() {
                 if nth > 0 {
-                    out.push(b',');
+                    out.push(b',')?;
                 }
                 write(out, element)?;
             }
-            out.push(b']');
+            out.push(b']')?;
         }
         Node::Object(members) => {
-            out.push(b'{');
+            out.push(b'{')?;
             for (nth, (name, value)) in members.iter().enumerate() {
                 if nth > 0 {
-                    out.push(b',');
+                    out.push(b',')?;
                 }
                 string::write(out, name.as_bytes())?;
-                out.push(b':');
+                out.push(b':')?;
                 write(out, value)?;
             }
-            out.push(b'}');
+            out.push(b'}')?;
         }
     }
     Ok(())
@@ -234,7 +235,7 @@ impl Sink for Builder {
         Ok(())
     }
 
-    fn key(&mut self, token: Token<'_>) -> Result<(), Fail> {
+    fn key(&mut self, token: Token<'_>, _leading: u64) -> Result<(), Fail> {
         if let Some((_, key, _)) = self.open.last_mut() {
             *key = Some(decoded(token)?);
         }

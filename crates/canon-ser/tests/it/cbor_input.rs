@@ -169,22 +169,48 @@ fn a_million_levels_cost_no_stack() {
 fn from_json_keeps_values_not_spellings() {
     for (spellings, expected) in [
         (&["1", "1.0", "1e0", "10e-1"][..], "01"),
-        (&["0", "-0", "-0.0", "0e7"], "00"),
+        (&["0", "-0", "-0.0", "0e7", "1e-400"], "00"),
         (&["-1", "-1.000"], "20"),
-        (&["9007199254740993"], "1b0020000000000001"),
-        (&["18446744073709551615"], "1bffffffffffffffff"),
-        (&["-18446744073709551616"], "3bffffffffffffffff"),
+        (
+            &[
+                "9007199254740992",
+                "9007199254740993.0",
+                "9007199254740992.5",
+            ],
+            "1b0020000000000000",
+        ),
+        // The same double as Python and as JavaScript print it.
+        (
+            &[
+                "1.2345678901234567e18",
+                "1234567890123456800",
+                "1234567890123456768.0",
+            ],
+            "1b112210f47de98100",
+        ),
+        (
+            &["-18446744073709552000", "-1.8446744073709552e19"],
+            "3bffffffffffffffff",
+        ),
         (
             &["18446744073709552000", "1.8446744073709552e19"],
             "fa5f800000",
         ),
         (
-            &["1e30", "1000000000000000000000000000000"],
+            &["1e30", "1000000000000000000000000000000.0"],
             "fb46293e5939a08cea",
+        ),
+        // With a fraction or an exponent a number is a double, as canonical JSON has it too.
+        (
+            &[
+                "99999999999999990000.0",
+                "9.9999999999999991234e19",
+                "99999999999999991234.0",
+            ],
+            "fb4415af1d78b58c3f",
         ),
         (&["0.5", "5e-1", "0.50"], "f93800"),
         (&["0.1"], "fb3fb999999999999a"),
-        (&["1e-400"], "f90000"),
     ] {
         for text in spellings {
             assert_eq!(
@@ -194,6 +220,21 @@ fn from_json_keeps_values_not_spellings() {
             );
         }
     }
+    for (text, exact) in [
+        ("9007199254740993", "1b0020000000000001"),
+        ("18446744073709551615", "1bffffffffffffffff"),
+        ("-18446744073709551616", "3bffffffffffffffff"),
+        ("1234567890123456800", "1b112210f47de98120"),
+    ] {
+        let bytes = cbor::from_json_with(text.as_bytes(), Integers::Exact).unwrap();
+        assert_eq!(bytes, hex(exact), "{text}");
+    }
+    let error = cbor::from_json(b"18446744073709551615").unwrap_err();
+    assert!(error.is_number());
+    let text = cbor::from_json_with(b"18446744073709551615", Integers::String).unwrap();
+    assert_eq!(text, b"\x7418446744073709551615");
+    let rounded = cbor::from_json_with(b"9007199254740993", Integers::Round).unwrap();
+    assert_eq!(rounded, hex("1b0020000000000000"));
     let error = cbor::from_json(b"[1,\n 18446744073709551617]").unwrap_err();
     assert!(error.is_number());
     assert_eq!(
@@ -269,4 +310,51 @@ fn to_json_refuses_what_json_cannot_say() {
             .unwrap_err()
             .is_data()
     );
+}
+
+/// What is canonical JSON comes back from CBOR as it was.
+#[test]
+fn canonical_json_survives_cbor() {
+    for text in [
+        "10000000000000000000",
+        "18014398509481984",
+        "9007199254740994",
+        "1234567890123456800",
+        "-18446744073709552000",
+        "1e+21",
+        "[0,-1,0.1,5e-324]",
+    ] {
+        let bytes = cbor::from_json(text.as_bytes()).unwrap();
+        let back = cbor::to_json(&bytes, Integers::Error).unwrap();
+        assert_eq!(String::from_utf8(back).unwrap(), text);
+    }
+    // No double is this integer.
+    let error = cbor::to_json(b"\x1b\0\x20\0\0\0\0\0\x01", Integers::Error).unwrap_err();
+    assert!(error.is_number());
+}
+
+proptest::proptest! {
+    /// Texts of one canonical JSON have one CBOR, whoever printed their numbers.
+    #[test]
+    fn cbor_of_text_is_cbor_of_its_canonical_form(
+        value in proptest::num::f64::NORMAL | proptest::num::f64::ZERO,
+        whole in proptest::prelude::any::<i64>(),
+        digits in 0_usize..20,
+    ) {
+        for text in [
+            format!("{value:e}"),
+            format!("{value}"),
+            format!("{:.digits$e}", value),
+            format!("{whole}.{digits}"),
+            format!("{whole}"),
+            format!("{:e}", whole as f64),
+        ] {
+            let canonical = canon_ser::json::canonicalize(text.as_bytes());
+            let bytes = cbor::from_json(text.as_bytes());
+            proptest::prop_assert_eq!(canonical.is_ok(), bytes.is_ok(), "{}", text);
+            let (Ok(canonical), Ok(bytes)) = (canonical, bytes) else { continue };
+            proptest::prop_assert_eq!(cbor::from_json(&canonical).unwrap(), bytes.clone(), "{}", text);
+            proptest::prop_assert_eq!(cbor::to_json(&bytes, Integers::Error).unwrap(), canonical);
+        }
+    }
 }

@@ -84,3 +84,66 @@ fn ids_are_frozen() {
          cbor-length-first/1 dag-cbor/1"
     );
 }
+
+/// FF, the id, 00, then the canonical bytes.
+#[test]
+fn tagged_digests_name_the_profile() {
+    let value = ("text", 1);
+    let mut seen = Vec::new();
+    for &profile in Profile::ALL {
+        let mut bytes = vec![0xff];
+        bytes.extend_from_slice(profile.id().as_bytes());
+        bytes.push(0);
+        bytes.extend(profile.to_vec(&value).unwrap());
+        let expected: [u8; 32] = Sha256::digest(&bytes).into();
+        assert_eq!(digest::sha256_tagged(profile, &value).unwrap(), expected);
+        assert_eq!(
+            digest::tagged::<Sha512>(profile, &value).unwrap(),
+            Sha512::digest(&bytes)
+        );
+        assert_eq!(
+            digest::blake3_tagged(profile, &value).unwrap(),
+            *blake3::hash(&bytes).as_bytes()
+        );
+        seen.push(expected);
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), Profile::ALL.len());
+}
+
+/// Large values, in order and not, go through the hash in pieces, some of them twice.
+#[test]
+fn large_values_have_the_digest_of_their_bytes() {
+    for step in [1_usize, 7, 4_999] {
+        let map: Vec<(String, Vec<usize>)> = (0..5_000)
+            .map(|n| (n * step) % 5_000)
+            .map(|n| (format!("key {n:05}"), vec![n; 8]))
+            .collect();
+        let value = serde_json::json!({ "z": 1, "list": [Pairs(&map), "end"], "a": 2 });
+        let direct = (Pairs(&map), [Pairs(&map)], "end");
+        for &profile in Profile::ALL {
+            let bytes = profile.to_vec(&direct).unwrap();
+            assert_eq!(
+                digest::sha256(profile, &direct).unwrap(),
+                <[u8; 32]>::from(Sha256::digest(&bytes))
+            );
+            let mut written = Vec::new();
+            profile.to_writer(&mut written, &direct).unwrap();
+            assert_eq!(written, bytes);
+            let bytes = profile.to_vec(&value).unwrap();
+            assert_eq!(
+                digest::blake3(profile, &value).unwrap(),
+                *blake3::hash(&bytes).as_bytes()
+            );
+        }
+    }
+}
+
+struct Pairs<'a>(&'a [(String, Vec<usize>)]);
+
+impl serde::Serialize for Pairs<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}

@@ -427,3 +427,31 @@ fn an_encoder_survives_failures() {
         );
     }
 }
+
+/// Maps of every size around the limits of the ways to sort, with keys that differ in one to five places.
+#[test]
+fn large_maps_in_any_order_are_sorted() {
+    for entries in [19, 21, 33, 199, 200, 201, 999, 20_000] {
+        for step in [1, 7, 8_191] {
+            let key = |n: usize| format!("key {:05}", (n * step) % 65_537);
+            let map: Vec<(String, usize)> = (0..entries).map(|n| (key(n), n)).collect();
+            let sorted: std::collections::BTreeMap<_, _> = map.iter().cloned().collect();
+            assert_eq!(sorted.len(), entries);
+            struct Pairs(Vec<(String, usize)>);
+            impl serde::Serialize for Pairs {
+                fn serialize<S: serde::Serializer>(
+                    &self,
+                    serializer: S,
+                ) -> Result<S::Ok, S::Error> {
+                    serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+                }
+            }
+            let bytes = canon_ser::json::to_vec(&Pairs(map)).unwrap();
+            assert_eq!(
+                bytes,
+                serde_json::to_vec(&sorted).unwrap(),
+                "{entries} by {step}"
+            );
+        }
+    }
+}

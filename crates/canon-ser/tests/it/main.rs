@@ -22,3 +22,4 @@ mod rfc8785;
 mod rfc8949;
 mod rules;
 mod semantic;
+mod strict;

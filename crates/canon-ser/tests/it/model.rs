@@ -288,7 +288,7 @@ proptest! {
         let json = cbor::to_json(&expected, json::Integers::Error).unwrap();
         prop_assert_eq!(String::from_utf8(json.clone()).unwrap(), model_json(&doc));
         let back = cbor::from_json(&json).unwrap();
-        prop_assert_eq!(cbor::to_json(&back, json::Integers::Exact).unwrap(), json::canonicalize_with(&json, json::Integers::Exact).unwrap());
+        prop_assert_eq!(cbor::to_json(&back, json::Integers::Error).unwrap(), json);
         cbor::check(&back).unwrap();
     }
 

@@ -282,11 +282,10 @@ fn old_digests_verify_after_new_versions() {
     let edited = String::from_utf8(text)
         .unwrap()
         .replace("null_is_absent\":true", "null_is_absent\":false");
-    assert!(
-        RuleBook::from_json(edited.as_bytes())
-            .unwrap_err()
-            .is_edit()
-    );
+    let error = RuleBook::from_json(edited.as_bytes()).unwrap_err();
+    assert!(error.is_edit());
+    let said = error.to_string();
+    assert!(said.contains("does not match its digest"), "{said}");
     assert!(RuleBook::from_json(b"{}").unwrap_err().is_document());
 }
 

@@ -1,15 +1,17 @@
 //! Key order: the one algorithm behind every canonical object and map.
 //!
 //! Entries are written to the output where they fall. While the keys of a container arrive in order, the only cost is
-//! one comparison with the previous key. A container that turns out to be disordered knows the range of each of its
-//! entries; when it ends, the ranges are sorted (by eight bytes of key behind the common prefix, then by whole keys
-//! where those tie) and the entries are copied into place, once.
+//! one comparison with the previous key. A container that turns out to be disordered knows where each of its entries
+//! starts; when it ends, they are sorted (by eight bytes of key behind the common prefix, then by whole keys where
+//! those tie) and copied into place, once.
 //!
-//! Ranges live on one stack that all open containers share. A container in order writes to the fixed part of that stack
-//! only; when that is full it stops recording, and if it becomes disordered later, it finds its ranges by reading its
-//! own output again. So ordered values never allocate here, however large they are.
+//! What is known of entries lives on one stack of fixed size that all open containers share. A container in order stops
+//! recording when that is full, and if it becomes disordered later, it finds its entries by reading its own output
+//! again. So ordered values never allocate here, however large they are. A disordered container that the fixed part
+//! cannot hold moves to the heap, if there is one.
 
-use alloc::vec::Vec;
+mod scratch;
+
 use core::cmp::Ordering;
 use core::ops::Range;
 
@@ -17,11 +19,10 @@ use crate::arrange;
 use crate::buf::Buf;
 use crate::error::{Code, Fail};
 
-/// Entry ranges that are kept without allocating.
-pub(crate) const INLINE: usize = 32;
-
-/// Memory is set aside for this many announced entries at most; what is announced need not be true.
-const ANNOUNCED_MAX: usize = 1 << 16;
+pub(crate) use crate::order::scratch::{
+    INLINE, Scratch, ScratchOf, Slot, Spare, Usual, within_four_gib,
+};
+use crate::order::scratch::{Lost, NOT_ON_HEAP};
 
 /// What a format must tell: how keys compare and how to find entries again.
 pub(crate) trait KeyRules: Copy {
@@ -34,115 +35,50 @@ pub(crate) trait KeyRules: Copy {
     fn compare(self, left: &[u8], right: &[u8], escaped: bool) -> Ordering;
     /// The rank of a key by its [`leading_eight`], where that is not the number itself.
     fn rank(self, leading_eight: u64) -> u64;
-    /// Calls `found` with the start and the end of the key of each entry between `from` and the end of `bytes`.
-    fn entries(self, bytes: &[u8], from: usize, found: &mut dyn FnMut(usize, usize));
+    /// The end of the key of the entry that starts at `start`.
+    fn key_end(self, bytes: &[u8], start: usize) -> usize;
+    /// Where the value that starts behind a key ends, and what follows it.
+    fn entry_end(self, bytes: &[u8], key_end: usize) -> usize;
 }
 
-/// Where an entry starts and where its key ends; it ends where the next one starts.
+/// An entry as it is written: where it starts, where its key ends, and the [`KeyRules::rank`] of the key.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) start: usize,
     pub(crate) key_end: usize,
-    /// [`KeyRules::rank`] of the key.
     pub(crate) rank: u64,
 }
 
-/// The reusable memory of an encoder.
-pub(crate) struct Scratch {
-    entries: [Entry; INLINE],
-    entries_len: usize,
-    more_entries: Vec<Entry>,
-    pub(crate) ranks: Vec<u64>,
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl Scratch {
-    pub(crate) const fn new() -> Scratch {
-        Scratch {
-            entries: [Entry {
-                start: 0,
-                key_end: 0,
-                rank: 0,
-            }; INLINE],
-            entries_len: 0,
-            more_entries: Vec::new(),
-            ranks: Vec::new(),
-            bytes: Vec::new(),
-        }
-    }
-
-    /// Forgets what an earlier failure left behind.
-    pub(crate) fn reset(&mut self) {
-        self.truncate(0);
-    }
-
-    /// The entries from `base` on, if all of them are in the fixed part of the stack.
-    #[inline]
-    pub(crate) fn inline(&self, base: usize, count: usize) -> Option<&[Entry]> {
-        self.entries.get(base..)?.get(..count)
-    }
-
-    #[inline]
-    pub(crate) fn entry(&self, at: usize) -> Entry {
-        if at < INLINE {
-            self.entries[at]
-        } else {
-            self.more_entries[at - INLINE]
-        }
-    }
-
-    /// Makes room for that many more entries.
-    fn reserve(&mut self, entries: usize) {
-        let inline = INLINE.saturating_sub(self.entries_len);
-        self.more_entries.reserve(entries.saturating_sub(inline));
-    }
-
-    #[inline]
-    fn push(&mut self, entry: Entry) {
-        if self.entries_len < INLINE {
-            self.entries[self.entries_len] = entry;
-        } else {
-            self.more_entries.push(entry);
-        }
-        self.entries_len += 1;
-    }
-
-    #[inline]
-    fn truncate(&mut self, len: usize) {
-        if self.entries_len > INLINE {
-            self.more_entries.truncate(len.saturating_sub(INLINE));
-        }
-        self.entries_len = len;
-    }
-}
-
 /// What an open object or map remembers of its entries.
+///
+/// Everything cold gets what it needs by value: so this stays in registers, and where keys are the names of fields,
+/// their comparisons happen when the program is compiled.
 pub(crate) struct Members {
     first: usize,
     /// The key before, and its rank.
     previous: Range<usize>,
     previous_rank: u64,
-    pub(crate) base: usize,
+    base: usize,
+    heap_base: usize,
     /// How many entries serde announced; 0 if it did not.
     announced: usize,
-    recorded: usize,
-    pub(crate) count: usize,
+    count: usize,
     sorted: bool,
     /// Some key so far holds escapes: ranks tell nothing about it.
-    pub(crate) escaped: bool,
+    escaped: bool,
 }
 
 impl Members {
-    /// Opens a container whose first entry will start at `first`.
+    /// Opens a container whose first entry will start at `first`, counted from the first byte ever written.
     #[inline(always)]
     pub(crate) fn new(scratch: &Scratch, first: usize) -> Members {
         Members {
             first,
             previous: first..first,
             previous_rank: 0,
-            base: scratch.entries_len,
+            base: scratch.len,
+            heap_base: NOT_ON_HEAP,
             announced: 0,
-            recorded: 0,
             count: 0,
             sorted: true,
             escaped: false,
@@ -158,9 +94,29 @@ impl Members {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count(&self) -> usize {
         self.count
+    }
+
+    /// What is to be remembered of a container that will not be arranged any more: where the last key stands and its
+    /// rank, whether the keys so far are in order, and whether some hold escapes.
+    #[cfg(feature = "std")]
+    pub(crate) fn last_key(&self) -> (Range<usize>, u64, bool, bool) {
+        let key = self.previous.clone();
+        (key, self.previous_rank, self.sorted, self.escaped)
+    }
+
+    #[inline(always)]
+    fn lost(&self, drained: usize) -> Lost {
+        Lost {
+            first: self.first - drained,
+            base: self.base,
+            heap_base: self.heap_base,
+            announced: self.announced,
+            count: self.count,
+            escaped: self.escaped,
+        }
     }
 
     /// Takes note of an entry that starts at `start` and whose key, just written, ends at `key_end`.
@@ -168,7 +124,7 @@ impl Members {
     pub(crate) fn key<B: Buf, K: KeyRules>(
         &mut self,
         rules: K,
-        out: &B,
+        out: &mut B,
         scratch: &mut Scratch,
         start: usize,
         key_end: usize,
@@ -193,7 +149,7 @@ impl Members {
     pub(crate) fn ranked_key<B: Buf, K: KeyRules>(
         &mut self,
         rules: K,
-        out: &B,
+        out: &mut B,
         scratch: &mut Scratch,
         entry: Entry,
         escaped: bool,
@@ -208,64 +164,45 @@ impl Members {
         if self.sorted && self.count > 0 {
             let mut order = self.previous_rank.cmp(&rank);
             if self.escaped || order == Ordering::Equal {
-                let bytes = out.bytes();
-                let previous = &bytes[self.previous.clone()];
-                order = rules.compare(previous, &bytes[key.clone()], self.escaped);
+                order =
+                    compare_written(rules, out, self.previous.clone(), key.clone(), self.escaped);
             }
             match order {
                 Ordering::Less => {}
                 Ordering::Equal => return Err(Fail::new(Code::Duplicate)),
-                Ordering::Greater => self.turn_disordered(rules, out, scratch, start),
+                Ordering::Greater if B::DRAINS && !out.hold()? => {}
+                Ordering::Greater => {
+                    if self.base + self.count > scratch.fixed.len() {
+                        let before = start - usize::from(K::SEPARATOR.is_some());
+                        let lost = self.lost(out.drained());
+                        self.heap_base = scratch.turn_disordered(rules, out, before, lost)?;
+                    }
+                    self.sorted = false;
+                }
             }
+        }
+        if B::DRAINS {
+            out.keep_key(key.clone());
         }
         self.previous = key;
         self.previous_rank = rank;
-        if !self.sorted || (self.recorded == self.count && scratch.entries_len < INLINE) {
-            scratch.push(entry);
-            self.recorded += 1;
+        let slot = Slot::new(rank, start + out.drained() - self.first, key_end - start);
+        let at = self.base + self.count;
+        match scratch.fixed.get_mut(at) {
+            Some(free) if self.heap_base == NOT_ON_HEAP => {
+                *free = slot;
+                scratch.len = at + 1;
+            }
+            _ if self.sorted => {}
+            #[cfg(feature = "alloc")]
+            _ if self.heap_base != NOT_ON_HEAP => scratch.push_on_heap(slot),
+            _ => self.heap_base = scratch.spill(self.lost(0), slot)?,
         }
         self.count += 1;
         Ok(())
     }
 
-    /// The moment a container loses its order: from here on every entry's range is on the stack.
-    #[cold]
-    fn turn_disordered<B: Buf, K: KeyRules>(
-        &mut self,
-        rules: K,
-        out: &B,
-        scratch: &mut Scratch,
-        upto: usize,
-    ) {
-        self.sorted = false;
-        let missing = self.announced.saturating_sub(self.recorded);
-        scratch.reserve(missing.min(ANNOUNCED_MAX));
-        if self.recorded < self.count {
-            let mut from = self.first;
-            if self.recorded > 0 {
-                from = scratch.entry(self.base + self.recorded - 1).start;
-                self.recorded -= 1;
-                scratch.truncate(self.base + self.recorded);
-            }
-            let end = upto - usize::from(K::SEPARATOR.is_some());
-            let bytes = &out.bytes()[..end];
-            rules.entries(bytes, from, &mut |start, key_end| {
-                let rank = rules.rank(leading_eight(bytes, start + K::KEY_SKIP..key_end));
-                scratch.push(Entry {
-                    start,
-                    key_end,
-                    rank,
-                });
-                self.recorded += 1;
-            });
-        }
-        debug_assert_eq!(self.recorded, self.count, "every entry so far is recorded");
-    }
-
     /// Closes the container: afterwards its entries stand in order, without duplicates.
-    ///
-    /// Inlined, and passing on plain numbers, so that what an open container knows can live in registers: copying a
-    /// struct whose fields were just written stalls the processor for longer than the rest of a small value takes.
     #[inline(always)]
     pub(crate) fn finish<B: Buf, K: KeyRules>(
         &self,
@@ -274,11 +211,42 @@ impl Members {
         scratch: &mut Scratch,
     ) -> Result<(), Fail> {
         if !self.sorted {
-            arrange::rearrange(rules, out, scratch, self.base, self.count, self.escaped)?;
+            let lost = self.lost(out.drained());
+            finish_disordered(rules, out, scratch, lost)?;
         }
-        scratch.truncate(self.base);
+        scratch.len = self.base;
         Ok(())
     }
+}
+
+#[inline(never)]
+fn compare_written<B: Buf, K: KeyRules>(
+    rules: K,
+    out: &B,
+    left: Range<usize>,
+    right: Range<usize>,
+    escaped: bool,
+) -> Ordering {
+    let bytes = out.bytes();
+    let left = if B::DRAINS {
+        out.kept_key()
+    } else {
+        &bytes[left]
+    };
+    rules.compare(left, &bytes[right], escaped)
+}
+
+#[inline(never)]
+fn finish_disordered<B: Buf, K: KeyRules>(
+    rules: K,
+    out: &mut B,
+    scratch: &mut Scratch,
+    lost: Lost,
+) -> Result<(), Fail> {
+    let (slots, spare) = scratch.parts(lost);
+    arrange::rearrange(rules, out, slots, spare, lost.first, lost.escaped)?;
+    scratch.leave_heap(lost);
+    Ok(())
 }
 
 /// Length of the common prefix, eight bytes at a time.

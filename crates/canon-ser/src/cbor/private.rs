@@ -1,0 +1,124 @@
+//! serde_json's private structs in CBOR, and the numbers of JSON text.
+
+use crate::buf::Buf;
+#[cfg(feature = "alloc")]
+use crate::buf::Growing;
+use crate::cbor::emit::Emitter;
+use crate::cbor::head::{TEXT, write_float, write_head, write_integer};
+use crate::error::{Code, Fail};
+use crate::json::Integers;
+use crate::json::number::{Literal, SAFE_MAX};
+use crate::json::private;
+#[cfg(feature = "alloc")]
+use crate::{
+    cbor::{Dialect, canon::Writer, read},
+    order::Usual,
+};
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+
+/// Writes what the text of one of serde_json's private structs stands for.
+pub(crate) fn write_private<B: Buf>(
+    emitter: &mut Emitter<'_, B>,
+    token: private::Token,
+    text: &str,
+) -> Result<(), Fail> {
+    if token == private::Token::Raw {
+        #[cfg(not(feature = "alloc"))]
+        return Err(Fail::new(Code::NoHeap));
+        #[cfg(feature = "alloc")]
+        return crate::cbor::json::write_text(emitter, text.as_bytes(), Integers::Exact)
+            .map_err(private::in_fragment);
+    }
+    let literal = Literal::whole(text).ok_or(Fail::new(Code::NumberSyntax))?;
+    if let Some((magnitude, negative)) = literal.to_word() {
+        return write_integer(emitter.out, magnitude, negative);
+    }
+    // As without arbitrary_precision: a double. Integers that would lose digits are refused.
+    if literal.is_integer_spelled() {
+        return write_exact(emitter.out, literal);
+    }
+    write_float(emitter.out, literal.to_f64()?)
+}
+
+/// The same where floats or the order of keys are not those of core deterministic CBOR.
+#[cfg(feature = "alloc")]
+pub(crate) fn write_in_dialect<B: Buf>(
+    emitter: &mut Emitter<'_, B>,
+    token: private::Token,
+    text: &str,
+) -> Result<(), Fail> {
+    let options = emitter.options;
+    let (mut out, mut scratch) = (Growing::new(), Usual::new());
+    let mut core = Emitter::new(&mut out, &mut scratch, options.dialect(Dialect::Core));
+    core.depth = emitter.depth;
+    write_private(&mut core, token, text)?;
+    let (mut written, mut scratch) = (Growing::new(), Usual::new());
+    let mut dialect = Emitter::new(&mut written, &mut scratch, options);
+    dialect.depth = emitter.depth;
+    let mut writer = Writer {
+        emitter: &mut dialect,
+        open: Vec::new(),
+    };
+    // The offset would be one in bytes that nobody sees.
+    read::drive::<_, false>(out.bytes(), &mut writer, options.depth_max)
+        .map_err(Fail::without_offset)?;
+    emitter.out.extend(written.bytes())
+}
+
+/// The number that a literal of JSON text means under the policy for integers.
+///
+/// But for [`Integers::Exact`] that is a double, as for canonical JSON: so two texts with the same canonical JSON have the
+/// same CBOR. A double whose value is an integer of up to 64 bits and a sign is written as that integer.
+pub(crate) fn write_number<B: Buf>(
+    out: &mut B,
+    literal: Literal<'_>,
+    policy: Integers,
+) -> Result<(), Fail> {
+    if policy == Integers::Exact {
+        return write_exact(out, literal);
+    }
+    if literal.is_integer_spelled()
+        && let Some(integer) = literal.to_integer()
+    {
+        match integer.magnitude() {
+            Some(size) if size <= SAFE_MAX => return write_integer(out, size, integer.negative),
+            _ if policy == Integers::String => {
+                write_head(out, TEXT, literal.text.len() as u64)?;
+                return out.extend(literal.text);
+            }
+            _ if policy == Integers::Error && !literal.is_printed_double()? => {
+                return Err(Fail::new(Code::Integer));
+            }
+            _ => {}
+        }
+    }
+    let value = literal.to_f64()?;
+    let whole = value as i128;
+    let integral = whole as f64 == value && is_word(whole.unsigned_abs(), whole < 0);
+    match integral {
+        true => write_integer(out, whole.unsigned_abs(), whole < 0),
+        false => write_float(out, value),
+    }
+}
+
+/// Whatever value the literal has: an integer if it is one of up to 64 bits and a sign, otherwise a float. An integer that
+/// would lose digits as a float is an error, unless it is spelled with a fraction or an exponent.
+fn write_exact<B: Buf>(out: &mut B, literal: Literal<'_>) -> Result<(), Fail> {
+    let value = literal.to_f64()?;
+    let Some(integer) = literal.to_integer() else {
+        return write_float(out, value);
+    };
+    match integer.magnitude() {
+        Some(size) if is_word(size, integer.negative) => write_integer(out, size, integer.negative),
+        _ if !literal.is_integer_spelled() || integer.is_shortest_of(value) => {
+            write_float(out, value)
+        }
+        _ => Err(Fail::new(Code::Integer)),
+    }
+}
+
+/// From -2^64 to 2^64 - 1: what CBOR has heads for.
+fn is_word(magnitude: u128, negative: bool) -> bool {
+    magnitude <= u128::from(u64::MAX) + u128::from(negative)
+}
