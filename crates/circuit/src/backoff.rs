@@ -47,7 +47,9 @@ pub struct Policy {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Backoff {
-    tries: u32,
+    tries: u16,
+    /// The next delay is `last_ms`: a slot that the server assigned.
+    slotted: bool,
     last_ms: u32,
 }
 
@@ -56,14 +58,35 @@ impl Backoff {
     pub const fn new() -> Self {
         Backoff {
             tries: 0,
+            slotted: false,
             last_ms: 0,
+        }
+    }
+
+    /// A client whose first delay is `slot_ms`: the place in the queue that the server assigned while it was still
+    /// there. The first window does not apply then; the delays after it are as ever.
+    ///
+    /// ```
+    /// use circuit::{Backoff, Jitter, Policy};
+    ///
+    /// let policy = Policy { base_ms: 100, cap_ms: 1_000, jitter: Jitter::None, first_window_ms: 5_000 };
+    /// let mut backoff = Backoff::in_slot(17_320);
+    /// assert_eq!(backoff.next_delay_ms(&policy, 0), 17_320);
+    /// assert_eq!(backoff.next_delay_ms(&policy, 0), 100);
+    /// ```
+    pub const fn in_slot(slot_ms: u32) -> Self {
+        Backoff {
+            tries: 0,
+            slotted: true,
+            last_ms: slot_ms,
         }
     }
 
     /// The time to wait before the next try. `random` must be uniform over all `u64`; a new one each time.
     pub fn next_delay_ms(&mut self, policy: &Policy, random: u64) -> u64 {
-        let window = u32::from(policy.first_window_ms > 0);
-        let delay_ms = match self.tries.checked_sub(window) {
+        let first_is_apart = self.slotted || policy.first_window_ms > 0;
+        let delay_ms = match u32::from(self.tries).checked_sub(first_is_apart.into()) {
+            None if self.slotted => self.last_ms,
             None => uniform(0, policy.first_window_ms, random),
             Some(n) => self.delay_of(n, policy, random),
         };
@@ -89,9 +112,9 @@ impl Backoff {
         }
     }
 
-    /// Delays handed out since the last reset.
+    /// Delays handed out since the last reset; stays at 65,535.
     pub const fn tries(&self) -> u32 {
-        self.tries
+        self.tries as u32
     }
 
     /// Call it after a success: the next delay is the first one again.

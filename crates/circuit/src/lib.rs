@@ -4,7 +4,8 @@
 //! or starts a thread.
 //!
 //! - [`Backoff`]: how long to wait before the next try, in 8 bytes of state.
-//! - [`Breaker`]: whether to try at all.
+//! - [`Breaker`]: whether to try at all; by fixed or [`Adaptive`] thresholds.
+//! - [`Throttle`]: which share of the requests to spare an overloaded callee.
 //! - [`RetryBudget`]: whether retries are still a small part of the traffic.
 //!
 //! ```
@@ -33,20 +34,36 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(feature = "tower")]
+extern crate std;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod adaptive;
 mod backoff;
 mod breaker;
 mod budget;
 mod config;
 mod permit;
+mod throttle;
+#[cfg(feature = "tower")]
+mod tower;
+mod trace;
+mod watch;
 mod window;
 
+pub use adaptive::Adaptive;
 pub use backoff::{Backoff, Jitter, Policy};
-pub use breaker::{Breaker, Outcome, Reason, State, Transition};
+pub use breaker::{Breaker, CallError, Outcome, Reason, State, Transition};
 pub use budget::{BudgetPolicy, RetryBudget};
-pub use config::Config;
+pub use config::{Config, FailureRate};
 pub use permit::{Permit, Rejected};
+pub use throttle::Throttle;
+#[cfg(feature = "tower")]
+pub use tower::{
+    BreakerFuture, BreakerLayer, BreakerService, Classify, TraceOf, Unclassified, Untraced,
+};
+pub use trace::{InvalidTraceId, TraceId};
+pub use window::{Counts, Lookback};

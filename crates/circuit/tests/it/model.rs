@@ -1,6 +1,6 @@
 //! The breaker beside a naive model that keeps everything and counts anew each time.
 
-use circuit::{Breaker, Config, Outcome, Permit, State};
+use circuit::{Breaker, Config, FailureRate, Lookback, Outcome, Permit, State};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -28,13 +28,25 @@ fn config() -> impl Strategy<Value = Config> {
     (
         (1u32..100, 1u32..40, 0u8..=100, 0u32..5),
         (1u64..60, 1u64..300, 1u32..6, 1u32..6, 1u64..90),
+        (any::<bool>(), 1u64..60, 0u8..=100),
     )
         .prop_map(
-            |((window, min, rate, row), (open, open_max, probes, successes, timeout))| {
+            |(
+                (window, min, rate, row),
+                (open, open_max, probes, successes, timeout),
+                (timed, slow_ms, slow_rate),
+            )| {
                 let mut config = Config::essay();
-                config.window_calls = window;
-                config.calls_min = min.min(window);
-                config.failure_rate_percent = rate;
+                config.lookback = match timed {
+                    false => Lookback::Calls(window),
+                    true => Lookback::Time {
+                        span_ms: u64::from(window) * 4,
+                        buckets: 4,
+                    },
+                };
+                config.calls_min = if timed { min } else { min.min(window) };
+                config.failure_rate = FailureRate::Percent(rate);
+                (config.slow_call_ms, config.slow_rate_percent) = (slow_ms, slow_rate);
                 config.consecutive_failures = row;
                 config.open_ms = open;
                 config.open_max_ms = open_max.max(open);
@@ -46,13 +58,20 @@ fn config() -> impl Strategy<Value = Config> {
         )
 }
 
+#[derive(Clone, Copy)]
+struct Ended {
+    failed: bool,
+    slow: bool,
+    at_ms: u64,
+}
+
 /// Everything that happened since the last change of state.
 struct Model {
     config: Config,
     state: State,
     /// Which state of its life this is.
     period: usize,
-    outcomes: Vec<bool>,
+    outcomes: Vec<Ended>,
     out: usize,
     heard_ms: u64,
     until_ms: u64,
@@ -74,6 +93,7 @@ impl Model {
             }
             State::Closed => self.trips = 0,
             State::HalfOpen => {}
+            State::ForcedOpen | State::ForcedClosed => unreachable!("never forced"),
         }
     }
 
@@ -95,40 +115,58 @@ impl Model {
                 self.heard_ms = now_ms;
                 true
             }
+            State::ForcedOpen | State::ForcedClosed => unreachable!("never forced"),
         }
     }
 
-    fn report(&mut self, failed: bool, now_ms: u64) {
-        self.outcomes.push(failed);
+    fn report(&mut self, failed: bool, begun_ms: u64, now_ms: u64) {
+        let slow = now_ms - begun_ms >= self.config.slow_call_ms;
+        self.outcomes.push(Ended {
+            failed,
+            slow,
+            at_ms: now_ms,
+        });
         if self.state == State::HalfOpen {
             self.out -= 1;
             self.heard_ms = now_ms;
-            if failed {
+            if failed || slow && self.config.slow_rate_percent > 0 {
                 self.enter(State::Open, now_ms);
             } else if self.outcomes.len() >= self.config.successes_to_close as usize {
                 self.enter(State::Closed, now_ms);
             }
             return;
         }
-        let row = self.outcomes.iter().rev().take_while(|f| **f).count();
-        let last: Vec<bool> = self
-            .outcomes
-            .iter()
-            .rev()
-            .take(self.config.window_calls as usize)
-            .copied()
-            .collect();
-        let failures = last.iter().filter(|f| **f).count();
-        let (limit, rate) = (
-            self.config.consecutive_failures,
-            self.config.failure_rate_percent,
-        );
+        let row = self.outcomes.iter().rev().take_while(|e| e.failed).count();
+        let limit = self.config.consecutive_failures;
+        let FailureRate::Percent(rate) = self.config.failure_rate else {
+            unreachable!("configured above")
+        };
+        let seen = self.looked_back_on(now_ms);
+        let share = |bad: fn(&Ended) -> bool| {
+            100.0 * seen.iter().filter(|e| bad(e)).count() as f64 / seen.len() as f64
+        };
+        let exceeds = |share: f64, percent: u8| percent > 0 && share >= f64::from(percent) - 1e-9;
+        let enough = seen.len() >= self.config.calls_min as usize;
         let by_row = limit > 0 && row >= limit as usize;
-        let by_rate = rate > 0
-            && last.len() >= self.config.calls_min as usize
-            && failures as f64 / last.len() as f64 >= f64::from(rate) / 100.0 - 1e-12;
-        if by_row || by_rate {
+        let by_failures = enough && exceeds(share(|e| e.failed), rate);
+        let by_slow = enough && exceeds(share(|e| e.slow), self.config.slow_rate_percent);
+        if by_row || by_failures || by_slow {
             self.enter(State::Open, now_ms);
+        }
+    }
+
+    fn looked_back_on(&self, now_ms: u64) -> Vec<Ended> {
+        let newest = self.outcomes.iter().rev();
+        match self.config.lookback {
+            Lookback::Calls(calls) => newest.take(calls as usize).copied().collect(),
+            Lookback::Time { span_ms, buckets } => {
+                let bucket_ms = span_ms / u64::from(buckets);
+                let oldest = (now_ms / bucket_ms + 1).saturating_sub(u64::from(buckets));
+                newest
+                    .filter(|e| e.at_ms / bucket_ms >= oldest)
+                    .copied()
+                    .collect()
+            }
         }
     }
 
@@ -154,28 +192,28 @@ proptest! {
             until_ms: 0,
             trips: 0,
         };
-        let mut permits: Vec<(Permit, usize)> = Vec::new();
+        let mut permits: Vec<(Permit, usize, u64)> = Vec::new();
         let mut now_ms = 0;
         for op in ops {
             match op {
                 Op::Ask => {
                     let permit = breaker.try_call(now_ms);
                     prop_assert_eq!(permit.is_ok(), model.ask(now_ms));
-                    permits.extend(permit.map(|permit| (permit, model.period)));
+                    permits.extend(permit.map(|permit| (permit, model.period, now_ms)));
                 }
                 Op::Report { which, failed } if !permits.is_empty() => {
-                    let (permit, period) = permits.swap_remove(which % permits.len());
+                    let (permit, period, begun_ms) = permits.swap_remove(which % permits.len());
                     let outcome = if failed { Outcome::Failure } else { Outcome::Success };
                     let before = model.state;
                     if period == model.period {
-                        model.report(failed, now_ms);
+                        model.report(failed, begun_ms, now_ms);
                     }
                     let transition = breaker.record(permit, outcome, now_ms);
                     let changed = (before != model.state).then_some((before, model.state));
                     prop_assert_eq!(transition.map(|t| (t.from, t.to)), changed);
                 }
                 Op::Drop { which } if !permits.is_empty() => {
-                    let (_, period) = permits.swap_remove(which % permits.len());
+                    let (_, period, _) = permits.swap_remove(which % permits.len());
                     if period == model.period && model.state == State::HalfOpen {
                         model.out -= 1;
                     }
@@ -187,14 +225,14 @@ proptest! {
                     model.enter(State::Open, now_ms);
                 }
                 Op::Reset => {
-                    breaker.reset();
+                    breaker.reset(now_ms);
                     model.enter(State::Closed, now_ms);
                 }
             }
             prop_assert_eq!(breaker.state(now_ms), model.state(now_ms));
         }
         // Whatever happened: a callee that works again is found out, though permits were leaked.
-        permits.into_iter().for_each(|(permit, _)| std::mem::forget(permit));
+        permits.into_iter().for_each(|(permit, ..)| std::mem::forget(permit));
         for _ in 0..1_000 {
             now_ms += 1;
             if let Ok(permit) = breaker.try_call(now_ms) {
