@@ -1,4 +1,8 @@
-//! The slab: nodes in chunks, found by index, guarded by a generation.
+//! The slab: timers in chunks, found by index, guarded by a generation and a stamp.
+//!
+//! The generation belongs to the key: it changes when a timer leaves. The stamp belongs to the entries in the
+//! buckets: it also changes when a timer is rescheduled to another bucket, so that the entry left behind is
+//! known to be dead.
 //!
 //! Free nodes are bits, not list links: taking the lowest free bit of one chunk until it is full keeps new
 //! timers together in memory, and freeing touches no other node.
@@ -7,12 +11,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
+use crate::buckets::Entry;
+
 /// Nodes per chunk: 64 words of 64 bits, summed up in one more word.
 pub(crate) const CHUNK: usize = 4096;
 const CHUNK_BITS: u32 = CHUNK.trailing_zeros();
 
-/// The index that no node has.
-pub(crate) const NONE: u32 = u32::MAX;
+/// A wheel holds at most so many timers: entries name them in 28 bits.
+const NODES_MAX: usize = 1 << 28;
 
 /// Names one timer of one wheel.
 ///
@@ -30,13 +36,62 @@ impl core::fmt::Debug for Key {
     }
 }
 
-pub(crate) struct Node<T> {
-    pub(crate) deadline: u64,
-    pub(crate) next: u32,
-    pub(crate) prev: u32,
+/// Where a timer's entry lies, in the top bits of [`Live::stamp`].
+const PLACE: u32 = 0b11 << 30;
+/// In a bucket of the lowest level, where the living are counted.
+pub(crate) const IN_LOWEST: u32 = 0b01 << 30;
+/// In no bucket: it has come out and waits for its turn.
+pub(crate) const READY: u32 = 0b10 << 30;
+/// Stamps have 20 bits and come round: an entry that has been dead for 2^20 stamps of its node speaks for the
+/// timer again. It then does what a second entry of the same timer does: it looks at the deadline, and nothing
+/// happens early or twice.
+const STAMP: u32 = (1 << 20) - 1;
+
+/// A timer that waits.
+pub(crate) struct Live<T> {
     generation: NonZeroU32,
-    pub(crate) slot: u16,
-    value: Option<T>,
+    /// The stamp in the lower 20 bits, the place in the upper two.
+    stamp: u32,
+    pub(crate) deadline: u64,
+    pub(crate) value: T,
+}
+
+impl<T> Live<T> {
+    #[inline]
+    pub(crate) fn stamp(&self) -> u32 {
+        self.stamp & STAMP
+    }
+
+    #[inline]
+    pub(crate) fn is_in(&self, place: u32) -> bool {
+        self.stamp & PLACE == place
+    }
+
+    #[inline]
+    pub(crate) fn set_place(&mut self, place: u32) {
+        self.stamp = self.stamp() | place;
+    }
+
+    /// Makes the timer's entries dead; returns the stamp of the next one.
+    pub(crate) fn restamp(&mut self) -> u32 {
+        self.stamp = self.stamp.wrapping_add(1) & STAMP;
+        self.stamp
+    }
+
+    #[inline]
+    fn key(&self, index: u32) -> Key {
+        let generation = self.generation;
+        Key { index, generation }
+    }
+}
+
+enum Node<T> {
+    Live(Live<T>),
+    /// The stamp of the next entry and the generation of the next timer; none when they are used up.
+    Free {
+        stamp: u32,
+        generation: Option<NonZeroU32>,
+    },
 }
 
 /// Which nodes of a chunk were used once and are free now.
@@ -80,12 +135,14 @@ impl<T> Slab<T> {
         slab
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Stores a timer that is not linked anywhere yet; returns its index and key.
-    pub(crate) fn insert(&mut self, deadline: u64, value: T) -> (u32, Key) {
+    /// Stores a timer; returns its key and the stamp for its entry.
+    #[inline]
+    pub(crate) fn insert(&mut self, deadline: u64, value: T) -> (Key, u32) {
         self.len += 1;
         let Some(&chunk) = self.open.last() else {
             return self.insert_fresh(deadline, value);
@@ -93,19 +150,30 @@ impl<T> Slab<T> {
         let offset = self.take_free_bit(chunk as usize);
         let index = (chunk << CHUNK_BITS) | offset;
         let node = &mut self.chunks[chunk as usize][offset as usize];
-        node.deadline = deadline;
-        node.value = Some(value);
-        let generation = node.generation;
-        (index, Key { index, generation })
+        let Node::Free {
+            stamp,
+            generation: Some(generation),
+        } = *node
+        else {
+            unreachable!("a set bit means a free node with generations left")
+        };
+        *node = Node::Live(Live {
+            generation,
+            stamp,
+            deadline,
+            value,
+        });
+        (Key { index, generation }, stamp)
     }
 
+    #[inline]
     fn take_free_bit(&mut self, chunk: usize) -> u32 {
-        let bits = &mut self.free[chunk];
-        let word = bits.summary.trailing_zeros();
+        let bits = &mut *self.free[chunk];
+        let word = bits.summary.trailing_zeros() % 64;
         let bit = bits.words[word as usize].trailing_zeros();
-        bits.words[word as usize] &= bits.words[word as usize] - 1;
+        bits.words[word as usize] &= bits.words[word as usize].wrapping_sub(1);
         if bits.words[word as usize] == 0 {
-            bits.summary &= bits.summary - 1;
+            bits.summary &= bits.summary.wrapping_sub(1);
             if bits.summary == 0 {
                 self.open.pop();
             }
@@ -113,30 +181,27 @@ impl<T> Slab<T> {
         word * 64 + bit
     }
 
-    fn insert_fresh(&mut self, deadline: u64, value: T) -> (u32, Key) {
+    fn insert_fresh(&mut self, deadline: u64, value: T) -> (Key, u32) {
         if self.fresh == self.chunks.len() {
             // The first chunk grows as a vector does, so that a small wheel stays small.
             let capacity = if self.fresh == 0 { 0 } else { CHUNK };
             self.push_chunk(capacity);
         }
         let chunk = &mut self.chunks[self.fresh];
-        let index = u32::try_from((self.fresh << CHUNK_BITS) | chunk.len())
-            .ok()
-            .filter(|index| *index != NONE)
-            .expect("a wheel holds fewer than 2^32 - 1 timers");
+        let index = (self.fresh << CHUNK_BITS) | chunk.len();
+        assert!(index < NODES_MAX, "a wheel holds fewer than 2^28 timers");
         let generation = self.generation_first;
-        chunk.push(Node {
-            deadline,
-            next: NONE,
-            prev: NONE,
+        chunk.push(Node::Live(Live {
             generation,
-            slot: 0,
-            value: Some(value),
-        });
+            stamp: 0,
+            deadline,
+            value,
+        }));
         if chunk.len() == CHUNK {
             self.fresh += 1;
         }
-        (index, Key { index, generation })
+        let index = index as u32;
+        (Key { index, generation }, 0)
     }
 
     fn push_chunk(&mut self, capacity: usize) {
@@ -147,30 +212,47 @@ impl<T> Slab<T> {
         }));
     }
 
-    /// Takes the value out of a live node, which must be unlinked already, and makes its keys stale.
-    pub(crate) fn remove(&mut self, index: u32) -> (Key, T) {
-        let node = self.node_mut(index);
-        let value = node
-            .value
-            .take()
-            .expect("only live nodes are linked and removed");
-        let key = Key {
-            index,
-            generation: node.generation,
+    /// Takes a timer out and makes its keys and entries dead; nothing happens unless `wanted` agrees.
+    #[inline(always)]
+    pub(crate) fn remove_if(
+        &mut self,
+        index: u32,
+        wanted: impl FnOnce(&Live<T>) -> bool,
+    ) -> Option<(Key, Live<T>)> {
+        let node = self
+            .chunks
+            .get_mut((index >> CHUNK_BITS) as usize)?
+            .get_mut(index as usize % CHUNK)?;
+        let (stamp, generation) = match node {
+            Node::Live(live) if wanted(live) => {
+                // A node whose generations are used up is never used again: no stale key can come alive.
+                let generation = live.generation.checked_add(1);
+                (live.stamp.wrapping_add(1) & STAMP, generation)
+            }
+            _ => return None,
         };
-        // A node whose generations are used up is never used again: no stale key can come alive.
-        if let Some(generation) = node.generation.checked_add(1) {
-            node.generation = generation;
+        let Node::Live(live) = core::mem::replace(node, Node::Free { stamp, generation }) else {
+            return None;
+        };
+        if generation.is_some() {
             self.set_free_bit(index);
         }
         self.len -= 1;
-        (key, value)
+        Some((live.key(index), live))
     }
 
+    /// Takes out the timer of a key; `None` for a stale one.
+    #[inline]
+    pub(crate) fn remove_key(&mut self, key: Key) -> Option<Live<T>> {
+        let (_, live) = self.remove_if(key.index, |live| live.generation == key.generation)?;
+        Some(live)
+    }
+
+    #[inline]
     fn set_free_bit(&mut self, index: u32) {
         let chunk = index >> CHUNK_BITS;
-        let offset = index as usize & (CHUNK - 1);
-        let bits = &mut self.free[chunk as usize];
+        let offset = index as usize % CHUNK;
+        let bits = &mut *self.free[chunk as usize];
         if bits.summary == 0 {
             self.open.push(chunk);
         }
@@ -178,39 +260,59 @@ impl<T> Slab<T> {
         bits.words[offset / 64] |= 1 << (offset % 64);
     }
 
-    /// The index of a key's live node; `None` for a stale key.
-    pub(crate) fn find(&self, key: Key) -> Option<u32> {
-        let chunk = self.chunks.get((key.index >> CHUNK_BITS) as usize)?;
-        let node = chunk.get(key.index as usize & (CHUNK - 1))?;
-        (node.generation == key.generation && node.value.is_some()).then_some(key.index)
+    /// The timer of a key; `None` for a stale one.
+    #[inline]
+    pub(crate) fn find(&self, key: Key) -> Option<&Live<T>> {
+        self.live(key.index)
+            .filter(|live| live.generation == key.generation)
     }
 
-    pub(crate) fn node(&self, index: u32) -> &Node<T> {
-        &self.chunks[(index >> CHUNK_BITS) as usize][index as usize & (CHUNK - 1)]
+    #[inline]
+    pub(crate) fn find_mut(&mut self, key: Key) -> Option<&mut Live<T>> {
+        self.live_mut(key.index)
+            .filter(|live| live.generation == key.generation)
     }
 
-    pub(crate) fn node_mut(&mut self, index: u32) -> &mut Node<T> {
-        &mut self.chunks[(index >> CHUNK_BITS) as usize][index as usize & (CHUNK - 1)]
+    #[inline]
+    pub(crate) fn live(&self, index: u32) -> Option<&Live<T>> {
+        let chunk = self.chunks.get((index >> CHUNK_BITS) as usize)?;
+        match chunk.get(index as usize % CHUNK)? {
+            Node::Live(live) => Some(live),
+            Node::Free { .. } => None,
+        }
     }
 
-    pub(crate) fn value(&self, index: u32) -> Option<&T> {
-        self.node(index).value.as_ref()
+    #[inline]
+    pub(crate) fn live_mut(&mut self, index: u32) -> Option<&mut Live<T>> {
+        let chunk = self.chunks.get_mut((index >> CHUNK_BITS) as usize)?;
+        match chunk.get_mut(index as usize % CHUNK)? {
+            Node::Live(live) => Some(live),
+            Node::Free { .. } => None,
+        }
     }
 
-    pub(crate) fn value_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.node_mut(index).value.as_mut()
+    /// Whether an entry is its timer's present one.
+    #[inline]
+    pub(crate) fn is_live(&self, entry: Entry) -> bool {
+        self.live(entry.index())
+            .is_some_and(|live| live.stamp() == entry.stamp())
     }
 
-    /// The live nodes from `from` on, in memory order.
-    pub(crate) fn next_live(&self, from: u32) -> Option<(u32, Key, &Node<T>, &T)> {
+    /// Takes out whatever timer has this index.
+    pub(crate) fn remove_index(&mut self, index: u32) -> Option<T> {
+        let (_, live) = self.remove_if(index, |_| true)?;
+        Some(live.value)
+    }
+
+    /// The first timer from `from` on, in memory order.
+    pub(crate) fn next_live(&self, from: u32) -> Option<(u32, Key, &Live<T>)> {
         let mut index = from;
         while let Some(chunk) = self.chunks.get((index >> CHUNK_BITS) as usize) {
-            let offset = index as usize & (CHUNK - 1);
+            let offset = index as usize % CHUNK;
             for (at, node) in chunk.iter().enumerate().skip(offset) {
-                if let Some(value) = &node.value {
+                if let Node::Live(live) = node {
                     let index = (index & !(CHUNK as u32 - 1)) | at as u32;
-                    let generation = node.generation;
-                    return Some((index, Key { index, generation }, node, value));
+                    return Some((index, live.key(index), live));
                 }
             }
             index = (index & !(CHUNK as u32 - 1)).checked_add(CHUNK as u32)?;
@@ -218,18 +320,17 @@ impl<T> Slab<T> {
         None
     }
 
-    /// Gives the chunks behind the last live node back to the allocator.
+    /// Gives the chunks behind the last timer back to the allocator. No entry may name a dead timer: nodes made
+    /// later begin with the first stamp again.
     pub(crate) fn shrink_to_fit(&mut self) {
         while let Some(chunk) = self.chunks.last() {
-            let spent = chunk.iter().map(|node| node.generation).max();
             // Nodes made later must start above every generation that a key may still carry.
-            let Some(next) = spent.map_or(Some(self.generation_first), |g| g.checked_add(1)) else {
-                break;
-            };
-            if chunk.iter().any(|node| node.value.is_some()) {
-                break;
-            }
-            self.generation_first = self.generation_first.max(next);
+            let spent = chunk.iter().try_fold(None, |most, node| match node {
+                Node::Live(_) => None,
+                Node::Free { generation, .. } => generation.map(|g| most.max(Some(g))),
+            });
+            let Some(next) = spent else { break };
+            self.generation_first = self.generation_first.max(next.unwrap_or(NonZeroU32::MIN));
             self.chunks.pop();
             self.free.pop();
         }
@@ -245,49 +346,41 @@ impl<T> Slab<T> {
     }
 }
 
+impl Key {
+    #[inline]
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    impl<T> Slab<T> {
-        /// Bytes that the slab holds, used or not.
-        fn bytes(&self) -> usize {
-            let nodes: usize = self.chunks.iter().map(Vec::capacity).sum();
-            let per_chunk = size_of::<Vec<Node<T>>>() + size_of::<usize>() + size_of::<FreeBits>();
-            nodes * size_of::<Node<T>>() + self.chunks.capacity() * per_chunk
-        }
-    }
-
-    /// 24 bytes and an `Option<T>`, as the documentation says.
+    /// 16 bytes and a `T`: the generation is never zero, and that tells the free nodes.
     #[test]
     fn a_node_is_as_small_as_promised() {
-        assert_eq!(size_of::<Node<Box<u8>>>(), 24 + 8);
-        assert_eq!(size_of::<Node<u32>>(), 24 + 8);
-        assert_eq!(size_of::<Node<u64>>(), 24 + 16);
-    }
-
-    #[test]
-    fn memory_is_in_proportion_at_a_thousand_and_at_a_million() {
-        for (timers, overhead_bytes_max) in [(1_000, 64), (1_000_000, 40)] {
-            let mut slab = Slab::with_capacity(0);
-            for n in 0..timers {
-                slab.insert(0, n as u64);
-            }
-            let overhead = slab.bytes() / timers - size_of::<u64>();
-            assert!(overhead <= overhead_bytes_max, "{timers}: {overhead}");
-        }
+        assert_eq!(size_of::<Node<()>>(), 16);
+        assert_eq!(size_of::<Node<Box<u8>>>(), 16 + 8);
+        assert_eq!(size_of::<Node<u32>>(), 16 + 8);
+        assert_eq!(size_of::<Node<u64>>(), 16 + 8);
+        assert_eq!(size_of::<Node<[u64; 5]>>(), 16 + 40);
     }
 
     #[test]
     fn a_node_whose_generations_are_used_up_is_never_used_again() {
         let mut slab = Slab::with_capacity(0);
-        let (index, _) = slab.insert(0, "a");
-        slab.node_mut(index).generation = NonZeroU32::MAX;
-        let (key, _) = slab.remove(index);
+        let (key, _) = slab.insert(0, "a");
+        slab.live_mut(key.index).expect("lives").generation = NonZeroU32::MAX;
+        let key = Key {
+            index: key.index,
+            generation: NonZeroU32::MAX,
+        };
+        slab.remove_key(key).expect("lives");
         let (other, _) = slab.insert(0, "b");
-        assert_ne!(other, index);
-        assert_eq!(slab.find(key), None);
-        slab.remove(other);
+        assert_ne!(other.index, key.index);
+        assert!(slab.find(key).is_none());
+        slab.remove_key(other);
         // Its chunk stays, or new nodes would start below its generation.
         slab.shrink_to_fit();
         assert_eq!(slab.chunks.len(), 1);
@@ -296,9 +389,9 @@ mod tests {
     #[test]
     fn freed_nodes_are_used_before_new_ones() {
         let mut slab = Slab::with_capacity(0);
-        let indices: Vec<u32> = (0..3 * CHUNK).map(|n| slab.insert(0, n).0).collect();
-        for index in &indices {
-            slab.remove(*index);
+        let keys: Vec<Key> = (0..3 * CHUNK).map(|n| slab.insert(0, n).0).collect();
+        for key in &keys {
+            slab.remove_key(*key);
         }
         assert_eq!(slab.open.len(), 3);
         for n in 0..3 * CHUNK {
@@ -306,5 +399,6 @@ mod tests {
         }
         assert_eq!(slab.chunks.len(), 3);
         assert!(slab.open.is_empty());
+        assert_eq!(slab.len(), 3 * CHUNK);
     }
 }

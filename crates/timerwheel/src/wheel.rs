@@ -1,27 +1,13 @@
-//! The wheel: eleven levels of 64 slots, each a doubly linked list of slab nodes.
+//! The wheel as its users see it.
 
-use alloc::boxed::Box;
 use core::fmt;
+use core::num::NonZeroU64;
+use core::ops::ControlFlow;
 
-use crate::slab::{Key, NONE, Slab};
-
-const DIGIT_BITS: u32 = 6;
-const SLOTS_PER_LEVEL: usize = 1 << DIGIT_BITS;
-/// Eleven digits of six bits cover all 64.
-const LEVELS: usize = 11;
-const SLOTS: usize = LEVELS * SLOTS_PER_LEVEL;
-
-/// A list of timers in the order of their insertion.
-#[derive(Clone, Copy)]
-struct List {
-    head: u32,
-    tail: u32,
-}
-
-const EMPTY: List = List {
-    head: NONE,
-    tail: NONE,
-};
+use crate::buckets::Entry;
+use crate::levels::{IsDue, Levels};
+use crate::slab::{Key, Slab};
+use crate::ticks::{Round, Ticks};
 
 /// What one call of [`Wheel::advance`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,20 +19,27 @@ pub struct Advance {
     pub more_due: bool,
 }
 
-/// A hierarchical timer wheel: values of type `T` that fall due at a tick.
+/// A hierarchical timer wheel: values of type `T` that fall due at a deadline.
 ///
-/// A tick is whatever the caller counts in (milliseconds, say), from any origin. Every `u64` is a valid
-/// deadline. A timer never fires before its deadline: it fires in the first call of [`advance`](Self::advance)
-/// or [`pop_due`](Self::pop_due) whose `now` has reached it.
+/// Deadlines count in whatever unit the caller likes (milliseconds, say), from any origin. Every `u64` is a
+/// valid deadline. A timer never fires before its deadline: it fires in the first call of
+/// [`advance`](Self::advance) or [`pop_due`](Self::pop_due) whose `now` has reached it.
 ///
-/// Timers fire in the order of their deadlines, those of one deadline in the order of their insertion. A
-/// deadline that has passed at insertion counts as due at once; the place of a rescheduled timer among those
-/// of the same deadline is not specified.
+/// Timers fire in the order of their deadlines. The order within one tick is not specified:
+/// [`OrderedWheel`](crate::OrderedWheel) is for those who need it. A deadline that has passed at insertion
+/// counts as due at once.
+///
+/// # Ticks
+///
+/// A tick is one unit unless [`with_tick`](Self::with_tick) says otherwise. With longer ticks a deadline counts
+/// as rounded up to a whole number of ticks.
 ///
 /// # Memory
 ///
-/// 24 bytes a timer plus `Option<T>`, in chunks of 4,096 timers that are reused but returned to the allocator
-/// only by [`shrink_to_fit`](Self::shrink_to_fit), plus 6 KiB for the wheel itself.
+/// 16 bytes a timer plus `T` in the slab and 8.3 bytes in a bucket, or up to 22 when many timers are cancelled:
+/// their entries are cleared away when they outnumber the waiting ones by half. All of it lies in blocks that are
+/// reused, and returned to the allocator only by [`shrink_to_fit`](Self::shrink_to_fit). The wheel itself takes
+/// 1 KiB, and 2 KiB for every level of 256 slots up to the highest that was ever used.
 ///
 /// # Example
 ///
@@ -63,43 +56,43 @@ pub struct Advance {
 /// assert_eq!(wheel.next_deadline(), Some(30));
 /// ```
 pub struct Wheel<T> {
-    slab: Slab<T>,
-    lists: Box<[List; SLOTS]>,
-    /// Bit s of `occupied[level]` is set when the slot's list is not empty.
-    occupied: [u64; LEVELS],
-    /// Bit l is set when `occupied[l]` is not zero.
-    levels: u32,
-    /// Every timer is placed relative to this tick; nothing that waits is due before it.
-    cursor: u64,
-    /// The latest time that the caller told; `cursor <= now`.
+    levels: Levels<T>,
+    /// The latest time that the caller told.
     now: u64,
-    /// A slot of level 1 or higher that the cursor has reached and whose timers are on their way down.
-    cascading: Option<u16>,
-}
-
-/// The outcome of one unit of work.
-enum Step<T> {
-    Fired(Key, T),
-    Moved,
-    Idle,
 }
 
 impl<T> Wheel<T> {
-    /// An empty wheel whose clock reads `now` ticks.
+    /// An empty wheel whose clock reads `now`; a tick is one unit.
     pub fn new(now: u64) -> Self {
-        Self::with_capacity(now, 0)
+        Self::with_tick_and_capacity(now, NonZeroU64::MIN, 0)
     }
 
     /// As [`new`](Self::new), with memory for `capacity` timers taken at once.
     pub fn with_capacity(now: u64, capacity: usize) -> Self {
+        Self::with_tick_and_capacity(now, NonZeroU64::MIN, capacity)
+    }
+
+    /// As [`new`](Self::new), with ticks of several units: fewer wake-ups, at the price of up to a tick's delay.
+    ///
+    /// ```
+    /// use std::num::NonZeroU64;
+    ///
+    /// // Nanoseconds, in ticks of about a millisecond. Powers of two are the fastest.
+    /// let mut wheel = timerwheel::Wheel::with_tick(0, NonZeroU64::new(1 << 20).unwrap());
+    /// wheel.insert(3_000_000, "a");
+    /// wheel.insert(3_000_001, "b");
+    /// assert_eq!(wheel.next_deadline(), Some(3 << 20));
+    /// assert!(wheel.pop_due((3 << 20) - 1).is_none());
+    /// ```
+    pub fn with_tick(now: u64, tick: NonZeroU64) -> Self {
+        Self::with_tick_and_capacity(now, tick, 0)
+    }
+
+    fn with_tick_and_capacity(now: u64, tick: NonZeroU64, capacity: usize) -> Self {
+        let ticks = Ticks::new(tick, Round::Up);
         Wheel {
-            slab: Slab::with_capacity(capacity),
-            lists: Box::new([EMPTY; SLOTS]),
-            occupied: [0; LEVELS],
-            levels: 0,
-            cursor: now,
+            levels: Levels::new(ticks.tick_at(now), ticks, capacity),
             now,
-            cascading: None,
         }
     }
 
@@ -107,83 +100,64 @@ impl<T> Wheel<T> {
     ///
     /// # Panics
     ///
-    /// When the wheel holds 2^32 - 1 timers already.
+    /// When the wheel holds 2^28 timers already.
     pub fn insert(&mut self, deadline: u64, value: T) -> Key {
-        let (index, key) = self.slab.insert(deadline, value);
-        let slot = self.slot_of(deadline);
-        self.link(index, slot);
-        key
+        self.levels.insert(deadline, value)
     }
 
     /// Takes a timer out; `None` when the key is stale. The value is freed or returned now, not later. O(1).
     pub fn cancel(&mut self, key: Key) -> Option<T> {
-        let index = self.slab.find(key)?;
-        self.unlink(index);
-        Some(self.slab.remove(index).1)
+        Some(self.levels.remove(key)?.value)
     }
 
     /// Moves a timer to another deadline under the same key; false when the key is stale. O(1).
     ///
-    /// A timer pushed back within the same slot, as an idle timeout is on each arrival, costs one store.
+    /// A timer pushed back, as an idle timeout is on each arrival, costs one store.
     pub fn reschedule(&mut self, key: Key, deadline: u64) -> bool {
-        let Some(index) = self.slab.find(key) else {
-            return false;
-        };
-        let slot = self.slot_of(deadline);
-        let node = self.slab.node_mut(index);
-        node.deadline = deadline;
-        if node.slot != slot {
-            self.unlink(index);
-            self.link(index, slot);
-        }
-        true
+        self.levels.reschedule(key, deadline)
     }
 
     /// The value of a waiting timer.
     pub fn get(&self, key: Key) -> Option<&T> {
-        self.slab.value(self.slab.find(key)?)
+        Some(&self.levels.slab.find(key)?.value)
     }
 
     /// The value of a waiting timer, to change in place.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let index = self.slab.find(key)?;
-        self.slab.value_mut(index)
+        Some(&mut self.levels.slab.find_mut(key)?.value)
     }
 
     /// The deadline of a waiting timer, as it was given.
     pub fn deadline(&self, key: Key) -> Option<u64> {
-        Some(self.slab.node(self.slab.find(key)?).deadline)
+        Some(self.levels.slab.find(key)?.deadline)
     }
 
     /// Whether the key's timer still waits.
     pub fn contains(&self, key: Key) -> bool {
-        self.slab.find(key).is_some()
+        self.levels.slab.find(key).is_some()
     }
 
-    /// Tells the time and fires what is due, at most `budget` units of work: firing a timer is one unit,
-    /// moving one to a lower level is one.
+    /// Tells the time and fires what is due, at most `budget` units of work: firing a timer is one unit, moving
+    /// one to a lower level or clearing a cancelled one away is one.
     ///
     /// When the budget ends first, `more_due` is true and the next call goes on where this one stopped. A
     /// `now` before an earlier one is ignored. `fire` gets the key, stale by then, and the value.
     pub fn advance(&mut self, now: u64, budget: usize, mut fire: impl FnMut(Key, T)) -> Advance {
         self.now = self.now.max(now);
+        let tick = self.levels.ticks.tick_at(self.now);
         let mut fired = 0;
-        for _ in 0..budget {
-            match self.step() {
-                Step::Fired(key, value) => {
-                    fired += 1;
-                    fire(key, value);
-                }
-                Step::Moved => {}
-                Step::Idle => {
-                    return Advance {
-                        fired,
-                        more_due: false,
-                    };
-                }
-            }
-        }
-        let more_due = self.next_due().is_some();
+        let left = self.levels.run(
+            tick,
+            budget,
+            |slab, entry, is_due| remove_due(slab, entry, is_due),
+            |(key, value)| {
+                fired += 1;
+                fire(key, value);
+                ControlFlow::Continue(())
+            },
+        );
+        self.levels.tidy();
+        let more_due = left == 0 && self.levels.is_due(tick);
         Advance { fired, more_due }
     }
 
@@ -204,40 +178,44 @@ impl<T> Wheel<T> {
     /// assert_eq!(beats, 3);
     /// ```
     ///
-    /// The work of a call is not bounded, as `advance` is, but over the life of a timer it is: at most ten
+    /// The work of a call is not bounded, as `advance` is, but over the life of a timer it is: at most seven
     /// moves and one firing.
     pub fn pop_due(&mut self, now: u64) -> Option<(Key, T)> {
         self.now = self.now.max(now);
-        loop {
-            match self.step() {
-                Step::Fired(key, value) => return Some((key, value)),
-                Step::Moved => {}
-                Step::Idle => return None,
-            }
-        }
+        let tick = self.levels.ticks.tick_at(self.now);
+        let mut due = None;
+        self.levels.run(
+            tick,
+            usize::MAX,
+            |slab, entry, is_due| remove_due(slab, entry, is_due),
+            |taken| {
+                due = Some(taken);
+                ControlFlow::Break(())
+            },
+        );
+        self.levels.tidy();
+        due
     }
 
-    /// A time to call `advance` at: never later than the first deadline (a deadline that has passed counts as
-    /// now), `None` when nothing waits. O(1).
+    /// A time to call `advance` at: never later than the first deadline (one that has passed counts as now),
+    /// `None` when nothing waits. O(1).
     ///
-    /// Exact when the first deadline lies in the same 64 ticks, counted from a multiple of 64, as the time that
+    /// Exact when the first deadline lies in the same 256 ticks, counted from a multiple of 256, as the time that
     /// the wheel has reached. Else it is the start of a slot of a higher level: `advance` then moves the slot's
-    /// timers down, and the next answer is closer. At most ten such answers precede a timer.
+    /// timers down, and the next answer is closer. At most seven such answers precede a timer.
     pub fn next_deadline(&self) -> Option<u64> {
-        if self.is_cascading() {
-            return Some(self.cursor);
-        }
-        self.first_slot().map(|(_, start)| start)
+        let tick = self.levels.next_tick()?;
+        Some(self.levels.ticks.start_of(tick))
     }
 
     /// Timers that wait.
     pub fn len(&self) -> usize {
-        self.slab.len()
+        self.levels.slab.len()
     }
 
     /// Whether no timer waits.
     pub fn is_empty(&self) -> bool {
-        self.slab.len() == 0
+        self.levels.slab.len() == 0
     }
 
     /// The latest time that the wheel was told.
@@ -256,142 +234,21 @@ impl<T> Wheel<T> {
 
     /// Drops all timers, makes their keys stale and keeps the memory and the clock. O(capacity).
     pub fn clear(&mut self) {
-        let mut from = Some(0);
-        while let Some(index) = from.and_then(|f| self.slab.next_live(f).map(|(index, ..)| index)) {
-            self.unlink(index);
-            drop(self.slab.remove(index));
-            from = index.checked_add(1);
-        }
+        self.levels.clear();
     }
 
-    /// Returns unused memory to the allocator: the chunks behind the last one that holds a timer. O(capacity).
+    /// Returns unused memory to the allocator. O(capacity).
     ///
-    /// Timers do not move, so one timer in the last chunk keeps all chunks before it.
+    /// Values do not move, so the memory before the last chunk with a timer stays.
     pub fn shrink_to_fit(&mut self) {
-        self.slab.shrink_to_fit();
-    }
-
-    /// Does one unit of due work.
-    fn step(&mut self) -> Step<T> {
-        let Some((slot, start)) = self.next_due() else {
-            return Step::Idle;
-        };
-        debug_assert!(start >= self.cursor && start <= self.now);
-        self.cursor = start;
-        let index = self.lists[usize::from(slot)].head;
-        self.unlink(index);
-        if level_of(slot) == 0 {
-            let (key, value) = self.slab.remove(index);
-            return Step::Fired(key, value);
-        }
-        self.cascading = Some(slot);
-        let lower = lower_slot(self.cursor, self.slab.node(index).deadline);
-        debug_assert!(level_of(lower) < level_of(slot));
-        self.link(index, lower);
-        Step::Moved
-    }
-
-    /// The slot to work on and the tick at which it starts; `None`, and the cursor at `now`, when nothing is
-    /// due.
-    fn next_due(&mut self) -> Option<(u16, u64)> {
-        if let Some(slot) = self.cascading {
-            if self.is_cascading() {
-                return Some((slot, self.cursor));
-            }
-            self.cascading = None;
-        }
-        let due = self.first_slot().filter(|(_, start)| *start <= self.now);
-        if due.is_none() {
-            // No slot starts at or before `now`, so every timer is still in its right slot as seen from there.
-            self.cursor = self.now;
-        }
-        due
-    }
-
-    /// The first slot that holds a timer and the tick at which it starts, when no cascade is under way.
-    fn first_slot(&self) -> Option<(u16, u64)> {
-        if self.levels == 0 {
-            return None;
-        }
-        let level = self.levels.trailing_zeros();
-        let digit = self.occupied[level as usize].trailing_zeros();
-        let shift = level * DIGIT_BITS;
-        // Digits above this one are those of the cursor, digits below are zero.
-        let above = self.cursor.checked_shr(shift + DIGIT_BITS).unwrap_or(0);
-        let above = above.checked_shl(shift + DIGIT_BITS).unwrap_or(0);
-        let start = above | (u64::from(digit) << shift);
-        Some(((level << DIGIT_BITS | digit) as u16, start))
-    }
-
-    fn is_cascading(&self) -> bool {
-        self.cascading
-            .is_some_and(|slot| self.lists[usize::from(slot)].head != NONE)
-    }
-
-    /// Where a timer belongs now. A timer that falls into the slot whose timers are moving down queues up
-    /// behind them, so that the order of insertion holds.
-    fn slot_of(&self, deadline: u64) -> u16 {
-        let slot = lower_slot(self.cursor, deadline);
-        match self.cascading {
-            Some(cascading) if level_of(slot) < level_of(cascading) && self.is_cascading() => {
-                cascading
-            }
-            _ => slot,
-        }
-    }
-
-    fn link(&mut self, index: u32, slot: u16) {
-        let list = &mut self.lists[usize::from(slot)];
-        let tail = core::mem::replace(&mut list.tail, index);
-        if tail == NONE {
-            list.head = index;
-            let level = level_of(slot);
-            self.occupied[level as usize] |= 1 << (usize::from(slot) % SLOTS_PER_LEVEL);
-            self.levels |= 1 << level;
-        } else {
-            self.slab.node_mut(tail).next = index;
-        }
-        let node = self.slab.node_mut(index);
-        node.prev = tail;
-        node.next = NONE;
-        node.slot = slot;
-    }
-
-    fn unlink(&mut self, index: u32) {
-        let node = self.slab.node(index);
-        let (prev, next, slot) = (node.prev, node.next, node.slot);
-        let list = &mut self.lists[usize::from(slot)];
-        if prev == NONE {
-            list.head = next;
-        } else {
-            self.slab.node_mut(prev).next = next;
-        }
-        if next == NONE {
-            list.tail = prev;
-        } else {
-            self.slab.node_mut(next).prev = prev;
-        }
-        if list.head == NONE {
-            let level = level_of(slot);
-            let occupied = &mut self.occupied[level as usize];
-            *occupied &= !(1 << (usize::from(slot) % SLOTS_PER_LEVEL));
-            if *occupied == 0 {
-                self.levels &= !(1 << level);
-            }
-        }
+        self.levels.shrink_to_fit();
     }
 }
 
-/// The slot of a deadline as seen from `cursor`; a deadline that has passed belongs to the cursor's tick.
-fn lower_slot(cursor: u64, deadline: u64) -> u16 {
-    let due = deadline.max(cursor);
-    let level = ((due ^ cursor) | 1).ilog2() / DIGIT_BITS;
-    let digit = (due >> (level * DIGIT_BITS)) % SLOTS_PER_LEVEL as u64;
-    (u64::from(level << DIGIT_BITS) | digit) as u16
-}
-
-fn level_of(slot: u16) -> u32 {
-    u32::from(slot) >> DIGIT_BITS
+#[inline(always)]
+fn remove_due<T>(slab: &mut Slab<T>, entry: Entry, is_due: IsDue) -> Option<(Key, T)> {
+    let (key, live) = slab.remove_if(entry.index(), |live| is_due.of(live))?;
+    Some((key, live.value))
 }
 
 impl<T: fmt::Debug> fmt::Debug for Wheel<T> {
@@ -424,10 +281,10 @@ impl<'a, T> Iterator for Iter<'a, T> {
     type Item = (Key, u64, &'a T);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (index, key, node, value) = self.wheel.slab.next_live(self.from?)?;
+        let (index, key, live) = self.wheel.levels.slab.next_live(self.from?)?;
         self.from = index.checked_add(1);
         self.left -= 1;
-        Some((key, node.deadline, value))
+        Some((key, live.deadline, &live.value))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
