@@ -5,6 +5,7 @@
 //!
 //! - [`frame`]: a kind, a length and a body; the framing of version 1 of the gateway's device protocol.
 //! - [`beat`]: the body of a heartbeat (7 bytes) and of its echo (4 bytes).
+//! - [`delta`]: the same in one byte, mostly, by a prediction that both sides share.
 //! - [`detector`]: when silence means gone, by a fixed rule or by suspicion that grows (phi-accrual).
 //!
 //! Every byte is described in the crate's `docs/FORMAT.md`, with vectors that the tests hold the code to.
@@ -38,5 +39,6 @@
 struct Readme;
 
 pub mod beat;
+pub mod delta;
 pub mod detector;
 pub mod frame;

@@ -1,6 +1,7 @@
 //! The vectors of docs/FORMAT.md, so that the document cannot drift from the code.
 
 use heartbeat_codec::beat::{Beat, BeatAck};
+use heartbeat_codec::delta::{DeltaBeat, DeltaEncoder};
 use heartbeat_codec::frame::{self, Decoded};
 
 const FORMAT: &str = include_str!("../../docs/FORMAT.md");
@@ -92,5 +93,25 @@ fn beats_are_as_documented() {
         };
         assert_eq!(ack.encode()[..], bytes(right), "{left}");
         assert_eq!(BeatAck::decode(&bytes(right)), Ok(ack), "{left}");
+    }
+}
+
+#[test]
+fn delta_beats_are_as_documented() {
+    let mut encoder = DeltaEncoder::new(1_000);
+    for (left, right) in vectors("delta") {
+        let (stamp_ms, load) = left.split_once(' ').expect("stamp load");
+        let beat = DeltaBeat {
+            stamp_ms: stamp_ms.parse().expect("a stamp"),
+            load_percent: Some(load)
+                .filter(|load| *load != "-")
+                .map(|load| load.parse().expect("a load")),
+        };
+        let encoded = encoder.encode(&beat, None);
+        assert!(
+            encoded.as_bytes() == bytes(right),
+            "{left}: {:02x?}",
+            encoded.as_bytes()
+        );
     }
 }
