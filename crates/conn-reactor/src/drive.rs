@@ -61,12 +61,12 @@ impl<H: Handler> Running<H> {
                 self.finish_closes();
             }
             Err(Errno::AGAIN) => listener.pending = false,
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            Err(error) => {
                 self.io.stats.accept_errors += 1;
-                self.io.pause_accepting();
+                if !took_a_connection(error) {
+                    self.io.pause_accepting();
+                }
             }
-            // The connection died in the backlog, or its network did: the next one is another (accept(2)).
-            Err(_) => self.io.stats.accept_errors += 1,
         }
     }
 
@@ -346,6 +346,104 @@ impl<H: Handler> Running<H> {
                 self.io.close(token, CloseReason::Shutdown);
             }
             self.finish_closes();
+        }
+    }
+}
+
+/// Whether a failed accept took a connection that died in the backlog, or whose network did: the next one is another
+/// (accept(2)). Everything else would fail again at once: descriptors or memory have run out, a security module says
+/// no, the listener is broken.
+fn took_a_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::TIMEDOUT
+            | Errno::CONNRESET
+    )
+}
+
+// Elsewhere a listener cannot be shut down.
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use rustix::net::{Shutdown, shutdown};
+
+    use crate::{CloseReason, Handler, Io, Opened, Options, Reactor, Stats, TimerKey, Token};
+
+    /// Answers its messages with what was counted.
+    struct Quiet;
+
+    impl Handler for Quiet {
+        type Conn = ();
+        type Timer = ();
+        type Message = std::sync::mpsc::Sender<Stats>;
+
+        fn opened(&mut self, _: &mut Io<Self>, _: Token, _: Opened) -> Option<()> {
+            None
+        }
+
+        fn data(&mut self, _: &mut Io<Self>, _: Token, input: &[u8]) -> usize {
+            input.len()
+        }
+
+        fn closed(&mut self, _: &mut Io<Self>, _: Token, (): (), _: CloseReason) {}
+
+        fn connect_failed(&mut self, _: &mut Io<Self>, _: u64, _: std::io::Error) {}
+
+        fn timer(&mut self, _: &mut Io<Self>, _: TimerKey, (): ()) {}
+
+        fn message(&mut self, io: &mut Io<Self>, answer: Self::Message) {
+            answer
+                .send(io.stats().clone())
+                .expect("the test waits for it");
+        }
+    }
+
+    #[test]
+    fn a_listener_that_is_broken_does_not_make_the_loop_spin() {
+        let options = Options {
+            shards: 1,
+            accept_retry_ms: 20,
+            ..Options::default()
+        };
+        let reactor = Reactor::builder(options)
+            .listen((Ipv4Addr::LOCALHOST, 0).into())
+            .build(|_| Quiet)
+            .unwrap();
+        let (addr, senders) = (reactor.local_addrs()[0], reactor.senders());
+        let shards = reactor.into_shards();
+        // Its accept says EINVAL from now on.
+        shutdown(shards[0].listeners[0].as_fd(), Shutdown::Both).unwrap();
+        assert!(TcpStream::connect(addr).is_err());
+        let threads: Vec<_> = shards
+            .into_iter()
+            .map(|shard| std::thread::spawn(|| shard.run_on_this_thread().map(drop)))
+            .collect();
+        let stats = || {
+            let (stats_in, stats) = std::sync::mpsc::channel();
+            senders[0].try_send(stats_in).unwrap();
+            stats.recv_timeout(Duration::from_secs(30)).unwrap()
+        };
+        let paused = (0..6_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            stats().accept_pauses >= 3
+        });
+        let stats = stats();
+        assert!(paused, "{} errors and no pause", stats.accept_errors);
+        assert_eq!(stats.accept_errors, stats.accept_pauses, "one try a pause");
+        senders[0].stop();
+        for thread in threads {
+            thread.join().unwrap().unwrap();
         }
     }
 }

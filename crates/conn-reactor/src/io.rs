@@ -25,7 +25,7 @@ pub struct Io<H: Handler> {
     /// Connections to close when the running callback has returned.
     pub(crate) closing: VecDeque<(Token, CloseReason)>,
     pub(crate) listeners: Vec<Listener>,
-    /// Out of descriptors or memory: no accepting before the retry timer fires or a connection closes.
+    /// Out of descriptors or memory, or refused for good: no accepting before the retry timer fires or a connection closes.
     pub(crate) accept_retry: Option<timerwheel::Key>,
     pub(crate) options: Options,
     pub(crate) stats: Stats,
@@ -333,7 +333,7 @@ impl<H: Handler> Io<H> {
         self.stopping = true;
     }
 
-    /// Out of descriptors or memory: accepts nothing until the retry timer fires or a connection closes.
+    /// Out of descriptors or memory, or refused for good: accepts nothing until the retry timer fires or a connection closes.
     pub(crate) fn pause_accepting(&mut self) {
         self.stats.accept_pauses += 1;
         let retry_ms = self

@@ -44,8 +44,8 @@ pub struct Options {
     pub connect_timeout_ms: u64,
     /// How long a connection may go on sending what is queued after its peer finished sending. Default 10,000.
     pub linger_timeout_ms: u64,
-    /// How long accepting pauses when the process or the machine is out of descriptors or memory (it also resumes
-    /// as soon as this shard closes a connection). Default 100.
+    /// How long accepting pauses when the process or the machine is out of descriptors or memory, or when the listener
+    /// fails in a way that would repeat at once (it also resumes as soon as this shard closes a connection). Default 100.
     pub accept_retry_ms: u64,
     /// TCP_NODELAY: send small writes at once. Default true.
     pub nodelay: bool,

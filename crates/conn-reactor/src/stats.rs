@@ -8,7 +8,7 @@ pub struct Stats {
     pub accepts: u64,
     /// `accept4` calls that failed, other than "nothing there".
     pub accept_errors: u64,
-    /// Times accepting paused because descriptors or memory had run out.
+    /// Times accepting paused because descriptors or memory had run out, or the listener was broken.
     pub accept_pauses: u64,
     /// Own connects started.
     pub connects: u64,

@@ -64,7 +64,7 @@ impl Registry {
         timeout_ms: Option<u64>,
         mut each: impl FnMut(Event),
     ) -> io::Result<()> {
-        let timeout = timeout_ms.map(|ms| {
+        let mut timeout = timeout_ms.map(|ms| {
             // An hour at most: far from every overflow, and an early return is only one more turn.
             let ms = ms.min(3_600_000) as i64;
             Timespec {
@@ -73,14 +73,22 @@ impl Registry {
             }
         });
         self.events.clear();
-        match epoll::wait(
-            self.poller.as_fd(),
-            spare_capacity(&mut self.events),
-            timeout.as_ref(),
-        ) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        loop {
+            match epoll::wait(
+                self.poller.as_fd(),
+                spare_capacity(&mut self.events),
+                timeout.as_ref(),
+            ) {
+                Ok(_) => break,
+                // A process that was stopped comes back here (signal(7)). What is ready is fetched before timers fire.
+                Err(Errno::INTR) => {
+                    timeout = Some(Timespec {
+                        tv_sec: 0,
+                        tv_nsec: 0,
+                    });
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         for event in &self.events {
             let (flags, data) = (event.flags, event.data);
