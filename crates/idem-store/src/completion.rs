@@ -3,14 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
-use rustix::thread::futex;
-
 use crate::error::Error;
+#[cfg(feature = "_remote")]
+use crate::error::Kind;
+use crate::sync::{AtomicU32, Mutex, Ordering, Word, fence};
 
 /// The pending answer of an operation: a [`Future`] that needs no runtime, or [`wait`](Self::wait)
 /// for threads.
@@ -104,7 +103,10 @@ impl<T> Completion<T> {
     /// The completion itself, when the answer is still pending.
     pub fn try_now(mut self) -> Result<Result<T, Error>, Self> {
         loop {
-            if self.event().is_some_and(|event| !event.is_settled()) {
+            if let Some(event) = self.event()
+                && !event.is_settled()
+            {
+                event.nudge();
                 return Err(self);
             }
             if let Step::Done(result) = self.step() {
@@ -113,9 +115,9 @@ impl<T> Completion<T> {
         }
     }
 
-    fn event(&self) -> Option<Arc<Event>> {
+    fn event(&self) -> Option<&Arc<Event>> {
         match &self.state {
-            State::Value { event, .. } | State::Then { event, .. } => Some(Arc::clone(event)),
+            State::Value { event, .. } | State::Then { event, .. } => Some(event),
             State::Ready(_) | State::Taken => None,
         }
     }
@@ -175,10 +177,63 @@ impl<T> Future for Completion<T> {
     }
 }
 
+impl<T> Drop for Completion<T> {
+    fn drop(&mut self) {
+        if let State::Value { event, .. } | State::Then { event, .. } = &self.state {
+            // Nobody may ever look at it, and it is to become durable all the same.
+            event.nudge();
+        }
+    }
+}
+
 impl<T> fmt::Debug for Completion<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ready = self.event().is_none_or(|event| event.is_settled());
         f.debug_struct("Completion").field("ready", &ready).finish()
+    }
+}
+
+/// The other end of a completion: whoever has it settles it. Dropped, it says that the store is
+/// closed.
+#[cfg(feature = "_remote")]
+pub(crate) struct Promise<T> {
+    event: Arc<Event>,
+    value: Arc<Mutex<Option<T>>>,
+}
+
+#[cfg(feature = "_remote")]
+impl<T: Send + 'static> Promise<T> {
+    /// `finish` is applied to the value as it is handed out.
+    pub(crate) fn new(finish: fn(&mut T)) -> (Self, Completion<T>) {
+        let event = Event::new();
+        let value = Arc::new(Mutex::new(None));
+        let promised = Arc::clone(&value);
+        let completion = Completion::then(Arc::clone(&event), move || {
+            let value: Option<T> = promised.lock().take();
+            let mut value = value.expect("an event without an error was given its value");
+            finish(&mut value);
+            Completion::ready(Ok(value))
+        });
+        (Self { event, value }, completion)
+    }
+
+    pub(crate) fn keep(self, result: Result<T, Error>) {
+        match result {
+            Ok(value) => {
+                *self.value.lock() = Some(value);
+                self.event.done();
+            }
+            Err(error) => self.event.fail(&error),
+        }
+    }
+}
+
+#[cfg(feature = "_remote")]
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if !self.event.is_settled() {
+            self.event.fail(&Error::new(Kind::Closed));
+        }
     }
 }
 
@@ -187,25 +242,55 @@ const DONE: u32 = 1;
 const TIMED_OUT: u32 = 2;
 const FAILED: u32 = 3;
 
+/// Whoever settles events, asked by those who wait for one.
+pub(crate) trait Helper: Send + Sync {
+    /// Somebody is about to block: does what is due on this thread, if nobody else is at it.
+    fn help(&self);
+    /// Somebody waits: sees to it that what is due is done.
+    fn nudge(&self);
+}
+
 /// Something that happens once and that many wait for: a batch becoming durable, a holder ending.
 pub(crate) struct Event {
     /// Written once, under the lock of `wakers`; also the word that blocked threads sleep on.
-    /// SeqCst pairs with `threads`: either the settler sees the thread, or the thread sees the
-    /// state.
-    state: AtomicU32,
+    state: Word,
+    /// Threads that may sleep. A fence stands between writing one of the two and reading the
+    /// other: either the settler sees the thread, or the thread sees the state.
     threads: AtomicU32,
     error: OnceLock<Error>,
     wakers: Mutex<Vec<Waker>>,
+    helper: Option<Weak<dyn Helper>>,
 }
 
 impl Event {
     pub(crate) fn new() -> Arc<Self> {
+        Self::with(None)
+    }
+
+    /// An event that its waiters can bring about.
+    pub(crate) fn helped(helper: Weak<dyn Helper>) -> Arc<Self> {
+        Self::with(Some(helper))
+    }
+
+    fn with(helper: Option<Weak<dyn Helper>>) -> Arc<Self> {
         Arc::new(Self {
-            state: AtomicU32::new(PENDING),
+            state: Word::new(PENDING),
             threads: AtomicU32::new(0),
             error: OnceLock::new(),
             wakers: Mutex::new(Vec::new()),
+            helper,
         })
+    }
+
+    fn helper(&self) -> Option<Arc<dyn Helper>> {
+        self.helper.as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Sees to it that it is on its way.
+    pub(crate) fn nudge(&self) {
+        if !self.is_settled() {
+            self.helper().inspect(|helper| helper.nudge());
+        }
     }
 
     pub(crate) fn is_settled(&self) -> bool {
@@ -235,13 +320,14 @@ impl Event {
         if self.state.load(Ordering::Relaxed) != PENDING {
             return;
         }
-        self.state.store(state, Ordering::SeqCst);
+        self.state.store(state, Ordering::Release);
         let wakers = std::mem::take(&mut *registered);
         drop(registered);
-        if self.threads.load(Ordering::SeqCst) > 0 {
-            // One call for all of them, and none has to take a lock when it wakes. It fails only
-            // for a bad address.
-            let _ = futex::wake(&self.state, futex::Flags::PRIVATE, i32::MAX as u32);
+        fence(Ordering::SeqCst);
+        if self.threads.load(Ordering::Relaxed) > 0 {
+            // Only one, which wakes the others: to wake 64 takes as long as a sync, and the
+            // flush thread has the next batch to write meanwhile.
+            self.state.wake_one();
         }
         for waker in wakers {
             waker.wake();
@@ -260,10 +346,20 @@ impl Event {
         if self.is_settled() {
             return;
         }
-        self.threads.fetch_add(1, Ordering::SeqCst);
-        while self.state.load(Ordering::SeqCst) == PENDING {
-            // Returns at once when the state has changed; errors are wake-ups like any other.
-            let _ = futex::wait(&self.state, futex::Flags::PRIVATE, PENDING, None);
+        if let Some(helper) = self.helper() {
+            helper.help();
+            if self.is_settled() {
+                return;
+            }
+        }
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        while self.state.load(Ordering::Acquire) == PENDING {
+            self.state.sleep_while(PENDING);
+        }
+        // Whoever comes first wakes all who sleep, in one call and without a lock.
+        if self.threads.swap(0, Ordering::Relaxed) > 1 {
+            self.state.wake_all();
         }
     }
 
@@ -284,6 +380,8 @@ impl Event {
                 wakers.push(waker.clone());
             }
         }
+        drop(wakers);
+        self.nudge();
         false
     }
 }

@@ -26,9 +26,21 @@ pub(crate) enum Kind {
     EffectDeclared,
     TooLarge(&'static str, u64, u64),
     Damaged(u32, u64, &'static str),
+    Outdated(u32),
     Version(u32, u16),
     Closed,
     Options(&'static str),
+    Url(String),
+    #[cfg(feature = "_remote")]
+    Unavailable(&'static str),
+    #[cfg(feature = "_remote")]
+    Refused(String),
+    #[cfg(feature = "_remote")]
+    ServerFull,
+    #[cfg(feature = "_remote")]
+    Unreadable(&'static str),
+    #[cfg(feature = "_remote")]
+    ServerVersion(u64),
 }
 
 impl Error {
@@ -46,11 +58,17 @@ impl Error {
         self.kind == Kind::Poisoned
     }
 
-    /// There is no room for a new key: the disk is full, or `keys_max` is reached. Stored outcomes
+    /// There is no room for a new key: the disk (or the server's memory) is full, or `keys_max` is
+    /// reached. Stored outcomes
     /// are still replayed; try again once there is room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.kind, Kind::DiskFull | Kind::KeysFull(_))
+        match self.kind {
+            Kind::DiskFull | Kind::KeysFull(_) => true,
+            #[cfg(feature = "_remote")]
+            Kind::ServerFull => true,
+            _ => false,
+        }
     }
 
     /// A bounded queue is at its limit: wait for one of your completions, then try again.
@@ -82,13 +100,30 @@ impl Error {
     /// [`offset`](Self::offset) say where.
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        matches!(self.kind, Kind::Damaged(..))
+        match self.kind {
+            Kind::Damaged(..) => true,
+            #[cfg(feature = "_remote")]
+            Kind::Unreadable(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A running store has used a [`segment`](Self::segment) anew since the
+    /// [`Snapshot`](crate::Snapshot) was read: what the key is now is not in it. Read another one.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        matches!(self.kind, Kind::Outdated(_))
     }
 
     /// The directory was written by a newer version of this crate.
     #[must_use]
     pub fn is_version(&self) -> bool {
-        matches!(self.kind, Kind::Version(..))
+        match self.kind {
+            Kind::Version(..) => true,
+            #[cfg(feature = "_remote")]
+            Kind::ServerVersion(_) => true,
+            _ => false,
+        }
     }
 
     /// The store was closed.
@@ -97,17 +132,42 @@ impl Error {
         self.kind == Kind::Closed
     }
 
-    /// The options contradict each other.
+    /// The options contradict each other, or a URL cannot be understood.
     #[must_use]
     pub fn is_options(&self) -> bool {
-        matches!(self.kind, Kind::Options(_))
+        matches!(self.kind, Kind::Options(_) | Kind::Url(_))
+    }
+
+    /// The server of a shared store did not answer in time, also after trying again: whether the
+    /// operation took effect is not known. It is safe to call it again; a claim that nobody learned
+    /// of ends with its lease (and is in doubt then, if its effect was declared with it).
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self.kind {
+            #[cfg(feature = "_remote")]
+            Kind::Unavailable(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The server of a shared store is set up to lose what it acknowledges, or does not let us find
+    /// out; the text says which setting to change.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        match self.kind {
+            #[cfg(feature = "_remote")]
+            Kind::Refused(_) => true,
+            _ => false,
+        }
     }
 
     /// The segment that the error is about.
     #[must_use]
     pub fn segment(&self) -> Option<u32> {
         match self.kind {
-            Kind::Damaged(segment, ..) | Kind::Version(segment, _) => Some(segment),
+            Kind::Damaged(segment, ..) | Kind::Version(segment, _) | Kind::Outdated(segment) => {
+                Some(segment)
+            }
             _ => None,
         }
     }
@@ -135,6 +195,18 @@ impl Error {
         Self {
             kind,
             source: Some(Arc::new(source)),
+        }
+    }
+
+    /// A server that cannot be reached, or says something unexpected, while doing `what`.
+    #[cfg(feature = "_remote")]
+    pub(crate) fn unavailable(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind: Kind::Unavailable(what),
+            source: Some(Arc::new(io::Error::other(source))),
         }
     }
 
@@ -192,12 +264,35 @@ impl fmt::Display for Error {
                 f,
                 "segment {segment} is damaged at offset {offset} ({reason}): run verify, restore a backup or repair"
             )?,
+            Kind::Outdated(segment) => write!(
+                f,
+                "the running store has used segment {segment} anew since this snapshot was read: read another one"
+            )?,
             Kind::Version(segment, version) => write!(
                 f,
                 "segment {segment} has format version {version}, newer than this program: upgrade it"
             )?,
             Kind::Closed => f.write_str("the store is closed: open it again")?,
             Kind::Options(what) => write!(f, "the options do not fit: {what}")?,
+            Kind::Url(what) => write!(f, "the store's URL does not fit: {what}")?,
+            #[cfg(feature = "_remote")]
+            Kind::Unavailable(what) => write!(f, "{what}: try again once the server answers")?,
+            #[cfg(feature = "_remote")]
+            Kind::Refused(what) => write!(f, "this server is not safe for a store: {what}")?,
+            #[cfg(feature = "_remote")]
+            Kind::ServerFull => f.write_str(
+                "the server's memory is full: stored outcomes still replay, new keys wait until maxmemory is raised",
+            )?,
+            #[cfg(feature = "_remote")]
+            Kind::Unreadable(what) => write!(
+                f,
+                "the server holds something under the store's keys that the store did not write ({what}): use another name"
+            )?,
+            #[cfg(feature = "_remote")]
+            Kind::ServerVersion(version) => write!(
+                f,
+                "the server holds a store of format version {version}, newer than this program: upgrade it"
+            )?,
         }
         match &self.source {
             Some(source) => write!(f, ": {source}"),

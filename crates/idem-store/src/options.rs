@@ -1,7 +1,7 @@
 //! What a store is opened with: every limit, with its default.
 
+use crate::embedded::format;
 use crate::error::{Error, Kind};
-use crate::format;
 
 /// When an operation counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,6 +36,9 @@ pub struct Options {
     pub(crate) batch_bytes_max: u32,
     pub(crate) keys_max: u64,
     pub(crate) waiters_max: u32,
+    pub(crate) upkeep_bytes_per_s_max: u64,
+    pub(crate) index_log_bytes: u64,
+    pub(crate) cache_bytes_max: u64,
 }
 
 impl Default for Options {
@@ -49,6 +52,9 @@ impl Default for Options {
             batch_bytes_max: 4 << 20,
             keys_max: 100_000_000,
             waiters_max: 65_536,
+            upkeep_bytes_per_s_max: 128 << 20,
+            index_log_bytes: 64 << 20,
+            cache_bytes_max: 32 << 20,
         }
     }
 }
@@ -115,11 +121,39 @@ impl Options {
         self
     }
 
+    /// How fast old segments are read and what lives in them is copied, so that callers keep the
+    /// disk. Default 128 MiB a second. Exceeded when the log has grown to twice its bound (twice what
+    /// is still needed, and two segments) all the same.
+    #[must_use]
+    pub fn upkeep_bytes_per_s_max(mut self, bytes: u64) -> Self {
+        self.upkeep_bytes_per_s_max = bytes;
+        self
+    }
+
     /// How many calls of [`Store::wait`](crate::Store::wait) may be pending before further ones
     /// are refused ([`Error::is_busy`]). Default 65,536.
     #[must_use]
     pub fn waiters_max(mut self, waiters: u32) -> Self {
         self.waiters_max = waiters;
+        self
+    }
+
+    /// How much log may gather behind the last index snapshot before a new one is written: at
+    /// least this, and at least twice the size of a snapshot (16 bytes a key). Default 64 MiB. It
+    /// bounds what opening has to read, see [`Store::open`](crate::Store::open).
+    #[must_use]
+    pub fn index_log_bytes(mut self, bytes: u64) -> Self {
+        self.index_log_bytes = bytes;
+        self
+    }
+
+    /// Memory for outcomes that are asked for again and again; all others are read from the log
+    /// when they are asked for. Default 32 MiB, room for about 120,000 outcomes of 64 bytes: a
+    /// retry comes soon or not at all, so the cache need hold minutes, not the retention, and the
+    /// kernel's page cache stands behind it. 0 turns it off.
+    #[must_use]
+    pub fn cache_bytes_max(mut self, bytes: u64) -> Self {
+        self.cache_bytes_max = bytes;
         self
     }
 

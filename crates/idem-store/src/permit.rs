@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::shared::Shared;
+use crate::embedded::shared::Shared;
+#[cfg(feature = "_remote")]
+use crate::remote::Remote;
 use crate::stored::Stored;
 
 /// Digest of what the caller asks for under a key; two requests with the same key and different
@@ -27,7 +29,7 @@ pub struct Begin<'a> {
     pub fingerprint: Fingerprint,
     /// How long the holder may work before its key can pass to another.
     pub lease_ms: u64,
-    /// The caller's clock, Unix milliseconds.
+    /// The caller's clock, Unix milliseconds. A shared store ignores it.
     pub now_ms: u64,
     /// Declare the effect with the claim, in one record.
     pub effect_may_have_happened: bool,
@@ -150,7 +152,8 @@ pub struct Unresolved {
     pub token: u64,
     /// When it was claimed, Unix milliseconds of the holder's clock.
     pub since_ms: u64,
-    /// Whether a holder in this process is at work on it; false means in doubt.
+    /// Whether a holder is at work on it (embedded: one of this process; shared: any whose lease
+    /// has not ended); false means in doubt.
     pub held: bool,
 }
 
@@ -170,7 +173,8 @@ pub enum Waited {
 /// declared, and leaves it in doubt when one was: an effect that may have happened is never
 /// forgotten by an error or a panic.
 pub struct Permit {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) owner: Owner,
+    /// Of the key, in an embedded store.
     pub(crate) hash: u64,
     pub(crate) key: Arc<[u8]>,
     pub(crate) token: u64,
@@ -182,9 +186,35 @@ pub struct Permit {
     pub(crate) over: bool,
 }
 
+/// The store that gave a permit.
+pub(crate) enum Owner {
+    Embedded(Arc<Shared>),
+    #[cfg(feature = "_remote")]
+    Remote(Arc<Remote>),
+}
+
+impl Owner {
+    pub(crate) fn is_embedded(&self, store: &Shared) -> bool {
+        match self {
+            Self::Embedded(shared) => std::ptr::eq(store, &**shared),
+            #[cfg(feature = "_remote")]
+            Self::Remote(_) => false,
+        }
+    }
+
+    #[cfg(feature = "_remote")]
+    pub(crate) fn is_remote(&self, store: &Remote) -> bool {
+        match self {
+            Self::Embedded(_) => false,
+            Self::Remote(remote) => std::ptr::eq(store, &**remote),
+        }
+    }
+}
+
 impl Permit {
-    /// The fencing token: grows with every permit of the store, also across expiry, forget and
-    /// restart. A resource that remembers the highest token it saw can refuse older holders.
+    /// The fencing token: grows with every permit of the store (on a Redis Cluster: of the key),
+    /// also across expiry, forget and restart. A resource that remembers the highest token it saw
+    /// can refuse older holders.
     #[must_use]
     pub fn token(&self) -> u64 {
         self.token
@@ -206,7 +236,11 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.over {
-            self.shared.abandon(self);
+            match &self.owner {
+                Owner::Embedded(shared) => shared.abandon(self),
+                #[cfg(feature = "_remote")]
+                Owner::Remote(remote) => remote.abandon(self),
+            }
         }
     }
 }

@@ -83,8 +83,28 @@ pub struct Stats {
     pub segments_dropped: u64,
     /// Records copied forward so that their segment could be dropped.
     pub records_carried: u64,
+    /// Their bytes.
+    pub bytes_carried: u64,
+    /// Whether opening used an index snapshot instead of reading the whole log.
+    pub opened_from_index: bool,
+    /// Index snapshots written since the store was opened: they make opening fast.
+    pub index_snapshots: u64,
+    /// Memory of the index: what the keys with an outcome take.
+    pub index_bytes: u64,
+    /// Memory of the cache of outcomes.
+    pub cache_bytes: u64,
+    /// How often an outcome was found there.
+    pub cache_hits: u64,
+    /// How often an outcome was read from the log.
+    pub cache_misses: u64,
     /// Calls of `wait` that are pending.
     pub waiters: u64,
+    /// Operations that a shared store's server has not answered yet.
+    pub pending: u64,
+    /// How often the connection to a shared store's server was made again.
+    pub reconnects: u64,
+    /// Operations whose outcome stayed unknown because a shared store's server did not answer.
+    pub unavailable: u64,
     /// The disk is full: new keys are refused.
     pub disk_full: bool,
     /// A write or sync failed: everything is refused.

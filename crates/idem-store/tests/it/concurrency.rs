@@ -225,6 +225,36 @@ fn segments_come_and_go_under_load_and_replays_survive() {
     assert!(matches!(kept, Begun::Replay(stored) if stored.outcome() == b"kept"));
 }
 
+/// The flusher goes on in new segments while upkeep makes the ones after them.
+#[test]
+fn segments_are_made_while_others_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new()
+        .segment_bytes_max(64 << 10)
+        .outcome_bytes_max(8 << 10)
+        .batch_bytes_max(32 << 10);
+    let store = Store::open(dir.path(), options).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8u32 {
+            let store = &store;
+            scope.spawn(move || {
+                for n in 0..60u32 {
+                    let key = [thread.to_le_bytes(), n.to_le_bytes()].concat();
+                    let begun = match store.begin(&request(&key)).wait() {
+                        Err(error) if error.is_busy() => continue,
+                        begun => begun.unwrap(),
+                    };
+                    let permit = begun.into_fresh().unwrap();
+                    let done = store.complete(permit, &[7; 8_000], DAY, NOW);
+                    done.wait().unwrap();
+                }
+            });
+        }
+    });
+    store.close().unwrap();
+    assert!(idem_store::verify(dir.path()).unwrap().ok);
+}
+
 /// A flush that is asked for while a batch is being cut is not forgotten: each round waits for all.
 #[test]
 fn flushes_beside_each_other_and_beside_writers_all_end() {

@@ -36,7 +36,13 @@ fn outcome(key: u32) -> Vec<u8> {
 fn filled() -> Disk {
     let disk = Disk::new(1);
     let store = open(&disk).unwrap();
-    for key in 0..KEYS {
+    fill(&store, 0..KEYS);
+    store.close().unwrap();
+    disk
+}
+
+fn fill(store: &Store, keys: std::ops::Range<u32>) {
+    for key in keys {
         let bytes = name(key);
         let begin = Begin::new(&bytes, Fingerprint([1; 32]), 1_000, NOW).declare(b"memo");
         let mut begun = store.begin(&begin);
@@ -52,8 +58,6 @@ fn filled() -> Disk {
         store.drive();
         done.try_now().unwrap().unwrap();
     }
-    store.close().unwrap();
-    disk
 }
 
 fn segments(disk: &Disk) -> Vec<String> {
@@ -278,4 +282,136 @@ fn random_damage_never_panics_and_never_passes_for_whole() {
         assert!(!report.ok || at > used || last, "{name} at {at}+{len}");
         clean.change(name, |bytes| *bytes = original);
     }
+}
+
+/// Keys and outcomes as [`filled`], with an index that was written halfway.
+fn indexed() -> Disk {
+    let disk = Disk::new(1);
+    let options = options().index_log_bytes(100_000);
+    let store = Store::open_on(disk.mount(), options).unwrap();
+    fill(&store, 0..40);
+    // In slices, while the store goes on.
+    assert_eq!(store.stats().index_snapshots, 1);
+    fill(&store, 40..KEYS);
+    store.close().unwrap();
+    disk
+}
+
+const INDEX: &str = "index.snap";
+
+#[test]
+fn an_index_saves_reading_the_log_and_tells_the_same() {
+    let disk = indexed();
+    let report = verify_on(&*disk.mount()).unwrap();
+    assert!(report.ok, "{report:?}");
+    let index = report.index.expect("it is there");
+    assert!((20..=40).contains(&index.keys), "{index:?}");
+    // What is before it is not even looked at when the store is opened.
+    flip(&disk, &segments(&disk)[0], 20_000);
+    let store = open(&disk).unwrap();
+    assert!(store.stats().opened_from_index);
+    let mut rotten = 0;
+    for key in 0..KEYS {
+        match store.get(&name(key), NOW).try_now().unwrap() {
+            Ok(Lookup::Stored(stored)) => assert_eq!(stored.outcome(), outcome(key)),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert!(error.is_damaged(), "{error}");
+                rotten += 1;
+            }
+        }
+    }
+    assert_eq!(rotten, 1, "told when it is read, never skipped");
+    drop(store);
+    assert!(!verify_on(&*disk.mount()).unwrap().ok);
+}
+
+#[test]
+fn every_flipped_bit_of_the_index_is_noticed_and_the_log_is_read_instead() {
+    let disk = indexed();
+    let original = disk.read(INDEX);
+    let used = original.iter().rposition(|&byte| byte != 0).unwrap();
+    for at in (0..128).chain((4_096..=used).step_by(61)) {
+        if (128..4_096).contains(&at) {
+            continue;
+        }
+        flip(&disk, INDEX, at);
+        let report = verify_on(&*disk.mount()).unwrap();
+        let bad = report.index.and_then(|index| index.bad);
+        assert!(!report.ok && bad.is_some(), "byte {at}");
+        disk.change(INDEX, |bytes| bytes.clone_from(&original));
+    }
+    flip(&disk, INDEX, 5_000);
+    let store = open(&disk).unwrap();
+    assert!(!store.stats().opened_from_index);
+    assert_eq!(stored(&store), KEYS);
+    assert!(!disk.names().contains(&INDEX.to_owned()), "it is removed");
+}
+
+/// The log is cut back, as by an old copy, and grows over the place that the index tells of.
+#[test]
+fn an_index_of_another_end_of_the_log_is_not_believed() {
+    let disk = indexed();
+    let newest = segments(&disk).pop().unwrap();
+    let index = disk.read(INDEX);
+    let (cut, last) = (segments(&disk)[1].clone(), segments(&disk).len());
+    assert!(last > 2);
+    disk.remove(&newest);
+    disk.change(&cut, |bytes| bytes[30_000..].fill(0));
+    for name in &segments(&disk)[2..] {
+        disk.remove(name);
+    }
+    let store = open(&disk).unwrap();
+    assert!(!store.stats().opened_from_index);
+    let before = stored(&store);
+    fill(&store, 100..140);
+    store.close().unwrap();
+    disk.put(INDEX, index);
+    let store = open(&disk).unwrap();
+    assert!(!store.stats().opened_from_index);
+    assert_eq!(stored(&store), before);
+}
+
+#[test]
+fn an_index_that_lies_is_told_by_verify_and_removed_by_repair() {
+    let disk = indexed();
+    disk.change(INDEX, |bytes| {
+        // The first section with an outcome loses it, and all checksums fit.
+        let mut at = 4_096;
+        loop {
+            let count = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
+            if count > 0 {
+                break;
+            }
+            at += 32;
+        }
+        let place = at + 32 + 8 + 4;
+        bytes[place] ^= 8;
+        let count = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap());
+        let claims = u32::from_le_bytes(bytes[at + 12..at + 16].try_into().unwrap());
+        let end = at + 32 + 16 * (count + claims) as usize;
+        let crc = crc32c::crc32c(&bytes[at + 4..end]);
+        bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    });
+    let report = verify_on(&*disk.mount()).unwrap();
+    let bad = report.index.clone().and_then(|index| index.bad);
+    assert!(!report.ok && report.bad.is_empty(), "{report:?}");
+    assert!(bad.is_some_and(|bad| bad.contains("segment")), "{report:?}");
+    let dry = repair_on(&*disk.mount(), true).unwrap();
+    assert!(dry.index_removed && !dry.changed);
+    let done = repair_on(&*disk.mount(), false).unwrap();
+    assert!(done.index_removed && done.changed && done.backups.is_empty());
+    assert!(verify_on(&*disk.mount()).unwrap().ok);
+    assert_eq!(stored(&open(&disk).unwrap()), KEYS);
+}
+
+#[test]
+fn repairing_the_log_removes_the_index_first() {
+    let disk = indexed();
+    flip(&disk, &segments(&disk)[0], 20_000);
+    let done = repair_on(&*disk.mount(), false).unwrap();
+    assert!(done.index_removed && done.bytes_lost > 0, "{done:?}");
+    let store = open(&disk).unwrap();
+    assert!(!store.stats().opened_from_index);
+    assert_eq!(stored(&store), KEYS - 1);
 }

@@ -58,6 +58,8 @@ struct State {
     durable_names: BTreeMap<String, usize>,
     dir_ops: Vec<DirOp>,
     full: bool,
+    /// What durable writes must be multiples of: 1 or a sector, by seed.
+    unit: usize,
     /// The machine dies at this call from now.
     die_in: Option<u64>,
     /// The sync that fails: its data are gone from the cache, later syncs would succeed.
@@ -91,6 +93,7 @@ impl Disk {
             durable_names: BTreeMap::new(),
             dir_ops: Vec::new(),
             full: false,
+            unit: if seed.is_multiple_of(2) { 1 } else { SECTOR },
             die_in: None,
             fail_sync_in: None,
         })))
@@ -203,7 +206,10 @@ impl Disk {
 }
 
 /// Applies one write as a power cut leaves it, sector by sector.
-fn tear(durable: &mut [u8], at: usize, bytes: &[u8], rng: &mut Rng, mood: u64) {
+fn tear(durable: &mut Vec<u8>, at: usize, bytes: &[u8], rng: &mut Rng, mood: u64) {
+    if durable.len() < at + bytes.len() {
+        durable.resize(at + bytes.len(), 0);
+    }
     let mut from = 0;
     while from < bytes.len() {
         let to = ((at + from) / SECTOR + 1) * SECTOR - at;
@@ -348,7 +354,11 @@ impl VfsFile for Handle {
             let mut state = self.disk.0.lock();
             if state.life == self.life && state.die_in != Some(0) {
                 let inode = &mut state.inodes[self.inode];
-                inode.current[at..at + bytes.len()].copy_from_slice(bytes);
+                let end = at + bytes.len();
+                if inode.current.len() < end {
+                    inode.current.resize(end, 0);
+                }
+                inode.current[at..end].copy_from_slice(bytes);
                 inode.pending.push((at, bytes.len()));
                 inode.writes.push(bytes.to_vec());
             }
@@ -378,6 +388,18 @@ impl VfsFile for Handle {
             return Err(io::Error::other("simulated I/O error"));
         }
         Ok(())
+    }
+
+    fn write_durably_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let unit = self.durable_unit();
+        let aligned = offset.is_multiple_of(unit as u64) && bytes.len().is_multiple_of(unit);
+        assert!(aligned, "{} bytes at {offset}", bytes.len());
+        self.write_all_at(bytes, offset)?;
+        self.sync_data()
+    }
+
+    fn durable_unit(&self) -> usize {
+        self.disk.0.lock().unit
     }
 
     fn bytes(&self) -> io::Result<u64> {

@@ -87,7 +87,7 @@ fn what_a_dying_process_left_in_the_cache_is_made_durable() {
         disk.crash();
         drop((permit, store));
         let store = Store::open_on(disk.mount(), options()).unwrap();
-        let unresolved = store.unresolved();
+        let unresolved = store.unresolved(0, 100).wait().unwrap();
         let kept = unresolved.iter().any(|doubt| doubt.key == b"promised");
         assert!(kept, "lost, having died at call {calls}: {unresolved:?}");
     }
@@ -139,6 +139,155 @@ fn a_full_disk_refuses_new_keys_replays_old_ones_and_recovers() {
     now(again).unwrap().into_fresh().unwrap();
 }
 
+/// Outcomes of `keys` that go over the end of the segment after the next one, for which there is no
+/// space when they are written.
+fn over_two_segments(disk: &Disk, store: &Store) -> Vec<Completion<()>> {
+    let begun: Vec<_> = (0..40u8).map(|key| begin(store, &[key])).collect();
+    store.drive();
+    let permits = begun.into_iter().map(|begun| now(begun).unwrap());
+    let permits: Vec<_> = permits.map(|begun| begun.into_fresh().unwrap()).collect();
+    disk.set_full(true);
+    let done = permits
+        .into_iter()
+        .map(|permit| store.complete(permit, &[7; 4_000], 1_000, NOW));
+    done.collect()
+}
+
+fn stored_first(store: &Store) {
+    let first = begin(store, b"first");
+    store.drive();
+    let permit = now(first).unwrap().into_fresh().unwrap();
+    let done = store.complete(permit, b"outcome", 1_000, NOW);
+    store.drive();
+    now(done).unwrap();
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_next_segment_holds_the_batch_until_there_is_space() {
+    for seed in [14, 15] {
+        let disk = Disk::new(seed);
+        let store = Store::open_on(disk.mount(), options()).unwrap();
+        stored_first(&store);
+        let mut pending = over_two_segments(&disk, &store);
+        for _ in 0..3 {
+            store.drive();
+            let stats = store.stats();
+            assert!(stats.disk_full && !stats.poisoned, "{stats:?}");
+            assert!(now(begin(&store, b"new")).unwrap_err().is_full());
+            assert!(matches!(now(begin(&store, b"first")), Ok(Begun::Replay(_))));
+            let still = pending.into_iter().map(Completion::try_now);
+            pending = still.map(|pending| pending.expect_err("held")).collect();
+        }
+        disk.set_full(false);
+        store.drive();
+        for done in pending {
+            now(done).unwrap();
+        }
+        let mut turns = 0;
+        while store.stats().disk_full {
+            store.drive();
+            turns += 1;
+            assert!(turns < 100_000_000, "it never recovers");
+        }
+        let new = begin(&store, b"new");
+        store.drive();
+        now(new).unwrap().into_fresh().unwrap();
+        disk.crash();
+        drop(store);
+        let store = Store::open_on(disk.mount(), options()).unwrap();
+        assert_eq!(store.stats().keys_stored, 41);
+    }
+}
+
+#[test]
+fn a_store_that_ends_on_a_full_disk_fails_what_it_holds() {
+    let disk = Disk::new(16);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    let pending = over_two_segments(&disk, &store);
+    store.drive();
+    let error = store.close().unwrap_err();
+    assert!(error.is_full(), "{error}");
+    for pending in pending {
+        assert!(now(pending).unwrap_err().is_poisoned());
+    }
+    disk.crash();
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    // Nobody was told that it is stored; nobody may hear that it never happened.
+    let stats = store.stats();
+    assert_eq!(stats.keys_stored + stats.keys_in_doubt, 40, "{stats:?}");
+}
+
+#[test]
+fn outcomes_past_their_retention_go_while_the_log_stands_still() {
+    const HOUR: u64 = 3_600_000;
+    let disk = Disk::new(17);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    let end = |key: &[u8], retain_ms| {
+        let begun = begin(&store, key);
+        store.drive();
+        let permit = now(begun).unwrap().into_fresh().unwrap();
+        let done = store.complete(permit, &[1; 1_000], retain_ms, NOW);
+        store.drive();
+        now(done).unwrap();
+    };
+    (0..80u8).for_each(|key| end(&[key], 1_000));
+    end(b"long", 9 * HOUR);
+    let segments = store.stats().segments;
+    assert!(segments > 1);
+    // A caller tells the time, and writes nothing.
+    let later = Begin::new(b"long", Fingerprint([1; 32]), 1_000, NOW + HOUR);
+    let Begun::Replay(_) = now(store.begin(&later)).unwrap() else {
+        panic!("it is stored");
+    };
+    let records = store.stats().records;
+    for _ in 0..100 {
+        store.drive();
+    }
+    let stats = store.stats();
+    assert_eq!(stats.keys_stored, 1, "{stats:?}");
+    // But for the mark that cuts dropped segments off, and what is carried.
+    let marks = stats.segments_dropped + stats.records_carried;
+    assert_eq!(stats.records - records, marks, "{stats:?}");
+    assert!(
+        now(store.get(b"long", NOW + HOUR)).is_ok_and(|known| known != idem_store::Lookup::Absent)
+    );
+}
+
+#[test]
+fn a_segment_where_nothing_lives_is_dropped_unread() {
+    let disk = Disk::new(18);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    let fill = |keys: std::ops::Range<u8>| {
+        for key in keys {
+            let begun = begin(&store, &[key]);
+            store.drive();
+            let permit = now(begun).unwrap().into_fresh().unwrap();
+            let done = store.complete(permit, &[key; 4_000], 1_000_000, NOW);
+            store.drive();
+            now(done).unwrap();
+            let forgotten = store.forget(&[key]);
+            store.drive();
+            assert!(now(forgotten).unwrap());
+        }
+    };
+    fill(0..16);
+    assert_eq!(store.stats().segments_dropped, 0);
+    // What nobody needs may rot.
+    disk.change("0000000001.seg", |bytes| bytes[5_000..50_000].fill(0xa5));
+    fill(16..60);
+    let stats = store.stats();
+    assert!(
+        stats.segments_dropped > 0 && stats.segments <= 3,
+        "{stats:?}"
+    );
+    // Its file is a segment again.
+    let spares = disk
+        .names()
+        .into_iter()
+        .filter(|name| name.starts_with("spare-"));
+    assert!(spares.count() <= 3);
+}
+
 #[test]
 fn opening_on_a_full_disk_says_so() {
     let disk = Disk::new(5);
@@ -180,7 +329,8 @@ fn a_crash_of_the_process_loses_nothing_at_any_durability() {
         // As the next process would see it after a kill, the store still being open.
         let seen = idem_store::Snapshot::read(dir.path())
             .unwrap()
-            .get(b"k", NOW);
+            .get(b"k", NOW)
+            .unwrap();
         assert!(
             matches!(seen, idem_store::Lookup::Stored(_)),
             "{durability:?}: {seen:?}"
@@ -204,7 +354,7 @@ fn flush_syncs_what_no_durability_left_unsynced() {
     disk.crash();
     drop(store);
     let store = Store::open_on(disk.mount(), options()).unwrap();
-    assert_eq!(store.unresolved().len(), 1);
+    assert_eq!(store.unresolved(0, 100).wait().unwrap().len(), 1);
 }
 
 #[test]

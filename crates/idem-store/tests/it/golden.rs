@@ -98,6 +98,53 @@ fn the_writer_still_makes_version_1() {
     compare("closed.seg", &trimmed(&written(), "0000000001.seg"));
 }
 
+/// A log with an index in its midst.
+fn indexed() -> Disk {
+    let disk = Disk::new(0);
+    let options = options().index_log_bytes(600);
+    let store = Store::open_on(disk.mount(), options).unwrap();
+    for key in [&b"first"[..], b"second", b"third"] {
+        let permit = fresh(&store, key, Some(b"memo"));
+        ended(&store, store.complete(permit, key, 86_400_000, NOW));
+    }
+    drop(fresh(&store, b"in doubt", Some(b"sent")));
+    while store.stats().index_snapshots == 0 {
+        store.drive();
+    }
+    let permit = fresh(&store, b"behind", Some(b"memo"));
+    ended(&store, store.complete(permit, b"it", 86_400_000, NOW));
+    disk
+}
+
+#[test]
+fn the_writer_still_makes_the_index_of_version_1() {
+    let disk = indexed();
+    compare("indexed.seg", &trimmed(&disk, "0000000001.seg"));
+    compare("index.snap", &trimmed(&disk, "index.snap"));
+}
+
+#[test]
+fn an_index_of_version_1_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = std::fs::read(fixture("indexed.seg")).unwrap();
+    bytes.resize(64 << 10, 0);
+    std::fs::write(dir.path().join("0000000001.seg"), bytes).unwrap();
+    let mut index = std::fs::read(fixture("index.snap")).unwrap();
+    index.resize(16 << 10, 0);
+    std::fs::write(dir.path().join("index.snap"), index).unwrap();
+    let store = Store::open(dir.path(), options()).unwrap();
+    assert!(store.stats().opened_from_index);
+    for (key, outcome) in [("first", "first"), ("third", "third"), ("behind", "it")] {
+        let found = store.get(key.as_bytes(), NOW).wait().unwrap();
+        let Lookup::Stored(stored) = found else {
+            panic!("{key}: {found:?}");
+        };
+        assert_eq!(stored.outcome(), outcome.as_bytes());
+    }
+    let doubt = store.get(b"in doubt", NOW).wait().unwrap();
+    assert!(matches!(doubt, Lookup::InDoubt(doubt) if doubt.memo == b"sent"));
+}
+
 #[test]
 fn a_repair_still_makes_version_1() {
     let disk = written();

@@ -1,12 +1,30 @@
 //! The tests of `idem-store`, one module per behaviour.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::print_stderr,
+    reason = "long runs tell how far they are, and which seed failed"
+)]
 
+mod cached;
 mod concurrency;
 mod contract;
 mod damage;
 mod disk;
 mod faults;
+#[cfg(feature = "fingerprint")]
+mod fingerprint;
 mod golden;
+#[cfg(feature = "tower")]
+mod http;
+mod key_spec;
 mod kill;
+mod linearizability;
+#[cfg(feature = "redis")]
+mod redis;
 mod simulation;
+mod snapshot;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sql;
+#[cfg(feature = "token")]
+mod token;

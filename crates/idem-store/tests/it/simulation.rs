@@ -2,35 +2,108 @@
 //! acknowledged is recovered, no key is fresh twice, and tokens only grow.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use idem_store::{Begun, Completion, Durability, Lookup, Options, Permit, Store};
+use idem_store::vfs::Vfs;
+use idem_store::{Begun, Completion, Durability, Lookup, Options, Permit, Store, verify_on};
+
+use parking_lot::Mutex;
 
 use crate::disk::{Disk, Rng};
 use model::{Claim, Coverage, Image, Key};
 
 mod model;
 mod operations;
+mod seeded;
 
 const KEYS: u64 = 10;
 const STEPS: u64 = 160;
 const LEASE: u64 = 1_000;
 
+/// `MAINSTAY_SEEDS` histories from `MAINSTAY_SEED_FIRST` on; `cargo xtask soak idem` sets them.
 #[test]
 fn random_operations_and_crashes_match_the_model() {
-    let seeds = std::env::var("MAINSTAY_SEEDS").map_or(300, |n| n.parse().expect("a number"));
-    let mut seen = Coverage::default();
-    for seed in 0..seeds {
-        let mut world = World::new(seed);
-        let run = std::panic::AssertUnwindSafe(|| world.run());
-        if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("the seed that failed: {seed}");
-            std::panic::resume_unwind(panic);
+    let seeds = number_of("MAINSTAY_SEEDS", 2_000);
+    let first = number_of("MAINSTAY_SEED_FIRST", 0);
+    let run = Run {
+        next: AtomicU64::new(first),
+        end: first + seeds,
+        failed: AtomicBool::new(false),
+        seen: Mutex::default(),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(seeds) {
+            scope.spawn(|| run.histories());
         }
-        seen.add(&world.seen);
-    }
+        run.tell_progress(first);
+    });
+    assert!(!run.failed.into_inner(), "a history failed, see above");
+    let seen = run.seen.into_inner();
     println!("{seen:?}");
     // A simulation that never reaches a state proves nothing about it.
-    assert!(seen.all_at_least(seeds.min(300) / 30), "{seen:?}");
+    assert!(seen.all_at_least(seeds.min(2_000) / 100), "{seen:?}");
+}
+
+fn number_of(variable: &str, default: u64) -> u64 {
+    let value = std::env::var(variable);
+    value.map_or(default, |n| n.parse().expect("a number"))
+}
+
+/// All histories of a test, shared by its threads.
+struct Run {
+    next: AtomicU64,
+    end: u64,
+    failed: AtomicBool,
+    seen: Mutex<Coverage>,
+}
+
+impl Run {
+    fn histories(&self) {
+        while !self.failed.load(Ordering::Relaxed) {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.end {
+                return;
+            }
+            let mut world = World::new(seed);
+            let run = std::panic::AssertUnwindSafe(|| world.run());
+            if std::panic::catch_unwind(run).is_err() {
+                self.failed.store(true, Ordering::Relaxed);
+                eprintln!(
+                    "\nSEED {seed} FAILED; again, alone: cargo xtask soak idem --first {seed} --seeds 1 --kills 0\n"
+                );
+                // Its store is in no state to be dropped.
+                std::mem::forget(world);
+                return;
+            }
+            self.seen.lock().add(&world.seen);
+        }
+    }
+
+    /// For long runs: how far it is, now and then.
+    fn tell_progress(&self, first: u64) {
+        const EVERY: Duration = Duration::from_secs(10);
+        let started = Instant::now();
+        let mut told = started;
+        loop {
+            let done = self.next.load(Ordering::Relaxed).min(self.end) - first;
+            if done == self.end - first || self.failed.load(Ordering::Relaxed) {
+                return;
+            }
+            if told.elapsed() >= EVERY {
+                told = Instant::now();
+                let rate = done as f64 / started.elapsed().as_secs_f64();
+                let left = (self.end - first - done) as f64 / rate.max(1.0) / 60.0;
+                eprintln!(
+                    "{done} of {} seeds, {rate:.0} a second, {left:.0} minutes left",
+                    self.end - first
+                );
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
 }
 
 enum Pending {
@@ -53,6 +126,8 @@ struct World {
     calm: bool,
     /// Nothing is synced but when it is asked for: a power cut may lose what was acknowledged.
     relaxed: bool,
+    /// A bug that the store is made to have.
+    bug: Option<seeded::Bug>,
     seen: Coverage,
 }
 
@@ -65,6 +140,7 @@ fn options() -> Options {
         .segment_bytes_max(64 << 10)
         .outcome_bytes_max(8 << 10)
         .batch_bytes_max(32 << 10)
+        .index_log_bytes(16 << 10)
 }
 
 impl World {
@@ -87,7 +163,16 @@ impl World {
             dead: false,
             calm: seed.is_multiple_of(4),
             relaxed: seed % 5 == 1,
+            bug: None,
             seen: Coverage::default(),
+        }
+    }
+
+    fn mount(&self) -> Arc<dyn Vfs> {
+        let vfs = self.disk.mount();
+        match self.bug {
+            Some(bug) => bug.on(vfs),
+            None => vfs,
         }
     }
 
@@ -149,6 +234,11 @@ impl World {
     }
 
     fn open(&mut self) -> bool {
+        if self.rng.one_in(3) {
+            // A crash alone damages nothing, and leaves no index that tells other than the log.
+            let report = verify_on(&*self.mount()).expect("the disk is up");
+            assert!(report.ok, "{report:?}");
+        }
         if self.rng.one_in(8) {
             self.disk.die_in(self.rng.below(20));
         }
@@ -159,7 +249,7 @@ impl World {
             true => Durability::None,
             false => Durability::Sync,
         };
-        match Store::open_on(self.disk.mount(), options().durability(durability)) {
+        match Store::open_on(self.mount(), options().durability(durability)) {
             Ok(store) => self.store = Some(store),
             Err(error) => {
                 assert!(!error.is_damaged(), "a crash alone never damages: {error}");
@@ -225,7 +315,7 @@ impl World {
         &mut self,
         mut completion: Completion<T>,
     ) -> Result<T, idem_store::Error> {
-        for _ in 0..4 {
+        for turn in 0..8 {
             match completion.try_now() {
                 Ok(result) => return result,
                 Err(pending) => {
@@ -233,8 +323,13 @@ impl World {
                     self.drive();
                 }
             }
+            if turn == 3 && self.store().stats().disk_full {
+                // What was begun before waits for space; nothing but space ends that.
+                self.seen.held += 1;
+                self.disk.set_full(false);
+            }
         }
-        panic!("still pending after four turns of the flusher");
+        panic!("still pending after eight turns of the flusher");
     }
 
     fn crash(&mut self) {
@@ -281,6 +376,8 @@ impl World {
         if let Some(store) = self.store.take() {
             let stats = store.stats();
             self.seen.dropped_segments += stats.segments_dropped;
+            self.seen.indexes += stats.index_snapshots;
+            self.seen.opened_from_index += u64::from(stats.opened_from_index);
             self.seen.carried += stats.records_carried;
             // The disk must see nothing of what dropping does.
             self.disk.die_in(0);

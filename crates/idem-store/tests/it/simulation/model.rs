@@ -9,13 +9,17 @@ pub(super) struct Coverage {
     pub(super) conflicts: u64,
     pub(super) fenced: u64,
     pub(super) disk_full: u64,
+    /// Batches that waited for disk space.
+    pub(super) held: u64,
     pub(super) dropped_segments: u64,
     pub(super) carried: u64,
     pub(super) closed_in_order: u64,
+    pub(super) indexes: u64,
+    pub(super) opened_from_index: u64,
 }
 
 impl Coverage {
-    pub(super) fn fields(&self) -> [u64; 10] {
+    pub(super) fn fields(&self) -> [u64; 12] {
         [
             self.crashes,
             self.poisonings,
@@ -27,6 +31,8 @@ impl Coverage {
             self.dropped_segments,
             self.carried,
             self.closed_in_order,
+            self.indexes,
+            self.opened_from_index,
         ]
     }
 
@@ -42,9 +48,12 @@ impl Coverage {
         self.conflicts += other.conflicts;
         self.fenced += other.fenced;
         self.disk_full += other.disk_full;
+        self.held += other.held;
         self.dropped_segments += other.dropped_segments;
         self.carried += other.carried;
         self.closed_in_order += other.closed_in_order;
+        self.indexes += other.indexes;
+        self.opened_from_index += other.opened_from_index;
     }
 }
 

@@ -75,6 +75,7 @@ impl World {
         match (begun, claim, image) {
             (Begun::Conflict, Some(claim), _) => {
                 assert_ne!(claim.print, print);
+                assert!(claim.declared || (claim.held && self.now < claim.until_ms));
                 self.seen.conflicts += 1;
             }
             (Begun::InFlight { until_ms }, Some(claim), _) => {
@@ -90,9 +91,8 @@ impl World {
                 self.seen.doubts += 1;
             }
             (Begun::Fresh(permit), claim, image) => {
-                let lapsed = claim.is_none_or(|claim| {
-                    !claim.declared && self.now >= claim.until_ms && claim.print == print
-                });
+                let lapsed =
+                    claim.is_none_or(|claim| !claim.declared && self.now >= claim.until_ms);
                 assert!(lapsed && image == Image::Absent, "fresh over {image:?}");
                 self.note_token(&permit);
                 self.claim_fresh(key, print, declares, memo, permit.token());
@@ -304,10 +304,17 @@ impl World {
         drop(pending);
         // Unless its lease had passed to another meanwhile.
         let claim = self.keys[&key].claim.clone();
-        if claim.is_some_and(|claim| claim.held && claim.token == 0) {
-            self.keys.get_mut(&key).expect("all").claim = None;
-            self.note(key, Image::Absent);
+        if !claim.is_some_and(|claim| claim.held && claim.token == 0) {
+            return;
         }
+        // Giving it back takes a record, for which a full disk may have no room.
+        let full = self.store().stats().disk_full;
+        if full && let Some(Image::Doubt { .. }) = self.image_now(key) {
+            self.dropped(key);
+            return;
+        }
+        self.keys.get_mut(&key).expect("all").claim = None;
+        self.note(key, Image::Absent);
     }
 
     pub(super) fn forget(&mut self) {

@@ -1,0 +1,450 @@
+//! The one place that writes and syncs the log.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::completion::{Completion, Event, Helper};
+use crate::embedded::format::{BLOCK, SegmentHeader, segment_name};
+use crate::embedded::shared::{Segment, Settling, Shared, State};
+use crate::embedded::tail::{Chunk, Cut};
+use crate::embedded::vfs::{Aligned, VfsFile};
+use crate::error::Error;
+use crate::options::Durability;
+use crate::sync::{MutexGuard, Ordering};
+
+/// What only the flusher touches.
+pub(crate) struct Writer {
+    pub(crate) file: Arc<dyn VfsFile>,
+    pub(crate) segment: u32,
+    pub(crate) store_id: u64,
+    /// Sequence after the last record that was written, and that was synced.
+    pub(crate) written_below: u64,
+    pub(crate) synced_below: u64,
+    /// The end of the log from the last multiple of the file's unit on: the next durable write
+    /// starts there and writes these bytes again.
+    pub(crate) rest: Vec<u8>,
+    /// Where durable writes are put together.
+    pub(crate) aligned: Aligned,
+    /// A batch that waits for disk space.
+    pub(crate) held: Option<Cut>,
+}
+
+/// What a batch cost.
+#[derive(Default)]
+struct Cost {
+    bytes: u64,
+    sync_us: Vec<u64>,
+}
+
+/// How writing a batch ended.
+enum Wrote {
+    All,
+    /// It goes on in a segment for which there is no disk space.
+    DiskFull,
+}
+
+impl Shared {
+    /// Writes the open batch, if there is one, and syncs if somebody asked for that; whether a
+    /// batch was written.
+    pub(crate) fn flush_once(&self) -> bool {
+        let asked = self.lock().flush_event.take();
+        let settling = self.flush_batch(self.writer.lock());
+        let flushed = settling.is_some();
+        settling.into_iter().for_each(Settling::settle);
+        if let Some(event) = asked {
+            self.answer_flush(event);
+        }
+        flushed
+    }
+
+    fn answer_flush(&self, event: Arc<Event>) {
+        let mut state = self.lock();
+        if state.tail.is_held() {
+            // Not everything is written: it stays to be answered.
+            state.flush_event.get_or_insert(event);
+            return;
+        }
+        drop(state);
+        match self.sync_written() {
+            Ok(()) => event.done(),
+            Err(error) => event.fail(&error),
+        }
+    }
+
+    fn flush_batch(&self, mut writer: MutexGuard<'_, Writer>) -> Option<Settling> {
+        let cut = match writer.held.take() {
+            Some(held) => Some(held),
+            None => self.lock().cut(),
+        };
+        self.write_cut(&mut writer, cut?)
+    }
+
+    /// Writes a batch; what is to be settled once the writer is released.
+    fn write_cut(&self, writer: &mut Writer, mut cut: Cut) -> Option<Settling> {
+        let mut cost = Cost::default();
+        let result = self.write(writer, &mut cut, &mut cost);
+        let mut state = self.lock();
+        match result {
+            Ok(Wrote::All) => {
+                state.record(&cost, u64::from(cut.records));
+                state.unsynced = writer.synced_below < writer.written_below;
+                state.tail.written(cut.end, cut.chunks);
+                Some(Settling::Done(cut.event))
+            }
+            Ok(Wrote::DiskFull) => {
+                state.count(&cost);
+                state.stall();
+                writer.held = Some(cut);
+                None
+            }
+            Err(error) => {
+                let error = state.poison(error);
+                Some(Settling::Failed(cut.event, error))
+            }
+        }
+    }
+
+    fn write(&self, writer: &mut Writer, cut: &mut Cut, cost: &mut Cost) -> Result<Wrote, Error> {
+        while let Some(chunk) = cut.chunks.get_mut(cut.written) {
+            if chunk.segment != writer.segment && !self.roll(writer, chunk.segment, cost)? {
+                return Ok(Wrote::DiskFull);
+            }
+            chunk.seal(writer.synced_below);
+            let durably = self.options.durability == Durability::Sync;
+            writer.write(chunk, durably, cost)?;
+            cut.written += 1;
+        }
+        Ok(Wrote::All)
+    }
+
+    /// Goes on in the next segment: its file takes its name only when all before it is durable.
+    /// False when there is no disk space for it.
+    fn roll(&self, writer: &mut Writer, segment: u32, cost: &mut Cost) -> Result<bool, Error> {
+        let failed = |error| Error::io("start the next segment", error);
+        writer.sync(cost)?;
+        let bytes = self.options.segment_bytes_max;
+        let spare = match self.spares.lock().take(&*self.vfs, bytes) {
+            Ok(spare) => spare,
+            Err(error) if is_disk_full(&error) => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        let head = self.lock().segments.keys().next().copied();
+        let sequence = writer.written_below;
+        let header = SegmentHeader {
+            segment,
+            segment_bytes: bytes,
+            store_id: writer.store_id,
+            sequence,
+            head: head.unwrap_or(segment),
+        };
+        writer.aligned.clear(BLOCK as usize);
+        writer.aligned.push(&header.encode());
+        writer.aligned.pad(BLOCK as usize);
+        let written = spare.file.write_durably_at(writer.aligned.bytes(), 0);
+        written.map_err(failed)?;
+        let name = segment_name(segment);
+        self.vfs.rename(&spare.name, &name).map_err(failed)?;
+        self.vfs.sync_dir().map_err(failed)?;
+        writer.file = Arc::clone(&spare.file);
+        writer.segment = segment;
+        writer.rest.clear();
+        let mut state = self.lock();
+        let file = spare.file;
+        let segment_of = Segment {
+            file,
+            bytes,
+            sequence,
+        };
+        state.segments.insert(segment, segment_of);
+        state.rolled(segment);
+        self.upkeep_work.notify_one();
+        Ok(true)
+    }
+
+    /// Syncs what was written and not synced yet.
+    pub(crate) fn sync_written(&self) -> Result<(), Error> {
+        let mut writer = self.writer.lock();
+        self.sync_through(&mut writer)
+    }
+
+    /// An answer once everything appended so far is synced, whatever the durability.
+    pub(crate) fn flush(&self) -> Completion<()> {
+        let mut state = self.lock();
+        if let Err(error) = state.check_usable() {
+            return Completion::failed(error);
+        }
+        let event = state.flush_event.get_or_insert_with(Event::new);
+        let event = Arc::clone(event);
+        self.wake_flusher(&mut state);
+        Completion::on_with(event, (), |()| ())
+    }
+
+    /// Makes everything that was written durable, whatever the durability of the store.
+    ///
+    /// Never after a failure: the kernel may have dropped what it could not write, and the next
+    /// sync would succeed without it.
+    pub(crate) fn sync_through(&self, writer: &mut Writer) -> Result<(), Error> {
+        if let Some(poison) = &self.lock().poison {
+            return Err(poison.clone());
+        }
+        let mut cost = Cost::default();
+        let result = writer.sync(&mut cost);
+        let mut state = self.lock();
+        match result {
+            Ok(()) => {
+                state.count(&cost);
+                state.unsynced = false;
+                Ok(())
+            }
+            Err(error) => Err(state.poison(error)),
+        }
+    }
+
+    /// The flush thread.
+    pub(crate) fn run(&self) {
+        let guard = PoisonOnPanic(self);
+        while !self.await_work() {
+            self.work_once();
+        }
+        self.work_once();
+        drop(guard);
+    }
+
+    fn work_once(&self) {
+        self.flush_once();
+        self.expire_waits(Instant::now());
+        if self.is_sync_due() {
+            // A failure has poisoned the store: every later call reports it.
+            let _ = self.sync_written();
+        }
+    }
+
+    /// Sleeps until there is something to do; whether it is to stop.
+    fn await_work(&self) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopping {
+                return true;
+            }
+            let wake = state.next_wake(self.options.durability);
+            let due = wake.is_some_and(|at| at <= Instant::now());
+            // A batch that is being cut clears `urgent`, also that of a flush which asked meanwhile.
+            let asked = state.urgent || state.flush_event.is_some();
+            if due || asked && !state.tail.is_stuck() {
+                return false;
+            }
+            self.flusher_idle.store(true, Ordering::Relaxed);
+            match wake {
+                Some(at) => {
+                    self.work.wait_until(&mut state, at);
+                }
+                None => self.work.wait(&mut state),
+            }
+            self.flusher_idle.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn is_sync_due(&self) -> bool {
+        let Durability::IntervalMs(ms) = self.options.durability else {
+            return false;
+        };
+        let state = self.lock();
+        state.unsynced && state.last_sync.elapsed() >= Duration::from_millis(ms)
+    }
+
+    /// The end of the store: what still waits for disk space will not be written.
+    pub(crate) fn give_up_held(&self) {
+        let held = self.writer.lock().held.take();
+        if let Some(cut) = held {
+            let cause = io::Error::from(io::ErrorKind::StorageFull);
+            let error = self.lock().poison(Error::io("write the log", cause));
+            cut.event.fail(&error);
+        }
+    }
+}
+
+/// A blocked caller lends its thread when the flush thread sleeps: with one caller the write is on
+/// its way without a change of threads, of which there would be two per operation.
+impl Helper for Shared {
+    fn help(&self) {
+        if self.options.durability != Durability::Sync {
+            // Where nobody waits for the disk there is little to gain, and the flush thread keeps
+            // the time of the next sync.
+            return self.wake_flusher(&mut self.lock());
+        }
+        let Some(mut writer) = self.writer.try_lock() else {
+            // Somebody writes at this moment: the flush thread goes on behind.
+            return self.wake_flusher(&mut self.lock());
+        };
+        if writer.held.is_some() {
+            return;
+        }
+        let cut = {
+            let mut state = self.lock();
+            let idle = self.flusher_idle.load(Ordering::Relaxed);
+            if !idle || state.flush_event.is_some() {
+                drop(state);
+                drop(writer);
+                return self.wake_flusher(&mut self.lock());
+            }
+            state.cut()
+        };
+        let guard = PoisonOnPanic(self);
+        let settling = cut.and_then(|cut| self.write_cut(&mut writer, cut));
+        drop(writer);
+        settling.into_iter().for_each(Settling::settle);
+        drop(guard);
+    }
+
+    fn nudge(&self) {
+        // The flush thread goes to sleep under the lock under which `urgent` was set: whoever set
+        // it either kept the thread awake or sees that it sleeps.
+        if self.flusher_idle.load(Ordering::Relaxed) {
+            self.wake_flusher(&mut self.lock());
+        }
+    }
+}
+
+/// Should the flush thread (or whoever helps it) ever panic, nobody must wait for it in vain.
+struct PoisonOnPanic<'a>(&'a Shared);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let cause = io::Error::other("the flush thread panicked");
+            let error = self.0.lock().poison(Error::io("write the log", cause));
+            // The batch that was being written when it happened, if any.
+            let flushing = self.0.lock().tail.flushing();
+            flushing.inspect(|event| event.fail(&error));
+        }
+    }
+}
+
+impl Writer {
+    fn sync(&mut self, cost: &mut Cost) -> Result<(), Error> {
+        if self.synced_below == self.written_below {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let synced = self.file.sync_data();
+        synced.map_err(|error| Error::io("sync the log", error))?;
+        cost.sync_us.push(start.elapsed().as_micros() as u64);
+        self.synced_below = self.written_below;
+        Ok(())
+    }
+
+    fn write(&mut self, chunk: &Chunk, durably: bool, cost: &mut Cost) -> Result<(), Error> {
+        let failed = |error| Error::io("write the log", error);
+        let offset = u64::from(chunk.offset);
+        if durably {
+            let start = Instant::now();
+            self.write_durably(chunk).map_err(failed)?;
+            cost.sync_us.push(start.elapsed().as_micros() as u64);
+        } else {
+            let written = self.file.write_all_at(&chunk.bytes, offset);
+            written.map_err(failed)?;
+        }
+        cost.bytes += chunk.bytes.len() as u64;
+        self.written_below = chunk.sequence + u64::from(chunk.count);
+        if durably {
+            self.synced_below = self.written_below;
+        }
+        Ok(())
+    }
+
+    /// Writes a batch with the start of its first unit before and zeros to the end of its last.
+    fn write_durably(&mut self, chunk: &Chunk) -> io::Result<()> {
+        let unit = self.file.durable_unit();
+        if unit == 1 {
+            let offset = u64::from(chunk.offset);
+            return self.file.write_durably_at(&chunk.bytes, offset);
+        }
+        let start = chunk.offset as usize / unit * unit;
+        self.aligned
+            .clear(self.rest.len() + chunk.bytes.len() + unit);
+        self.aligned.push(&self.rest);
+        self.aligned.push(&chunk.bytes);
+        let rest = self.aligned.bytes();
+        let rest = &rest[rest.len() / unit * unit..];
+        self.rest.clear();
+        self.rest.extend_from_slice(rest);
+        self.aligned.pad(unit);
+        self.file
+            .write_durably_at(self.aligned.bytes(), start as u64)
+    }
+}
+
+fn is_disk_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+impl State {
+    fn cut(&mut self) -> Option<Cut> {
+        self.urgent = false;
+        if self.poison.is_some() {
+            return None;
+        }
+        self.tail.cut()
+    }
+
+    /// When the flush thread must wake without being asked.
+    fn next_wake(&self, durability: Durability) -> Option<Instant> {
+        let wait = self.waits.first_key_value().map(|((at, _), _)| *at);
+        let sync = match durability {
+            Durability::IntervalMs(ms) if self.unsynced => {
+                Some(self.last_sync + Duration::from_millis(ms))
+            }
+            _ => None,
+        };
+        [wait, sync].into_iter().flatten().min()
+    }
+
+    /// There is no disk space for what was appended already: it waits, and nothing more is taken.
+    fn stall(&mut self) {
+        if !self.tail.is_held() {
+            tracing::warn!("the disk is full: the store takes nothing until there is space");
+        }
+        self.tail.hold();
+    }
+
+    /// The log goes on in a new segment.
+    fn rolled(&mut self, segment: u32) {
+        self.tail.rolled(segment);
+        self.upkeep_asked = true;
+    }
+
+    fn record(&mut self, cost: &Cost, records: u64) {
+        self.stats.batches += 1;
+        self.stats.batch_records.record(records);
+        self.count(cost);
+    }
+
+    fn count(&mut self, cost: &Cost) {
+        self.stats.bytes_written += cost.bytes;
+        if !cost.sync_us.is_empty() {
+            self.last_sync = Instant::now();
+        }
+        for &us in &cost.sync_us {
+            self.stats.syncs += 1;
+            self.stats.sync_us_last = us;
+            self.stats.sync_us.record(us);
+        }
+    }
+
+    /// Refuses everything from now on; nobody who still waits gets an answer but this error.
+    pub(crate) fn poison(&mut self, cause: Error) -> Error {
+        tracing::error!(error = %cause, "the store is poisoned: it refuses everything from now on");
+        let error = Error::poisoned(cause);
+        self.poison = Some(error.clone());
+        let waits = std::mem::take(&mut self.waits).into_values();
+        let mut events: Vec<_> = waits.map(|wait| wait.event).collect();
+        events.push(self.tail.abandon());
+        events.extend(self.flush_event.take());
+        for event in events {
+            self.settling.push(Settling::Failed(event, error.clone()));
+        }
+        error
+    }
+}

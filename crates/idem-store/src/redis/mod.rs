@@ -1,0 +1,350 @@
+//! A store on a Redis server: one script per operation, many operations in one pipeline.
+
+mod link;
+mod script;
+mod url;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use redis::{RedisError, ServerErrorKind, Value};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+use crate::error::{Error, Kind};
+use crate::options::Options;
+use crate::permit::Unresolved;
+use crate::remote::{self, Answer, Connecting, Counters, Engine, Job, Jobs, Op, Remote};
+
+use link::{Link, unreachable_server};
+use url::Config;
+
+/// Most operations in one pipeline.
+const BATCH_MAX: usize = 512;
+/// Pipelines that are on their way at one time. While the server syncs for one the next is formed,
+/// so that it grows with the load.
+const BATCHES_MAX: u32 = 4;
+/// Most operations that wait before new claims are refused.
+const PENDING_MAX: u64 = 65_536;
+/// Pauses between attempts: this long at first, then twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Declared claims that are read in one step of a listing.
+const SCAN_COUNT: usize = 1_000;
+
+/// Connects to the store that `url` names.
+pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error> {
+    let config = Config::parse(url, &options)?;
+    remote::start("mainstay-store-redis", options, PENDING_MAX, |counters| {
+        let connecting: Connecting<RedisEngine> = Box::pin(RedisEngine::connect(config, counters));
+        connecting
+    })
+}
+
+struct RedisEngine {
+    link: Arc<Link>,
+    counters: Arc<Counters>,
+}
+
+impl RedisEngine {
+    async fn connect(config: Config, counters: Arc<Counters>) -> Result<Self, Error> {
+        let link = Arc::new(Link::connect(config, Arc::clone(&counters)).await?);
+        Ok(Self { link, counters })
+    }
+}
+
+impl Engine for RedisEngine {
+    async fn serve(self, mut jobs: Jobs) {
+        let places = Arc::new(Semaphore::new(BATCHES_MAX as usize));
+        let mut batch = Vec::new();
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await;
+            let place = place.expect("it is never closed");
+            if !jobs.more(&mut batch, BATCH_MAX).await {
+                break;
+            }
+            let run = Run {
+                link: Arc::clone(&self.link),
+                counters: Arc::clone(&self.counters),
+                until: Instant::now() + self.link.config.timeout,
+            };
+            let (keyed, others) = sort(std::mem::take(&mut batch));
+            tokio::spawn(async move {
+                run.run(keyed).await;
+                drop(place);
+            });
+            for job in others {
+                self.serve_other(job, &places).await;
+            }
+        }
+        // Everything that was sent is answered before the thread ends.
+        drop(places.acquire_many(BATCHES_MAX).await);
+    }
+}
+
+/// Operations on a key, and the others.
+fn sort(batch: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
+    batch
+        .into_iter()
+        .partition(|job| !matches!(job.op, Op::Flush | Op::Unresolved { .. }))
+}
+
+impl RedisEngine {
+    async fn serve_other(&self, job: Job, places: &Arc<Semaphore>) {
+        match job.op {
+            Op::Unresolved {
+                after_token,
+                count_max,
+            } => {
+                let link = Arc::clone(&self.link);
+                tokio::spawn(async move {
+                    let listed = list_with_patience(&link, after_token, count_max).await;
+                    job.answer(listed.map(Answer::List));
+                });
+            }
+            _ => {
+                drop(places.acquire_many(BATCHES_MAX).await);
+                job.answer(Ok(Answer::Done));
+            }
+        }
+    }
+}
+
+/// What becomes of one operation in one attempt.
+enum Verdict {
+    Answered(Result<Answer, Error>),
+    /// To be sent again: its script is not known to the server any more.
+    Unknown,
+    /// To be sent again on another connection, or a little later.
+    Later(Error),
+}
+
+/// A batch on its way.
+struct Run {
+    link: Arc<Link>,
+    counters: Arc<Counters>,
+    until: Instant,
+}
+
+impl Run {
+    /// Sends the operations until each is answered or time is up.
+    async fn run(self, mut jobs: Vec<Job>) {
+        let mut pause = PAUSE_MIN;
+        let (mut again, mut in_full) = (false, false);
+        while !jobs.is_empty() {
+            let verdicts = self.attempt(&jobs, again, in_full).await;
+            let late = Instant::now() >= self.until;
+            let mut left = Vec::new();
+            let mut is_later = false;
+            for (job, verdict) in jobs.into_iter().zip(verdicts) {
+                match verdict {
+                    Verdict::Answered(answer) => job.answer(answer),
+                    Verdict::Later(error) if late => {
+                        self.counters.unavailable.fetch_add(1, Ordering::Relaxed);
+                        job.answer(Err(error));
+                    }
+                    Verdict::Unknown => {
+                        in_full = true;
+                        left.push(job);
+                    }
+                    Verdict::Later(_) => {
+                        is_later = true;
+                        left.push(job);
+                    }
+                }
+            }
+            jobs = left;
+            if is_later {
+                again = true;
+                sleep(pause).await;
+                pause = PAUSE_MAX.min(pause * 2);
+            }
+        }
+    }
+
+    async fn attempt(&self, jobs: &[Job], again: bool, in_full: bool) -> Vec<Verdict> {
+        let all_later = |error: &Error| {
+            let later = |_| Verdict::Later(error.clone());
+            jobs.iter().map(later).collect()
+        };
+        let (mut connection, number) = match self.link.connection().await {
+            Ok(connection) => connection,
+            Err(error) if error.is_unavailable() => return all_later(&error),
+            Err(error) => {
+                let refused = |_| Verdict::Answered(Err(error.clone()));
+                return jobs.iter().map(refused).collect();
+            }
+        };
+        let command = |job: &Job| {
+            self.link
+                .scripts
+                .command(&job.op, &self.link.layout, in_full)
+        };
+        let mut cmds: Vec<_> = jobs.iter().filter_map(command).collect();
+        let replicas = self.link.config.wait_replicas;
+        let waits = replicas > 0 && jobs.iter().any(|job| writes(&job.op));
+        if waits {
+            let mut wait = redis::cmd("WAIT");
+            let wait_ms = (self.link.config.timeout / 4).as_millis() as u64;
+            wait.arg(replicas).arg(wait_ms.max(1));
+            cmds.push(wait);
+        }
+        self.count(&cmds);
+        let mut answers = match connection.ask_all(cmds).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.link.lost(number);
+                return all_later(&unreachable_server(error));
+            }
+        };
+        let waited = if waits { answers.pop() } else { None };
+        let confirmed = waited.is_none_or(|waited| reached(waited, replicas));
+        let verdicts: Vec<_> = jobs
+            .iter()
+            .zip(answers)
+            .map(|(job, answer)| judge(&job.op, answer, again, confirmed))
+            .collect();
+        if verdicts.iter().any(|v| matches!(v, Verdict::Later(_))) {
+            // It may be a master no longer: find out who is.
+            self.link.lost(number);
+        }
+        verdicts
+    }
+
+    fn count(&self, cmds: &[redis::Cmd]) {
+        let bytes: usize = cmds.iter().map(|cmd| cmd.get_packed_command().len()).sum();
+        Counters::add(&self.counters.operations, cmds.len() as u64);
+        Counters::add(&self.counters.bytes, bytes as u64);
+        Counters::add(&self.counters.batches, 1);
+    }
+}
+
+fn writes(op: &Op) -> bool {
+    !matches!(op, Op::Get { .. })
+}
+
+/// Whether enough replicas have it.
+fn reached(waited: Result<Value, RedisError>, replicas: u32) -> bool {
+    matches!(waited, Ok(Value::Int(count)) if count >= i64::from(replicas))
+}
+
+fn judge(op: &Op, answer: Result<Value, RedisError>, again: bool, confirmed: bool) -> Verdict {
+    let error = match answer {
+        Ok(value) if confirmed || !writes(op) => {
+            return Verdict::Answered(script::read_answer(op, value, again));
+        }
+        Ok(_) => {
+            let text = "fewer replicas than wait_replicas confirmed it in time";
+            let error = Error::unavailable("the write is not on enough servers", text);
+            return Verdict::Answered(Err(error));
+        }
+        Err(error) => error,
+    };
+    match error.code() {
+        Some("NOSCRIPT") => Verdict::Unknown,
+        Some("OOM") => Verdict::Answered(Err(Error::new(Kind::ServerFull))),
+        Some("WRONGTYPE") => Verdict::Answered(Err(script::unreadable())),
+        _ if is_passing(&error) => Verdict::Later(unreachable_server(error)),
+        _ => Verdict::Answered(Err(unreachable_server(error))),
+    }
+}
+
+/// Whether the same command may succeed a little later, perhaps on another server.
+fn is_passing(error: &RedisError) -> bool {
+    use redis::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::Io
+            | ErrorKind::Server(
+                ServerErrorKind::BusyLoading
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::Moved
+                    | ServerErrorKind::Ask
+                    | ServerErrorKind::ReadOnly
+                    | ServerErrorKind::TryAgain
+            )
+    ) || error.is_connection_dropped()
+        || matches!(error.code(), Some("BUSY" | "NOREPLICAS" | "UNBLOCKED"))
+}
+
+/// As [`list`], as long as an operation is tried.
+async fn list_with_patience(
+    link: &Link,
+    after_token: u64,
+    count_max: usize,
+) -> Result<Vec<Unresolved>, Error> {
+    let until = Instant::now() + link.config.timeout;
+    let mut pause = PAUSE_MIN;
+    loop {
+        match list(link, after_token, count_max).await {
+            Err(error) if error.is_unavailable() && Instant::now() < until => {
+                sleep(pause).await;
+                pause = PAUSE_MAX.min(pause * 2);
+            }
+            listed => return listed,
+        }
+    }
+}
+
+/// Reads declared claims shard by shard and keeps those with the lowest tokens.
+async fn list(link: &Link, after_token: u64, count_max: usize) -> Result<Vec<Unresolved>, Error> {
+    let (mut connection, number) = link.connection().await?;
+    let mut kept: Vec<Unresolved> = Vec::new();
+    for shard in link.layout.all() {
+        let mut cursor = 0;
+        loop {
+            let scanned = scan(&mut connection, &shard.declared, cursor).await;
+            let (next, claims) = scanned.inspect_err(|_| link.lost(number))?;
+            kept.extend(claims.into_iter().filter(|c| c.token > after_token));
+            if kept.len() > 2 * count_max.max(SCAN_COUNT) {
+                shorten(&mut kept, count_max);
+            }
+            if next == 0 {
+                break;
+            }
+            cursor = next;
+        }
+    }
+    shorten(&mut kept, count_max);
+    Ok(kept)
+}
+
+/// The lowest tokens in order, each once: a scan may show a claim twice.
+fn shorten(kept: &mut Vec<Unresolved>, count_max: usize) {
+    kept.sort_by_key(|unresolved| unresolved.token);
+    kept.dedup_by_key(|unresolved| unresolved.token);
+    kept.truncate(count_max);
+}
+
+/// A field of a hash and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+async fn scan(
+    connection: &mut link::Connection,
+    hash: &str,
+    cursor: u64,
+) -> Result<(u64, Vec<Unresolved>), Error> {
+    let now_ms = server_ms(connection, hash).await?;
+    let mut cmd = redis::cmd("HSCAN");
+    cmd.arg(hash).arg(cursor).arg("COUNT").arg(SCAN_COUNT);
+    let answer = connection.ask(&cmd).await?;
+    let (next, pairs): (u64, Vec<Pair>) =
+        redis::from_redis_value(answer).map_err(|_| script::unreadable())?;
+    let claims: Result<_, _> = pairs
+        .iter()
+        .map(|(key, record)| script::read_unresolved(key, record, now_ms))
+        .collect();
+    Ok((next, claims?))
+}
+
+/// The clock of the server that has `key`.
+async fn server_ms(connection: &mut link::Connection, key: &str) -> Result<u64, Error> {
+    let mut cmd = redis::cmd("EVAL");
+    cmd.arg("#!lua flags=no-writes\nlocal t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)")
+        .arg(1)
+        .arg(key);
+    let answer = connection.ask(&cmd).await?;
+    redis::from_redis_value(answer).map_err(|_| script::unreadable())
+}

@@ -1,0 +1,194 @@
+//! Operations and answers as data, and who serves them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::error::{Error, Kind};
+use crate::permit::{Fingerprint, Lookup, Unresolved};
+use crate::remote::counters::Counters;
+use crate::stored::Stored;
+
+/// Who began: made at random for each `begin`, so that a begin which is sent again after a lost
+/// connection recognises the claim that it made the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimId(pub(crate) [u8; 16]);
+
+/// What is asked of a backend. Every operation may be sent twice when its answer was lost, and must
+/// then answer as if it had been sent once.
+#[derive(Debug)]
+pub(crate) enum Op {
+    Begin {
+        key: Arc<[u8]>,
+        fingerprint: Fingerprint,
+        lease_ms: u64,
+        claim: ClaimId,
+        declared: bool,
+        memo: Arc<[u8]>,
+    },
+    Declare {
+        key: Arc<[u8]>,
+        token: u64,
+        memo: Box<[u8]>,
+    },
+    Extend {
+        key: Arc<[u8]>,
+        token: u64,
+        lease_ms: u64,
+    },
+    Complete {
+        key: Arc<[u8]>,
+        token: u64,
+        failed: bool,
+        retain_ms: u64,
+        outcome: Box<[u8]>,
+    },
+    Release {
+        key: Arc<[u8]>,
+        token: u64,
+        release: Release,
+    },
+    Get {
+        key: Arc<[u8]>,
+    },
+    Forget {
+        key: Arc<[u8]>,
+    },
+    Unresolved {
+        after_token: u64,
+        count_max: usize,
+    },
+    /// Answered when everything before it was.
+    Flush,
+    /// The last one.
+    Stop,
+}
+
+/// How a claim ends without an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// The key is free.
+    Always,
+    /// The key is free, unless the effect was declared: then it is in doubt from now on
+    /// ([`Answer::LeftInDoubt`]).
+    UnlessDeclared,
+}
+
+/// What a backend answers.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Fresh {
+        token: u64,
+    },
+    Replay(Stored),
+    InFlight {
+        until_ms: u64,
+    },
+    InDoubt {
+        token: u64,
+        memo: Vec<u8>,
+    },
+    Conflict,
+    Done,
+    /// The token is not the holder's.
+    Fenced,
+    LeftInDoubt,
+    Known(bool),
+    Found(Lookup),
+    List(Vec<Unresolved>),
+}
+
+impl Answer {
+    /// The answer of an operation that only a holder may do.
+    pub(crate) fn done(self) -> Result<(), Error> {
+        match self {
+            Self::Done => Ok(()),
+            Self::Fenced => Err(Error::new(Kind::Fenced)),
+            other => Err(other.unexpected()),
+        }
+    }
+
+    pub(crate) fn unexpected(self) -> Error {
+        let text = format!("{self:?} is no answer to this operation");
+        Error::unavailable("the server answered something unexpected", text)
+    }
+}
+
+/// An engine that is being made: it connects and checks the server.
+pub(crate) type Connecting<E> = Pin<Box<dyn Future<Output = Result<E, Error>>>>;
+
+/// A backend: serves operations on the thread of its store until the queue ends.
+pub(crate) trait Engine: Sized + 'static {
+    /// Ends when [`Jobs::more`] says so, after everything was answered.
+    fn serve(self, jobs: Jobs) -> impl Future<Output = ()>;
+}
+
+/// Hands an answer to whoever waits for it.
+type Reply = Box<dyn FnOnce(Result<Answer, Error>) + Send + Sync>;
+
+/// An operation and who waits for its answer. Dropped, it says that the store is closed.
+pub(crate) struct Job {
+    pub(crate) op: Op,
+    counters: Arc<Counters>,
+    reply: Option<Reply>,
+}
+
+impl Job {
+    pub(crate) fn new(op: Op, counters: &Arc<Counters>, reply: Reply) -> Self {
+        counters.pending.fetch_add(1, Ordering::Relaxed);
+        Self {
+            op,
+            counters: Arc::clone(counters),
+            reply: Some(reply),
+        }
+    }
+
+    pub(crate) fn answer(mut self, result: Result<Answer, Error>) {
+        let reply = self.reply.take().expect("taken only here");
+        // Whoever is told finds it counted.
+        drop(self);
+        reply(result);
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.counters.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The queue.
+pub(crate) struct Jobs {
+    queue: UnboundedReceiver<Job>,
+    ended: bool,
+}
+
+impl Jobs {
+    pub(crate) fn new(queue: UnboundedReceiver<Job>) -> Self {
+        let ended = false;
+        Self { queue, ended }
+    }
+
+    /// Takes what is there, at most `max`, and waits while nothing is; `false` when nothing comes
+    /// any more.
+    pub(crate) async fn more(&mut self, jobs: &mut Vec<Job>, max: usize) -> bool {
+        if self.ended {
+            return false;
+        }
+        let before = jobs.len();
+        if self.queue.recv_many(jobs, max).await == 0 {
+            self.ended = true;
+        }
+        let stop = jobs[before..]
+            .iter()
+            .position(|job| matches!(job.op, Op::Stop));
+        if let Some(stop) = stop {
+            self.ended = true;
+            jobs.truncate(before + stop);
+        }
+        jobs.len() > before
+    }
+}

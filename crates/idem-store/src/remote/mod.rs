@@ -1,0 +1,366 @@
+//! What every shared backend has in common: a queue of operations, a thread of its own with a small
+//! runtime that serves them, and answers through completions.
+//!
+//! A backend is an [`Engine`]: it is given operations as data ([`Op`]) and answers with data
+//! ([`Answer`]). Permits, limits, waiting and abandoning are here, once for all of them.
+
+mod counters;
+mod engine;
+mod wait;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::completion::{Completion, Promise};
+use crate::error::{Error, Kind};
+use crate::options::Options;
+use crate::permit::{Begin, Begun, Failure, Lookup, Owner, Permit, Unresolved};
+use crate::stats::Stats;
+
+pub(crate) use counters::Counters;
+pub(crate) use engine::{Answer, ClaimId, Connecting, Engine, Job, Jobs, Op, Release};
+
+/// A lease or a retention longer than this (142,000 years) makes no difference, and shorter ones
+/// stay exact in the numbers of a Lua script.
+pub(crate) const TIME_MS_MAX: u64 = 1 << 52;
+
+/// A store on a server. Permits hold it too, so that they can be given back.
+pub(crate) struct Remote {
+    options: Options,
+    queue: UnboundedSender<Job>,
+    counters: Arc<Counters>,
+    /// Operations that were not answered yet. Only new claims are refused for it: what ends a
+    /// claim always finds room.
+    pending_max: u64,
+    waiters: AtomicU32,
+    /// Claim ids: random for each handle, then counted.
+    claim_prefix: [u8; 8],
+    claims: AtomicU64,
+    closed: AtomicBool,
+    runtime: Handle,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Starts the thread `name`, whose runtime connects and serves. Blocks until `connect` has ended.
+pub(crate) fn start<E: Engine>(
+    name: &'static str,
+    options: Options,
+    pending_max: u64,
+    connect: impl FnOnce(Arc<Counters>) -> Connecting<E> + Send + 'static,
+) -> Result<Arc<Remote>, Error> {
+    let (queue, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let counters = Arc::<Counters>::default();
+    let jobs = Jobs::new(receiver);
+    let (report, reported) = mpsc::channel();
+    let for_thread = Arc::clone(&counters);
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let thread = thread.spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let error = Error::io("start the store's runtime", error);
+                drop(report.send(Err(error)));
+                return;
+            }
+        };
+        let connected = runtime.block_on(connect(for_thread));
+        let engine = match connected {
+            Ok(engine) => engine,
+            Err(error) => return drop(report.send(Err(error))),
+        };
+        drop(report.send(Ok(runtime.handle().clone())));
+        runtime.block_on(engine.serve(jobs));
+    });
+    let thread = thread.map_err(|error| Error::io("start the store's thread", error))?;
+    let reported = reported.recv().expect("the thread reports before it ends");
+    let mut claim_prefix = [0; 8];
+    getrandom::fill(&mut claim_prefix)
+        .map_err(|error| Error::io("get random bytes", std::io::Error::other(error)))?;
+    Ok(Arc::new(Remote {
+        options,
+        queue,
+        counters,
+        pending_max,
+        waiters: AtomicU32::new(0),
+        claim_prefix,
+        claims: AtomicU64::new(0),
+        closed: AtomicBool::new(false),
+        runtime: reported?,
+        thread: Mutex::new(Some(thread)),
+    }))
+}
+
+impl Remote {
+    pub(crate) fn begin(self: &Arc<Self>, begin: &Begin<'_>) -> Completion<Begun> {
+        self.try_begin(begin).unwrap_or_else(Completion::failed)
+    }
+
+    fn try_begin(self: &Arc<Self>, begin: &Begin<'_>) -> Result<Completion<Begun>, Error> {
+        self.check_key(begin.key)?;
+        self.check_memo(begin.memo)?;
+        if self.counters.pending() >= self.pending_max {
+            return Err(Error::new(Kind::Busy(
+                "too many operations wait for the server",
+            )));
+        }
+        let declared = begin.effect_may_have_happened;
+        let key: Arc<[u8]> = begin.key.into();
+        let memo: Arc<[u8]> = if declared {
+            begin.memo.into()
+        } else {
+            [].into()
+        };
+        let op = Op::Begin {
+            key: Arc::clone(&key),
+            fingerprint: begin.fingerprint,
+            lease_ms: begin.lease_ms.min(TIME_MS_MAX),
+            claim: self.claim_id(),
+            declared,
+            memo: Arc::clone(&memo),
+        };
+        let this = Arc::clone(self);
+        let permit = move |token, memo, doubtful| Permit {
+            owner: Owner::Remote(this),
+            hash: 0,
+            key,
+            token,
+            memo,
+            taken: false,
+            doubtful,
+            over: false,
+        };
+        self.ask(op, mark_taken, move |answer| match answer {
+            Answer::Fresh { token } => Ok(Begun::Fresh(permit(token, memo, false))),
+            Answer::InDoubt { token, memo } => Ok(Begun::InDoubt(permit(token, memo.into(), true))),
+            Answer::Replay(stored) => Ok(Begun::Replay(stored)),
+            Answer::InFlight { until_ms } => Ok(Begun::InFlight { until_ms }),
+            Answer::Conflict => Ok(Begun::Conflict),
+            other => Err(other.unexpected()),
+        })
+    }
+
+    pub(crate) fn declare(&self, permit: &Permit, memo: &[u8]) -> Result<Completion<()>, Error> {
+        self.check_memo(memo)?;
+        let (key, token) = self.held(permit)?;
+        let memo = memo.into();
+        self.ask(Op::Declare { key, token, memo }, |()| (), Answer::done)
+    }
+
+    pub(crate) fn extend(&self, permit: &Permit, lease_ms: u64) -> Result<Completion<()>, Error> {
+        let (key, token) = self.held(permit)?;
+        let lease_ms = lease_ms.min(TIME_MS_MAX);
+        let op = Op::Extend {
+            key,
+            token,
+            lease_ms,
+        };
+        self.ask(op, |()| (), Answer::done)
+    }
+
+    pub(crate) fn complete(
+        &self,
+        mut permit: Permit,
+        outcome: &[u8],
+        failed: bool,
+        retain_ms: u64,
+    ) -> Result<Completion<()>, Error> {
+        check_length("outcome", outcome.len(), 0, self.options.outcome_bytes_max)?;
+        let (key, token) = self.held(&permit)?;
+        let op = Op::Complete {
+            key,
+            token,
+            failed,
+            retain_ms: retain_ms.min(TIME_MS_MAX),
+            outcome: outcome.into(),
+        };
+        let asked = self.ask(op, |()| (), Answer::done)?;
+        permit.over = true;
+        Ok(asked)
+    }
+
+    pub(crate) fn fail(
+        &self,
+        mut permit: Permit,
+        failure: Failure<'_>,
+    ) -> Result<Completion<()>, Error> {
+        let release = match failure {
+            Failure::Final { outcome, retain_ms } => {
+                return self.complete(permit, outcome, true, retain_ms);
+            }
+            Failure::Retryable => Release::UnlessDeclared,
+            Failure::NotHappened => Release::Always,
+        };
+        let (key, token) = self.held(&permit)?;
+        let asked = self.ask(
+            Op::Release {
+                key,
+                token,
+                release,
+            },
+            |()| (),
+            move |answer| match answer {
+                Answer::LeftInDoubt => Err(Error::new(Kind::EffectDeclared)),
+                other => other.done(),
+            },
+        )?;
+        permit.over = true;
+        Ok(asked)
+    }
+
+    /// A permit was dropped without being ended. Nobody waits for the answer; should it get lost,
+    /// the claim stays until its lease ends.
+    pub(crate) fn abandon(&self, permit: &Permit) {
+        // A permit that nobody ever had in hand cannot have caused anything.
+        let release = if permit.taken || permit.doubtful {
+            Release::UnlessDeclared
+        } else {
+            Release::Always
+        };
+        let op = Op::Release {
+            key: Arc::clone(&permit.key),
+            token: permit.token,
+            release,
+        };
+        drop(self.ask(op, |()| (), |_| Ok(())));
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Completion<Lookup>, Error> {
+        self.check_key(key)?;
+        let key = key.into();
+        self.ask(
+            Op::Get { key },
+            |_| (),
+            |answer| match answer {
+                Answer::Found(lookup) => Ok(lookup),
+                other => Err(other.unexpected()),
+            },
+        )
+    }
+
+    pub(crate) fn forget(&self, key: &[u8]) -> Result<Completion<bool>, Error> {
+        self.check_key(key)?;
+        let key = key.into();
+        self.ask(
+            Op::Forget { key },
+            |_| (),
+            |answer| match answer {
+                Answer::Known(known) => Ok(known),
+                other => Err(other.unexpected()),
+            },
+        )
+    }
+
+    pub(crate) fn unresolved(
+        &self,
+        after_token: u64,
+        count_max: usize,
+    ) -> Result<Completion<Vec<Unresolved>>, Error> {
+        let op = Op::Unresolved {
+            after_token,
+            count_max,
+        };
+        self.ask(
+            op,
+            |_| (),
+            |answer| match answer {
+                Answer::List(unresolved) => Ok(unresolved),
+                other => Err(other.unexpected()),
+            },
+        )
+    }
+
+    /// Ready when everything that was asked before was answered.
+    pub(crate) fn flush(&self) -> Result<Completion<()>, Error> {
+        self.ask(Op::Flush, |()| (), Answer::done)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let waiters = u64::from(self.waiters.load(Ordering::Relaxed));
+        Stats {
+            waiters,
+            ..self.counters.stats()
+        }
+    }
+
+    /// Ends the thread once what was asked is answered.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        if !self.closed.swap(true, Ordering::Relaxed) {
+            let stop = Job::new(Op::Stop, &self.counters, Box::new(drop));
+            // The thread has ended by itself otherwise.
+            drop(self.queue.send(stop));
+        }
+        let thread = self.thread.lock().take();
+        // A waker may run on that thread and drop the last handle there.
+        let current = std::thread::current().id();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != current) {
+            thread.join().map_err(|_| Error::new(Kind::Poisoned))?;
+        }
+        Ok(())
+    }
+
+    /// Puts an operation into the queue.
+    fn ask<T: Send + 'static>(
+        &self,
+        op: Op,
+        finish: fn(&mut T),
+        read: impl FnOnce(Answer) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<Completion<T>, Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Closed));
+        }
+        let (promise, completion) = Promise::new(finish);
+        let reply = move |result: Result<Answer, Error>| promise.keep(result.and_then(read));
+        let job = Job::new(op, &self.counters, Box::new(reply));
+        self.queue.send(job).map_err(|_| Error::new(Kind::Closed))?;
+        Ok(completion)
+    }
+
+    fn held(&self, permit: &Permit) -> Result<(Arc<[u8]>, u64), Error> {
+        if !permit.owner.is_remote(self) {
+            return Err(Error::new(Kind::Fenced));
+        }
+        Ok((Arc::clone(&permit.key), permit.token))
+    }
+
+    fn claim_id(&self) -> ClaimId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.claim_prefix);
+        id[8..].copy_from_slice(&self.claims.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        ClaimId(id)
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<(), Error> {
+        check_length("key", key.len(), 1, self.options.key_bytes_max)
+    }
+
+    fn check_memo(&self, memo: &[u8]) -> Result<(), Error> {
+        check_length("memo", memo.len(), 0, self.options.memo_bytes_max)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = self.close();
+    }
+}
+
+fn check_length(what: &'static str, len: usize, min: usize, max: u32) -> Result<(), Error> {
+    if len < min || len > max as usize {
+        let (len, max) = (len as u64, u64::from(max));
+        return Err(Error::new(Kind::TooLarge(what, len, max)));
+    }
+    Ok(())
+}
+
+fn mark_taken(begun: &mut Begun) {
+    if let Begun::Fresh(permit) | Begun::InDoubt(permit) = begun {
+        permit.taken = true;
+    }
+}

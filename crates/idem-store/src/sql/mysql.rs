@@ -1,0 +1,485 @@
+//! MariaDB and MySQL: the row is read FOR UPDATE, the state machine is in Rust, the row is written.
+//!
+//! Under READ COMMITTED a missing row locks no gap, so callers on new keys that lie beside each other
+//! do not wait for each other; two on the same new key meet in the primary key, and the second one
+//! tries again. Tokens come from an AUTO_INCREMENT, drawn while the row's lock is held.
+
+use std::sync::Arc;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, Params, TxOpts};
+
+use super::pool::{Changed, Database, Fault, Pool};
+use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, HELD, Judged, Row};
+use super::url::{self, Settings};
+use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
+use crate::error::{Error, Kind};
+use crate::options::Options;
+use crate::remote::{Answer, Connecting, Op, Release, Remote, start};
+
+/// Connects to `mysql://` and serves it on the thread `mainstay-store-mysql`.
+pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error> {
+    super::check_options(&options)?;
+    let (url, settings) = url::split(url, &options)?;
+    let url = match url.strip_prefix("mariadb://") {
+        Some(rest) => format!("mysql://{rest}"),
+        None => url,
+    };
+    let opts = Opts::from_url(&url)
+        .map_err(|error| url::wrong(&format!("this URL cannot be understood: {error}")))?;
+    let lock_wait_s = settings.timeout.as_secs().max(1);
+    let opts = OptsBuilder::from_opts(opts)
+        // An update that changes nothing has found its row all the same.
+        .client_found_rows(true)
+        .prefer_socket(false)
+        .setup(vec![
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            &format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}"),
+        ]);
+    start(
+        "mainstay-store-mysql",
+        options,
+        PENDING_MAX,
+        move |counters| {
+            let database = Mysql {
+                opts: opts.into(),
+                sql: Sql::new(&settings.name),
+                settings: settings.clone(),
+            };
+            let connecting: Connecting<_> = Pool::connect(database, settings, counters);
+            connecting
+        },
+    )
+}
+
+struct Mysql {
+    opts: Opts,
+    sql: Sql,
+    settings: Settings,
+}
+
+/// The statements; the client prepares each once for a connection.
+struct Sql {
+    schema: [String; 6],
+    version: String,
+    select: String,
+    lock: String,
+    token: String,
+    insert: String,
+    take: String,
+    take_doubt: String,
+    declare: String,
+    extend: String,
+    complete: String,
+    release: String,
+    release_unless_declared: String,
+    forget: String,
+    unresolved: String,
+    sweep: String,
+    newest_token: String,
+    sweep_tokens: String,
+}
+
+/// The server's clock, read when the row's lock is held.
+const NOW: &str = "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS UNSIGNED)";
+
+const ROW: &str =
+    "state, token, claim, fingerprint, lease_until_ms, since_ms, expires_ms, memo, outcome";
+
+impl Sql {
+    fn new(name: &str) -> Self {
+        let keys = format!("{name}_keys");
+        let held = format!("id = ? AND token = ? AND state IN ({HELD}, {DECLARED}, {DOUBTED})");
+        let freed = format!("expires_ms = {NOW}, memo = '', outcome = NULL");
+        // Assignments go from left to right and see what is to their left: the state comes last.
+        let update = |set: &str| format!("UPDATE {keys} SET {set} WHERE {held}");
+        let unresolved = |state| {
+            format!(
+                "SELECT {ROW}, id FROM {keys} WHERE state = {state} AND token > ? ORDER BY token LIMIT ?"
+            )
+        };
+        Self {
+            schema: [
+                format!("CREATE TABLE IF NOT EXISTS {name}_schema (version BIGINT UNSIGNED PRIMARY KEY) ENGINE=InnoDB"),
+                format!("CREATE TABLE IF NOT EXISTS {name}_token (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY) ENGINE=InnoDB"),
+                format!(
+                    "CREATE TABLE IF NOT EXISTS {keys} (
+                        id VARBINARY({}) PRIMARY KEY, state SMALLINT NOT NULL, token BIGINT UNSIGNED NOT NULL,
+                        claim BINARY(16) NOT NULL, fingerprint BINARY(32) NOT NULL,
+                        lease_until_ms BIGINT UNSIGNED NOT NULL, since_ms BIGINT UNSIGNED NOT NULL,
+                        expires_ms BIGINT UNSIGNED NULL, memo MEDIUMBLOB NOT NULL, outcome MEDIUMBLOB NULL,
+                        KEY expires (expires_ms)) ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
+                    super::KEY_BYTES_MAX
+                ),
+                // Version 2. MySQL knows no IF NOT EXISTS here: see `migrate`.
+                format!("ALTER TABLE {keys} ADD KEY unresolved (state, token)"),
+                format!("INSERT IGNORE INTO {name}_schema VALUES ({SCHEMA_VERSION})"),
+                format!("DELETE FROM {name}_schema WHERE version < {SCHEMA_VERSION}"),
+            ],
+            version: format!("SELECT MAX(version) FROM {name}_schema"),
+            select: format!("SELECT {ROW}, {NOW} FROM {keys} WHERE id = ?"),
+            lock: format!("SELECT {ROW}, {NOW} FROM {keys} WHERE id = ? FOR UPDATE"),
+            token: format!("INSERT INTO {name}_token VALUES ()"),
+            insert: format!(
+                "INSERT INTO {keys} (id, state, token, claim, fingerprint, lease_until_ms, since_ms, expires_ms, memo)
+                 VALUES (?, ?, ?, ?, ?, {NOW} + ?, {NOW}, {NOW} + ?, ?)"
+            ),
+            take: format!(
+                "UPDATE {keys} SET state = ?, token = ?, claim = ?, fingerprint = ?, lease_until_ms = {NOW} + ?,
+                 since_ms = {NOW}, expires_ms = {NOW} + ?, memo = ?, outcome = NULL WHERE id = ?"
+            ),
+            take_doubt: format!(
+                "UPDATE {keys} SET state = {DOUBTED}, token = ?, claim = ?, lease_until_ms = {NOW} + ? WHERE id = ?"
+            ),
+            declare: format!(
+                "UPDATE {keys} SET expires_ms = NULL, memo = ?,
+                 state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END WHERE {held}"
+            ),
+            extend: update(&format!(
+                "lease_until_ms = {NOW} + ?, expires_ms = CASE WHEN state = {HELD} THEN lease_until_ms END"
+            )),
+            complete: update(&format!(
+                "expires_ms = {NOW} + ?, memo = '', outcome = ?, state = ?"
+            )),
+            release: update(&format!("{freed}, state = {FREE}")),
+            release_unless_declared: update(&format!(
+                "lease_until_ms = 0, expires_ms = CASE WHEN state = {HELD} THEN {NOW} END,
+                 state = CASE WHEN state = {HELD} THEN {FREE} ELSE state END"
+            )),
+            forget: format!(
+                "UPDATE {keys} SET {freed}, token = 0, state = {FREE} WHERE id = ? AND state <> {FREE}"
+            ),
+            // Each half is in the order of its index and ends after a page.
+            unresolved: format!(
+                "SELECT {ROW}, {NOW}, id FROM (({}) UNION ALL ({})) page ORDER BY token LIMIT ?",
+                unresolved(DECLARED),
+                unresolved(DOUBTED)
+            ),
+            sweep: format!(
+                "DELETE FROM {keys} WHERE expires_ms + {SWEEP_GRACE_MS} <= {NOW}
+                 ORDER BY expires_ms LIMIT {SWEEP_ROWS}"
+            ),
+            newest_token: format!("SELECT MAX(id) FROM {name}_token"),
+            // The newest row stays: an empty table could start anew.
+            sweep_tokens: format!("DELETE FROM {name}_token WHERE id < ? ORDER BY id LIMIT {SWEEP_ROWS}"),
+        }
+    }
+}
+
+impl Database for Mysql {
+    type Connection = Conn;
+
+    async fn connect(&self) -> Result<Conn, Fault> {
+        let mut conn = Conn::new(self.opts.clone()).await.map_err(fault)?;
+        if !self.settings.relaxed {
+            check_durable(&mut conn).await?;
+        }
+        self.migrate(&mut conn).await?;
+        Ok(conn)
+    }
+
+    async fn serve(&self, conn: &mut Conn, op: &Op) -> Result<Answer, Fault> {
+        let sql = &self.sql;
+        match op {
+            Op::Begin { .. } => self.begin(conn, op).await,
+            Op::Declare { key, token, memo } => {
+                let parameters = (&memo[..], &key[..], token);
+                self.end(conn, &sql.declare, parameters.into(), key, *token, &[])
+                    .await
+            }
+            Op::Extend {
+                key,
+                token,
+                lease_ms,
+            } => {
+                let parameters = (lease_ms, &key[..], token);
+                self.end(conn, &sql.extend, parameters.into(), key, *token, &[])
+                    .await
+            }
+            Op::Complete {
+                key,
+                token,
+                failed,
+                retain_ms,
+                outcome,
+            } => {
+                let state = if *failed { FAILED } else { COMPLETED };
+                let parameters = (retain_ms, &outcome[..], state, &key[..], token);
+                let ended = &[COMPLETED, FAILED];
+                self.end(conn, &sql.complete, parameters.into(), key, *token, ended)
+                    .await
+            }
+            Op::Release {
+                key,
+                token,
+                release: Release::Always,
+            } => {
+                let parameters = (&key[..], token);
+                self.end(conn, &sql.release, parameters.into(), key, *token, &[FREE])
+                    .await
+            }
+            Op::Release { key, token, .. } => self.release_unless_declared(conn, key, *token).await,
+            Op::Get { key } => {
+                let row = self.read(conn, &sql.select, key).await?;
+                let lookup = row.map_or(crate::Lookup::Absent, |row| row.lookup(key));
+                Ok(Answer::Found(lookup))
+            }
+            Op::Forget { key } => {
+                let done = conn.exec_drop(&sql.forget, (&key[..],)).await;
+                done.map_err(fault)?;
+                Ok(Answer::Known(conn.affected_rows() > 0))
+            }
+            Op::Unresolved {
+                after_token,
+                count_max,
+            } => self.unresolved(conn, *after_token, *count_max).await,
+            Op::Flush | Op::Stop => Ok(Answer::Done),
+        }
+    }
+
+    /// One by one: the client waits for each answer, and so does each row's lock.
+    async fn serve_all(
+        &self,
+        conn: &mut Conn,
+        ops: &[&Op],
+    ) -> Result<Vec<Result<Answer, Changed>>, Fault> {
+        let mut answers = Vec::with_capacity(ops.len());
+        for op in ops {
+            answers.push(match self.serve(conn, op).await {
+                Ok(answer) => Ok(answer),
+                // Those before it are answered; this one and the others go by themselves.
+                Err(_) => break,
+            });
+        }
+        answers.resize_with(ops.len(), || Err(Changed));
+        Ok(answers)
+    }
+
+    async fn sweep(&self, conn: &mut Conn) -> Result<u64, Fault> {
+        let sql = &self.sql;
+        conn.query_drop(&sql.sweep).await.map_err(fault)?;
+        let keys = conn.affected_rows();
+        let newest: Option<Option<u64>> =
+            conn.query_first(&sql.newest_token).await.map_err(fault)?;
+        let newest = newest.flatten().unwrap_or_default();
+        let swept = conn.exec_drop(&sql.sweep_tokens, (newest,)).await;
+        swept.map_err(fault)?;
+        Ok(keys.max(conn.affected_rows()))
+    }
+}
+
+/// Refuses a server that loses what it acknowledged when its machine fails.
+async fn check_durable(conn: &mut Conn) -> Result<(), Fault> {
+    let setting = "SELECT @@innodb_flush_log_at_trx_commit";
+    let value: Option<u64> = conn.query_first(setting).await.map_err(fault)?;
+    if value != Some(1) {
+        let text = "it runs with innodb_flush_log_at_trx_commit other than 1; set it to 1, or connect with durability=relaxed";
+        return Err(Fault::Final(Error::new(Kind::Refused(text.to_owned()))));
+    }
+    Ok(())
+}
+
+impl Mysql {
+    async fn migrate(&self, conn: &mut Conn) -> Result<(), Fault> {
+        const NO_SUCH_TABLE: u16 = 1146;
+        const SUCH_KEY_EXISTS: u16 = 1061;
+        let found: Option<u64> = match conn.query_first(&self.sql.version).await {
+            Ok(version) => version.flatten(),
+            Err(mysql_async::Error::Server(error)) if error.code == NO_SUCH_TABLE => None,
+            Err(error) => return Err(fault(error)),
+        };
+        match found {
+            Some(SCHEMA_VERSION) => Ok(()),
+            Some(newer) if newer > SCHEMA_VERSION => {
+                Err(Fault::Final(Error::new(Kind::ServerVersion(newer))))
+            }
+            _ => {
+                // Each is safe to repeat and to do twice at once; the version comes last.
+                for statement in &self.sql.schema {
+                    match conn.query_drop(statement).await {
+                        Err(mysql_async::Error::Server(error)) if error.code == SUCH_KEY_EXISTS => {
+                        }
+                        done => done.map_err(fault)?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn begin(&self, conn: &mut Conn, op: &Op) -> Result<Answer, Fault> {
+        let Op::Begin {
+            key,
+            fingerprint,
+            lease_ms,
+            claim,
+            declared,
+            memo,
+        } = op
+        else {
+            unreachable!("asked for a begin only");
+        };
+        let (sql, key) = (&self.sql, &key[..]);
+        let mut tx = conn.start_transaction(TxOpts::new()).await.map_err(fault)?;
+        let found = self.read(&mut tx, &sql.lock, key).await?;
+        let exists = found.is_some();
+        let mut doubt = None;
+        match found {
+            None => {}
+            Some(row) => {
+                let memo = row.memo.clone();
+                match row.judge(*claim, fingerprint) {
+                    Judged::Answer(answer) => {
+                        tx.rollback().await.map_err(fault)?;
+                        return Ok(answer);
+                    }
+                    Judged::Take => {}
+                    Judged::TakeDoubt => doubt = Some(memo),
+                }
+            }
+        }
+        tx.query_drop(&sql.token).await.map_err(fault)?;
+        let token = tx.last_insert_id().unwrap_or_default();
+        let state = if *declared { DECLARED } else { HELD };
+        let expires_in = (!declared).then_some(lease_ms);
+        let (claim, print, memo) = (&claim.0[..], &fingerprint.0[..], &memo[..]);
+        let written = if doubt.is_some() {
+            let parameters = (token, claim, lease_ms, key);
+            tx.exec_drop(&sql.take_doubt, parameters).await
+        } else if exists {
+            let parameters = (state, token, claim, print, lease_ms, expires_in, memo, key);
+            tx.exec_drop(&sql.take, parameters).await
+        } else {
+            let parameters = (key, state, token, claim, print, lease_ms, expires_in, memo);
+            tx.exec_drop(&sql.insert, parameters).await
+        };
+        written.map_err(fault)?;
+        tx.commit().await.map_err(fault)?;
+        Ok(match doubt {
+            Some(memo) => Answer::InDoubt { token, memo },
+            None => Answer::Fresh { token },
+        })
+    }
+
+    /// A statement that only the holder's token lets through. `ended`: the states in which the row
+    /// is when it had come through before and the answer was lost.
+    async fn end(
+        &self,
+        conn: &mut Conn,
+        statement: &str,
+        parameters: Params,
+        key: &[u8],
+        token: u64,
+        ended: &[i16],
+    ) -> Result<Answer, Fault> {
+        let done = conn.exec_drop(statement, parameters).await;
+        done.map_err(fault)?;
+        if conn.affected_rows() > 0 {
+            return Ok(Answer::Done);
+        }
+        let row = self.read(conn, &self.sql.select, key).await?;
+        Ok(match row {
+            Some(row) if row.token == token && ended.contains(&row.state) => Answer::Done,
+            _ => Answer::Fenced,
+        })
+    }
+
+    async fn release_unless_declared(
+        &self,
+        conn: &mut Conn,
+        key: &[u8],
+        token: u64,
+    ) -> Result<Answer, Fault> {
+        let mut tx = conn.start_transaction(TxOpts::new()).await.map_err(fault)?;
+        let row = self.read(&mut tx, &self.sql.lock, key).await?;
+        let state = row.filter(|row| row.token == token).map(|row| row.state);
+        let answer = match state {
+            Some(HELD | FREE) => Answer::Done,
+            Some(DECLARED | DOUBTED) => Answer::LeftInDoubt,
+            _ => Answer::Fenced,
+        };
+        let statement = &self.sql.release_unless_declared;
+        let done = tx.exec_drop(statement, (key, token)).await;
+        done.map_err(fault)?;
+        tx.commit().await.map_err(fault)?;
+        Ok(answer)
+    }
+
+    async fn unresolved(
+        &self,
+        conn: &mut Conn,
+        after_token: u64,
+        count_max: usize,
+    ) -> Result<Answer, Fault> {
+        let count_max = count_max as u64;
+        let parameters = (after_token, count_max, after_token, count_max, count_max);
+        let rows = conn.exec(&self.sql.unresolved, parameters).await;
+        let rows: Vec<mysql_async::Row> = rows.map_err(fault)?;
+        let list = rows.into_iter().map(|mut row| {
+            let key = row.take(10).ok_or_else(unreadable)?;
+            Ok(read(row)?.unresolved(key))
+        });
+        Ok(Answer::List(list.collect::<Result<_, Fault>>()?))
+    }
+
+    async fn read<Q: Queryable>(
+        &self,
+        conn: &mut Q,
+        statement: &str,
+        key: &[u8],
+    ) -> Result<Option<Row>, Fault> {
+        let row: Option<mysql_async::Row> =
+            conn.exec_first(statement, (key,)).await.map_err(fault)?;
+        row.map(read).transpose()
+    }
+}
+
+/// The columns of `ROW` and `NOW`.
+fn read(mut row: mysql_async::Row) -> Result<Row, Fault> {
+    fn take<T: mysql_async::prelude::FromValue>(
+        row: &mut mysql_async::Row,
+        at: usize,
+    ) -> Result<T, Fault> {
+        row.take_opt(at).and_then(Result::ok).ok_or_else(unreadable)
+    }
+    let fingerprint: Vec<u8> = take(&mut row, 3)?;
+    Ok(Row {
+        state: take(&mut row, 0)?,
+        token: take(&mut row, 1)?,
+        claim: take(&mut row, 2)?,
+        fingerprint: fingerprint.try_into().map_err(|_| unreadable())?,
+        lease_until_ms: take(&mut row, 4)?,
+        since_ms: take(&mut row, 5)?,
+        expires_ms: take::<Option<u64>>(&mut row, 6)?.unwrap_or_default(),
+        memo: take(&mut row, 7)?,
+        outcome: take::<Option<Vec<u8>>>(&mut row, 8)?.unwrap_or_default(),
+        now_ms: take(&mut row, 9)?,
+    })
+}
+
+fn unreadable() -> Fault {
+    Fault::Final(Error::new(Kind::Unreadable(
+        "a row is not as it was written",
+    )))
+}
+
+fn fault(error: mysql_async::Error) -> Fault {
+    let mysql_async::Error::Server(server) = &error else {
+        return Fault::Lost(error.to_string());
+    };
+    let text = format!("{}: {}", server.code, server.message);
+    // Numbers of MariaDB's and MySQL's manuals, server error reference.
+    match server.code {
+        // Lock wait timeout, deadlock, duplicate key; changed by another since it was read.
+        1205 | 1213 | 1062 | 1020 => Fault::Passing(text),
+        // Table full, disk full.
+        1114 | 1021 => Fault::Final(Error::new(Kind::ServerFull)),
+        // Access denied, no such database.
+        1044 | 1045 | 1049 | 1698 => {
+            Fault::Final(Error::unavailable("log in to the database", text))
+        }
+        // Too many connections, shutting down, killed, read-only (another is the primary now).
+        1040 | 1053 | 1077 | 1079 | 1203 | 1290 | 1317 | 1792 | 1836 | 1927 => Fault::Lost(text),
+        _ => Fault::Final(Error::unavailable("use the database", text)),
+    }
+}

@@ -1,0 +1,346 @@
+//! Connections that share the work: operations of one key always go the same way, in order.
+
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::SWEEP_ROWS;
+use super::url::Settings;
+use crate::error::Error;
+use crate::remote::{Answer, Connecting, Counters, Engine, Job, Jobs, Op};
+
+/// The first pause before an operation is tried again; each one after it is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Jobs that are taken from the queue at once.
+const JOBS_MAX: usize = 256;
+
+/// Operations that one transaction makes durable.
+const BATCH_MAX: usize = 64;
+
+/// Why an operation has no answer.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A deadlock, a serialization failure: try again.
+    Passing(String),
+    /// The connection is of no use any more.
+    Lost(String),
+    /// Trying again would not help.
+    Final(Error),
+}
+
+/// A key that was changed by another while it was looked at: look again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Changed;
+
+/// A kind of database.
+pub(super) trait Database: 'static {
+    type Connection: 'static;
+
+    /// Connects, checks the server and makes the tables when they are missing.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Fault>>;
+
+    /// Does one operation. After an error that is not `Lost` the connection can be used.
+    fn serve(
+        &self,
+        connection: &mut Self::Connection,
+        op: &Op,
+    ) -> impl Future<Output = Result<Answer, Fault>>;
+
+    /// Does several, made durable together; they are sorted by key. An error stands for all of them,
+    /// they can be done again one by one.
+    fn serve_all(
+        &self,
+        connection: &mut Self::Connection,
+        ops: &[&Op],
+    ) -> impl Future<Output = Result<Vec<Result<Answer, Changed>>, Fault>>;
+
+    /// Deletes at most [`SWEEP_ROWS`] rows that nothing rests on; how many.
+    fn sweep(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<u64, Fault>>;
+}
+
+pub(super) struct Pool<D: Database> {
+    database: D,
+    first: D::Connection,
+    settings: Settings,
+    counters: Arc<Counters>,
+}
+
+impl<D: Database> Pool<D> {
+    /// Connects once, to find out at once what does not fit.
+    pub(super) fn connect(
+        database: D,
+        settings: Settings,
+        counters: Arc<Counters>,
+    ) -> Connecting<Self> {
+        Box::pin(async move {
+            let first = first_connection(&database, &settings).await?;
+            Ok(Self {
+                database,
+                first,
+                settings,
+                counters,
+            })
+        })
+    }
+
+    async fn run(self, mut jobs: Jobs) {
+        let shared = Rc::new(Shared {
+            database: self.database,
+            settings: self.settings,
+            counters: self.counters,
+        });
+        let mut first = Some(self.first);
+        let (lanes, tasks): (Vec<_>, Vec<_>) = (0..shared.settings.connections)
+            .map(|_| {
+                let (sender, receiver) = unbounded_channel();
+                let lane = Lane {
+                    shared: Rc::clone(&shared),
+                    connection: first.take(),
+                    answered: Instant::now(),
+                };
+                (sender, spawn_local(lane.run(receiver)))
+            })
+            .unzip();
+        let sweeper = spawn_local(sweep(shared));
+        let hasher = RandomState::new();
+        let mut batch = Vec::new();
+        while jobs.more(&mut batch, JOBS_MAX).await {
+            for job in batch.drain(..) {
+                dispatch(&lanes, &hasher, job).await;
+            }
+        }
+        sweeper.abort();
+        drop(lanes);
+        for task in tasks {
+            // One that panicked has dropped its jobs, which tells those who wait.
+            drop(task.await);
+        }
+    }
+}
+
+impl<D: Database> Engine for Pool<D> {
+    async fn serve(self, jobs: Jobs) {
+        LocalSet::new().run_until(self.run(jobs)).await;
+    }
+}
+
+/// A server that starts or recovers is waited for.
+async fn first_connection<D: Database>(
+    database: &D,
+    settings: &Settings,
+) -> Result<D::Connection, Error> {
+    let deadline = Instant::now() + settings.timeout;
+    let mut pause = PAUSE_MIN;
+    loop {
+        let why = match timeout_at(deadline, database.connect()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(Fault::Final(error))) => return Err(error),
+            Ok(Err(Fault::Lost(why) | Fault::Passing(why))) => why,
+            Err(_) => "no answer came in time".to_owned(),
+        };
+        if Instant::now() + pause >= deadline {
+            return Err(Error::unavailable("connect to the database", why));
+        }
+        sleep(pause).await;
+        pause = PAUSE_MAX.min(pause * 2);
+    }
+}
+
+enum Task {
+    Job(Job, Instant),
+    /// Answered when everything before it was.
+    Barrier(oneshot::Sender<()>),
+}
+
+async fn dispatch(lanes: &[UnboundedSender<Task>], hasher: &RandomState, job: Job) {
+    let lane = match key_of(&job.op) {
+        Some(key) => hasher.hash_one(key) as usize % lanes.len(),
+        None => {
+            for lane in lanes {
+                let (done, wait) = oneshot::channel();
+                if lane.send(Task::Barrier(done)).is_ok() {
+                    drop(wait.await);
+                }
+            }
+            0
+        }
+    };
+    if matches!(job.op, Op::Flush) {
+        return job.answer(Ok(Answer::Done));
+    }
+    // A lane that is gone has panicked; the job says so as it is dropped.
+    drop(lanes[lane].send(Task::Job(job, Instant::now())));
+}
+
+fn key_of(op: &Op) -> Option<&[u8]> {
+    match op {
+        Op::Begin { key, .. }
+        | Op::Declare { key, .. }
+        | Op::Extend { key, .. }
+        | Op::Complete { key, .. }
+        | Op::Release { key, .. }
+        | Op::Get { key }
+        | Op::Forget { key } => Some(&key[..]),
+        Op::Unresolved { .. } | Op::Flush | Op::Stop => None,
+    }
+}
+
+struct Shared<D> {
+    database: D,
+    settings: Settings,
+    counters: Arc<Counters>,
+}
+
+/// One connection and the operations that go over it.
+struct Lane<D: Database> {
+    shared: Rc<Shared<D>>,
+    connection: Option<D::Connection>,
+    /// When the server last answered: a queue that moves is no outage.
+    answered: Instant,
+}
+
+impl<D: Database> Lane<D> {
+    async fn run(mut self, mut tasks: UnboundedReceiver<Task>) {
+        let (mut taken, mut jobs) = (Vec::new(), Vec::new());
+        while tasks.recv_many(&mut taken, BATCH_MAX).await > 0 {
+            for task in taken.drain(..) {
+                match task {
+                    Task::Job(job, asked) => jobs.push((job, asked)),
+                    Task::Barrier(done) => {
+                        self.answer_all(&mut jobs).await;
+                        // Who asked may be gone.
+                        let _ = done.send(());
+                    }
+                }
+            }
+            self.answer_all(&mut jobs).await;
+        }
+    }
+
+    async fn answer_all(&mut self, jobs: &mut Vec<(Job, Instant)>) {
+        if jobs.len() > 1 {
+            self.answer_together(jobs).await;
+        }
+        // What is left: one alone, or each by itself after an error.
+        for (job, asked) in jobs.drain(..) {
+            let since = asked.max(self.answered);
+            let deadline = since + self.shared.settings.timeout;
+            let answer = self.answer(&job.op, deadline).await;
+            job.answer(answer);
+        }
+    }
+
+    /// Answers as many as it can; the others stay.
+    async fn answer_together(&mut self, jobs: &mut Vec<(Job, Instant)>) {
+        // In one order everywhere, so that transactions do not wait for each other in a circle. The
+        // order of operations on one key stays.
+        jobs.sort_by(|(one, _), (two, _)| key_of(&one.op).cmp(&key_of(&two.op)));
+        let ops: Vec<&Op> = jobs.iter().map(|(job, _)| &job.op).collect();
+        let deadline = Instant::now() + self.shared.settings.timeout;
+        let answers = match timeout_at(deadline, self.attempt_all(&ops)).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(Fault::Lost(_))) | Err(_) => {
+                self.connection = None;
+                Counters::add(&self.shared.counters.reconnects, 1);
+                return;
+            }
+            Ok(Err(Fault::Passing(_) | Fault::Final(_))) => return,
+        };
+        self.answered = Instant::now();
+        let mut left = Vec::new();
+        for ((job, asked), answer) in jobs.drain(..).zip(answers) {
+            match answer {
+                Ok(answer) => job.answer(Ok(answer)),
+                Err(Changed) => left.push((job, asked)),
+            }
+        }
+        *jobs = left;
+    }
+
+    /// Tries until the deadline. Every operation may be sent again.
+    async fn answer(&mut self, op: &Op, deadline: Instant) -> Result<Answer, Error> {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let why = match timeout_at(deadline, self.attempt(op)).await {
+                Ok(Ok(answer)) => {
+                    self.answered = Instant::now();
+                    return Ok(answer);
+                }
+                Ok(Err(Fault::Final(error))) => return Err(error),
+                Ok(Err(Fault::Passing(why))) => why,
+                Ok(Err(Fault::Lost(why))) => {
+                    self.connection = None;
+                    Counters::add(&self.shared.counters.reconnects, 1);
+                    why
+                }
+                Err(_) => {
+                    // Something may be under way on it.
+                    self.connection = None;
+                    "no answer came in time".to_owned()
+                }
+            };
+            if Instant::now() + pause >= deadline {
+                Counters::add(&self.shared.counters.unavailable, 1);
+                return Err(Error::unavailable("get an answer from the database", why));
+            }
+            sleep(pause).await;
+            pause = PAUSE_MAX.min(pause * 2);
+        }
+    }
+
+    async fn attempt(&mut self, op: &Op) -> Result<Answer, Fault> {
+        let shared = Rc::clone(&self.shared);
+        let connection = self.connection(1).await?;
+        shared.database.serve(connection, op).await
+    }
+
+    async fn attempt_all(&mut self, ops: &[&Op]) -> Result<Vec<Result<Answer, Changed>>, Fault> {
+        let shared = Rc::clone(&self.shared);
+        let connection = self.connection(ops.len() as u64).await?;
+        shared.database.serve_all(connection, ops).await
+    }
+
+    /// The connection, for so many operations.
+    async fn connection(&mut self, operations: u64) -> Result<&mut D::Connection, Fault> {
+        let Shared {
+            database, counters, ..
+        } = &*self.shared;
+        Counters::add(&counters.operations, operations);
+        Counters::add(&counters.batches, 1);
+        match &mut self.connection {
+            Some(connection) => Ok(connection),
+            none => Ok(none.insert(database.connect().await?)),
+        }
+    }
+}
+
+/// Deletes what expired, in batches, over a connection that is open only for that.
+async fn sweep<D: Database>(shared: Rc<Shared<D>>) {
+    loop {
+        sleep(shared.settings.sweep_every).await;
+        let swept = async {
+            let mut connection = shared.database.connect().await?;
+            let mut rows = 0;
+            loop {
+                let swept = shared.database.sweep(&mut connection).await?;
+                rows += swept;
+                if swept < SWEEP_ROWS {
+                    return Ok::<u64, Fault>(rows);
+                }
+            }
+        };
+        match swept.await {
+            Ok(rows) => tracing::debug!(rows, "swept expired keys"),
+            Err(fault) => tracing::warn!(?fault, "expired keys were not swept"),
+        }
+    }
+}

@@ -1,0 +1,548 @@
+//! PostgreSQL: each operation is one statement, the state machine is in SQL.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls, Statement};
+
+use super::pool::{Changed, Database, Fault, Pool};
+use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, HELD, Judged, Row};
+use super::url::{self, Settings};
+use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
+use crate::error::{Error, Kind};
+use crate::options::Options;
+use crate::remote::{Answer, Connecting, Op, Release, Remote, start};
+
+/// Connects to `postgres://` and serves it on the thread `mainstay-store-postgres`.
+pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error> {
+    super::check_options(&options)?;
+    let (url, settings) = url::split(url, &options)?;
+    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+        url::wrong(&format!("this URL cannot be understood: {error}"))
+    })?;
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err(url::wrong(
+            "sslmode=require: this program speaks no TLS to PostgreSQL",
+        ));
+    }
+    config
+        .connect_timeout(settings.timeout)
+        .target_session_attrs(TargetSessionAttrs::ReadWrite)
+        .application_name(format!("mainstay {}", settings.name));
+    start(
+        "mainstay-store-postgres",
+        options,
+        PENDING_MAX,
+        move |counters| {
+            let database = Postgres {
+                config,
+                settings: settings.clone(),
+            };
+            let connecting: Connecting<_> = Pool::connect(database, settings, counters);
+            connecting
+        },
+    )
+}
+
+struct Postgres {
+    config: Config,
+    settings: Settings,
+}
+
+struct Connection {
+    client: Client,
+    begin: Statement,
+    declare: Statement,
+    extend: Statement,
+    complete: Statement,
+    release: Statement,
+    release_unless_declared: Statement,
+    ended: Statement,
+    get: Statement,
+    forget: Statement,
+    unresolved: Statement,
+    sweep: Statement,
+}
+
+impl Database for Postgres {
+    type Connection = Connection;
+
+    async fn connect(&self) -> Result<Connection, Fault> {
+        let (client, connection) = self.config.connect(NoTls).await.map_err(fault)?;
+        // It ends with the client; what went wrong reaches those who wait for an answer.
+        tokio::spawn(async move { drop(connection.await) });
+        let timeout_ms = self.settings.timeout.as_millis();
+        let session = format!(
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;\
+             SET statement_timeout = {timeout_ms}; SET lock_timeout = 0;\
+             SET synchronous_commit = {}",
+            if self.settings.relaxed {
+                "DEFAULT"
+            } else {
+                "on"
+            },
+        );
+        client.batch_execute(&session).await.map_err(fault)?;
+        if !self.settings.relaxed {
+            check_durable(&client).await?;
+        }
+        migrate(&client, &self.settings.name).await?;
+        prepare(client, &self.settings.name).await.map_err(fault)
+    }
+
+    async fn serve(&self, connection: &mut Connection, op: &Op) -> Result<Answer, Fault> {
+        connection.serve(op).await
+    }
+
+    async fn serve_all(
+        &self,
+        connection: &mut Connection,
+        ops: &[&Op],
+    ) -> Result<Vec<Result<Answer, Changed>>, Fault> {
+        connection.serve_all(ops).await
+    }
+
+    async fn sweep(&self, connection: &mut Connection) -> Result<u64, Fault> {
+        let Connection { client, sweep, .. } = connection;
+        let (grace_ms, rows) = (SWEEP_GRACE_MS as i64, SWEEP_ROWS as i64);
+        client
+            .execute(sweep, &[&grace_ms, &rows])
+            .await
+            .map_err(fault)
+    }
+}
+
+/// Refuses a server that loses what it acknowledged when its machine fails.
+async fn check_durable(client: &Client) -> Result<(), Fault> {
+    for setting in ["fsync", "full_page_writes"] {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await;
+        let value: String = row.map_err(fault)?.get(0);
+        if value != "on" {
+            let text = format!(
+                "it runs with {setting} = {value}; set it to on, or connect with durability=relaxed"
+            );
+            return Err(Fault::Final(Error::new(Kind::Refused(text))));
+        }
+    }
+    Ok(())
+}
+
+/// What the index of the unresolved holds: the planner takes it where this stands word by word.
+const UNRESOLVED: &str = "state IN (1, 2)";
+const _: () = assert!(DECLARED == 1 && DOUBTED == 2);
+
+/// The statements that make version 2 of nothing or of version 1, each safe to repeat.
+fn schema(name: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {name}_schema (version bigint NOT NULL);
+         CREATE SEQUENCE IF NOT EXISTS {name}_token;
+         CREATE TABLE IF NOT EXISTS {name}_keys (
+            key bytea PRIMARY KEY,
+            state smallint NOT NULL,
+            token bigint NOT NULL,
+            claim bytea NOT NULL,
+            fingerprint bytea NOT NULL,
+            lease_until_ms bigint NOT NULL,
+            since_ms bigint NOT NULL,
+            expires_ms bigint,
+            memo bytea NOT NULL,
+            outcome bytea
+         ) WITH (fillfactor = 80);
+         CREATE INDEX IF NOT EXISTS {name}_keys_expires ON {name}_keys (expires_ms) WHERE expires_ms IS NOT NULL;
+         CREATE INDEX IF NOT EXISTS {name}_keys_unresolved ON {name}_keys (token) WHERE {UNRESOLVED};
+         INSERT INTO {name}_schema SELECT {SCHEMA_VERSION} WHERE NOT EXISTS (SELECT FROM {name}_schema);
+         UPDATE {name}_schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VERSION}"
+    )
+}
+
+async fn migrate(client: &Client, name: &str) -> Result<(), Fault> {
+    let version = format!("SELECT max(version) FROM {name}_schema");
+    let read = || client.query_one(&version, &[]);
+    let found: Option<i64> = match read().await {
+        Ok(row) => row.get(0),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => None,
+        Err(error) => return Err(fault(error)),
+    };
+    match found.map(i64::cast_unsigned) {
+        Some(SCHEMA_VERSION) => return Ok(()),
+        Some(newer) if newer > SCHEMA_VERSION => {
+            return Err(Fault::Final(Error::new(Kind::ServerVersion(newer))));
+        }
+        _ => {}
+    }
+    // One at a time: CREATE IF NOT EXISTS alone can meet another that does the same. An index of
+    // many rows takes longer than an operation may.
+    let locked = format!(
+        "BEGIN; SET LOCAL statement_timeout = 0;
+         SELECT pg_advisory_xact_lock(hashtext('{name}_schema')); {}; COMMIT",
+        schema(name)
+    );
+    let made = client.batch_execute(&locked).await;
+    if let Err(error) = made {
+        drop(client.batch_execute("ROLLBACK").await);
+        return Err(fault(error));
+    }
+    Ok(())
+}
+
+/// What is told of a key that was changed by another while it was looked at.
+const CHANGED: &str = "the key changed meanwhile";
+
+/// The server's clock, read when the row's lock is held.
+const NOW: &str = "(date_part('epoch', clock_timestamp()) * 1000)::bigint";
+
+const ROW: &str = "k.state, k.token, k.claim, k.fingerprint, k.lease_until_ms, k.since_ms, \
+                   coalesce(k.expires_ms, 0), k.memo, coalesce(k.outcome, '')";
+
+fn begin_sql(name: &str) -> String {
+    let doubt = format!("k.state IN ({DECLARED}, {DOUBTED})");
+    format!(
+        "WITH mine AS (
+            INSERT INTO {name}_keys AS k
+                (key, state, token, claim, fingerprint, lease_until_ms, since_ms, expires_ms, memo)
+            VALUES ($1, $5::smallint, nextval('{name}_token'), $2, $3, {NOW} + $4::bigint, {NOW},
+                CASE WHEN $5::smallint = {HELD} THEN {NOW} + $4::bigint END, $6::bytea)
+            ON CONFLICT (key) DO UPDATE SET
+                state = CASE WHEN {doubt} THEN {DOUBTED} ELSE EXCLUDED.state END,
+                token = nextval('{name}_token'),
+                claim = EXCLUDED.claim,
+                fingerprint = EXCLUDED.fingerprint,
+                lease_until_ms = {NOW} + $4::bigint,
+                since_ms = CASE WHEN {doubt} THEN k.since_ms ELSE EXCLUDED.since_ms END,
+                expires_ms = CASE WHEN {doubt} OR $5::smallint <> {HELD} THEN NULL ELSE {NOW} + $4::bigint END,
+                memo = CASE WHEN {doubt} THEN k.memo ELSE EXCLUDED.memo END,
+                outcome = NULL
+            WHERE k.claim <> EXCLUDED.claim AND CASE
+                WHEN {doubt} THEN k.lease_until_ms <= {NOW} AND k.fingerprint = EXCLUDED.fingerprint
+                WHEN k.state = {HELD} THEN k.lease_until_ms <= {NOW}
+                WHEN k.state IN ({COMPLETED}, {FAILED}) THEN k.expires_ms <= {NOW}
+                ELSE true END
+            RETURNING state, token, memo)
+         SELECT true, state, token, NULL::bytea, NULL::bytea, 0::bigint, 0::bigint, 0::bigint,
+                memo, NULL::bytea, 0::bigint FROM mine
+         UNION ALL
+         SELECT false, {ROW}, {NOW} FROM {name}_keys k
+         WHERE k.key = $1 AND NOT EXISTS (SELECT FROM mine)"
+    )
+}
+
+async fn prepare(client: Client, name: &str) -> Result<Connection, tokio_postgres::Error> {
+    let held = format!("key = $1 AND token = $2 AND state IN ({HELD}, {DECLARED}, {DOUBTED})");
+    let update = |set: &str| format!("UPDATE {name}_keys SET {set} WHERE {held}");
+    let freed = format!("expires_ms = {NOW}, memo = '', outcome = NULL");
+    let declare = update(&format!(
+        "state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END, expires_ms = NULL, memo = $3"
+    ));
+    let extend = update(&format!(
+        "lease_until_ms = {NOW} + $3, expires_ms = CASE WHEN state = {HELD} THEN {NOW} + $3 END"
+    ));
+    let complete = update(&format!(
+        "state = $3, expires_ms = {NOW} + $4, memo = '', outcome = $5"
+    ));
+    let release = update(&format!("state = {FREE}, {freed}"));
+    let release_unless_declared = update(&format!(
+        "state = CASE WHEN state = {HELD} THEN {FREE} ELSE state END, lease_until_ms = 0,
+         expires_ms = CASE WHEN state = {HELD} THEN {NOW} END"
+    )) + " RETURNING state";
+    let ended = format!("SELECT state FROM {name}_keys WHERE key = $1 AND token = $2");
+    let get = format!("SELECT {ROW}, {NOW} FROM {name}_keys k WHERE key = $1");
+    let forget = format!(
+        "WITH old AS (SELECT state FROM {name}_keys WHERE key = $1 AND state <> {FREE} FOR UPDATE)
+         UPDATE {name}_keys SET state = {FREE}, token = 0, {freed} FROM old WHERE key = $1"
+    );
+    let unresolved = format!(
+        "SELECT {ROW}, {NOW}, k.key FROM {name}_keys k
+         WHERE {UNRESOLVED} AND token > $1 ORDER BY token LIMIT $2"
+    );
+    let sweep = format!(
+        "DELETE FROM {name}_keys WHERE key IN (SELECT key FROM {name}_keys
+         WHERE expires_ms <= {NOW} - $1 ORDER BY expires_ms LIMIT $2 FOR UPDATE SKIP LOCKED)"
+    );
+    Ok(Connection {
+        begin: client.prepare(&begin_sql(name)).await?,
+        declare: client.prepare(&declare).await?,
+        extend: client.prepare(&extend).await?,
+        complete: client.prepare(&complete).await?,
+        release: client.prepare(&release).await?,
+        release_unless_declared: client.prepare(&release_unless_declared).await?,
+        ended: client.prepare(&ended).await?,
+        get: client.prepare(&get).await?,
+        forget: client.prepare(&forget).await?,
+        unresolved: client.prepare(&unresolved).await?,
+        sweep: client.prepare(&sweep).await?,
+        client,
+    })
+}
+
+impl Connection {
+    async fn serve(&self, op: &Op) -> Result<Answer, Fault> {
+        match op {
+            Op::Begin { .. } => self.begin(op).await,
+            Op::Declare { key, token, memo } => {
+                self.end(&self.declare, key, *token, &[&&memo[..]], &[])
+                    .await
+            }
+            Op::Extend {
+                key,
+                token,
+                lease_ms,
+            } => {
+                let lease_ms = lease_ms.cast_signed();
+                self.end(&self.extend, key, *token, &[&lease_ms], &[]).await
+            }
+            Op::Complete {
+                key,
+                token,
+                failed,
+                retain_ms,
+                outcome,
+            } => {
+                let state = if *failed { FAILED } else { COMPLETED };
+                let retain_ms = retain_ms.cast_signed();
+                let more: [&(dyn ToSql + Sync); 3] = [&state, &retain_ms, &&outcome[..]];
+                self.end(&self.complete, key, *token, &more, &[COMPLETED, FAILED])
+                    .await
+            }
+            Op::Release {
+                key,
+                token,
+                release: Release::Always,
+            } => self.end(&self.release, key, *token, &[], &[FREE]).await,
+            Op::Release { key, token, .. } => self.release_unless_declared(key, *token).await,
+            Op::Get { key } => {
+                let row = self.client.query_opt(&self.get, &[&&key[..]]).await;
+                let lookup = match row.map_err(fault)? {
+                    Some(row) => read(&row, 0)?.lookup(key),
+                    None => crate::Lookup::Absent,
+                };
+                Ok(Answer::Found(lookup))
+            }
+            Op::Forget { key } => {
+                let rows = self.client.execute(&self.forget, &[&&key[..]]).await;
+                Ok(Answer::Known(rows.map_err(fault)? > 0))
+            }
+            Op::Unresolved {
+                after_token,
+                count_max,
+            } => self.unresolved(*after_token, *count_max).await,
+            Op::Flush | Op::Stop => Ok(Answer::Done),
+        }
+    }
+
+    /// One transaction, sent without waiting for the answers in between.
+    async fn serve_all(&self, ops: &[&Op]) -> Result<Vec<Result<Answer, Changed>>, Fault> {
+        let client = &self.client;
+        let begun = async { client.batch_execute("BEGIN").await.map_err(fault) };
+        let committed = async { client.batch_execute("COMMIT").await.map_err(fault) };
+        let served = ops.iter().map(|op| self.serve(op));
+        let (begun, answers, committed) = in_order(begun, served, committed).await;
+        begun?;
+        let answers = answers.into_iter().map(|answer| match answer {
+            Err(Fault::Passing(why)) if why == CHANGED => Ok(Err(Changed)),
+            Err(fault) => Err(fault),
+            Ok(answer) => Ok(Ok(answer)),
+        });
+        // A statement that failed has turned the COMMIT into a rollback, which is no error.
+        let answers = answers.collect::<Result<Vec<_>, Fault>>()?;
+        committed?;
+        Ok(answers)
+    }
+
+    async fn begin(&self, op: &Op) -> Result<Answer, Fault> {
+        let Op::Begin {
+            key,
+            fingerprint,
+            lease_ms,
+            claim,
+            declared,
+            memo,
+        } = op
+        else {
+            unreachable!("asked for a begin only");
+        };
+        let state = if *declared { DECLARED } else { HELD };
+        let lease_ms = lease_ms.cast_signed();
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &&key[..],
+            &&claim.0[..],
+            &&fingerprint.0[..],
+            &lease_ms,
+            &state,
+            &&memo[..],
+        ];
+        let row = self.client.query_opt(&self.begin, &parameters).await;
+        let Some(row) = row.map_err(fault)? else {
+            // It was made after this statement began to look.
+            return Err(Fault::Passing(CHANGED.to_owned()));
+        };
+        if row.get::<_, bool>(0) {
+            let (state, token) = (row.get::<_, i16>(1), row.get::<_, i64>(2).cast_unsigned());
+            return Ok(match state {
+                DOUBTED => Answer::InDoubt {
+                    token,
+                    memo: row.get(8),
+                },
+                _ => Answer::Fresh { token },
+            });
+        }
+        match read(&row, 1)?.judge(*claim, fingerprint) {
+            Judged::Answer(answer) => Ok(answer),
+            // What was read is older than what the statement had locked.
+            Judged::Take | Judged::TakeDoubt => Err(Fault::Passing(CHANGED.to_owned())),
+        }
+    }
+
+    /// A statement that only the holder's token lets through. `ended`: the states in which the row
+    /// is when it had come through before and the answer was lost.
+    async fn end(
+        &self,
+        statement: &Statement,
+        key: &[u8],
+        token: u64,
+        more: &[&(dyn ToSql + Sync)],
+        ended: &[i16],
+    ) -> Result<Answer, Fault> {
+        let token = token.cast_signed();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&key, &token];
+        parameters.extend_from_slice(more);
+        let rows = self.client.execute(statement, &parameters).await;
+        if rows.map_err(fault)? > 0 {
+            return Ok(Answer::Done);
+        }
+        self.ended(key, token, ended).await
+    }
+
+    async fn release_unless_declared(&self, key: &[u8], token: u64) -> Result<Answer, Fault> {
+        let token = token.cast_signed();
+        let statement = &self.release_unless_declared;
+        let row = self.client.query_opt(statement, &[&key, &token]).await;
+        match row.map_err(fault)?.map(|row| row.get::<_, i16>(0)) {
+            Some(FREE) => Ok(Answer::Done),
+            Some(_) => Ok(Answer::LeftInDoubt),
+            None => self.ended(key, token, &[FREE]).await,
+        }
+    }
+
+    async fn ended(&self, key: &[u8], token: i64, states: &[i16]) -> Result<Answer, Fault> {
+        if states.is_empty() {
+            return Ok(Answer::Fenced);
+        }
+        let row = self.client.query_opt(&self.ended, &[&key, &token]).await;
+        let state = row.map_err(fault)?.map(|row| row.get::<_, i16>(0));
+        Ok(match state {
+            Some(state) if states.contains(&state) => Answer::Done,
+            _ => Answer::Fenced,
+        })
+    }
+
+    async fn unresolved(&self, after_token: u64, count_max: usize) -> Result<Answer, Fault> {
+        let after = i64::try_from(after_token).unwrap_or(i64::MAX);
+        let limit = i64::try_from(count_max).unwrap_or(i64::MAX);
+        let rows = self.client.query(&self.unresolved, &[&after, &limit]).await;
+        let rows = rows.map_err(fault)?;
+        let list = rows
+            .iter()
+            .map(|row| Ok(read(row, 0)?.unresolved(row.get(10))));
+        Ok(Answer::List(list.collect::<Result<_, Fault>>()?))
+    }
+}
+
+/// Starts all of them in this order, which is the order in which the client sends what they say, and
+/// waits for all.
+async fn in_order<A, B, T>(
+    first: impl Future<Output = A>,
+    between: impl Iterator<Item = impl Future<Output = T>>,
+    last: impl Future<Output = B>,
+) -> (A, Vec<T>, B) {
+    let (mut first, mut last) = (Running::new(first), Running::new(last));
+    let mut between: Vec<_> = between.map(Running::new).collect();
+    poll_fn(|cx| {
+        let mut ready = first.poll(cx);
+        for one in &mut between {
+            ready &= one.poll(cx);
+        }
+        ready &= last.poll(cx);
+        if ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    let between = between.into_iter().map(Running::result);
+    (first.result(), between.collect(), last.result())
+}
+
+/// A future, or what came of it.
+enum Running<F: Future> {
+    Future(Pin<Box<F>>),
+    Done(F::Output),
+}
+
+impl<F: Future> Running<F> {
+    fn new(future: F) -> Self {
+        Self::Future(Box::pin(future))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Self::Future(future) = self
+            && let Poll::Ready(result) = future.as_mut().poll(cx)
+        {
+            *self = Self::Done(result);
+        }
+        matches!(self, Self::Done(_))
+    }
+
+    fn result(self) -> F::Output {
+        match self {
+            Self::Done(result) => result,
+            Self::Future(_) => unreachable!("it was polled until it was done"),
+        }
+    }
+}
+
+/// The columns of `ROW` and `NOW`, from `at` on.
+fn read(row: &tokio_postgres::Row, at: usize) -> Result<Row, Fault> {
+    let number = |column: usize| row.get::<_, i64>(at + column).cast_unsigned();
+    let fingerprint: &[u8] = row.get(at + 3);
+    let unreadable = || Fault::Final(Error::new(Kind::Unreadable("a fingerprint")));
+    Ok(Row {
+        state: row.get(at),
+        token: number(1),
+        claim: row.get(at + 2),
+        fingerprint: fingerprint.try_into().map_err(|_| unreadable())?,
+        lease_until_ms: number(4),
+        since_ms: number(5),
+        expires_ms: number(6),
+        memo: row.get(at + 7),
+        outcome: row.get(at + 8),
+        now_ms: number(9),
+    })
+}
+
+fn fault(error: tokio_postgres::Error) -> Fault {
+    let text = match error.as_db_error() {
+        Some(error) => format!("{}: {}", error.code().code(), error.message()),
+        None => error.to_string(),
+    };
+    let Some(code) = error.code() else {
+        return Fault::Lost(text);
+    };
+    // The first two characters are the class (PostgreSQL's manual, appendix A).
+    match &code.code()[..2] {
+        // Serialization failure, deadlock; lock not available, cancelled by a timeout.
+        "40" | "55" | "57" if !code.code().starts_with("57P") => Fault::Passing(text),
+        // Connections, resources, shutting down and starting; a server that became read-only.
+        "08" | "57" | "25" => Fault::Lost(text),
+        "53" if *code == SqlState::DISK_FULL => Fault::Final(Error::new(Kind::ServerFull)),
+        "53" => Fault::Lost(text),
+        // Wrong password, no such database, no rights.
+        "28" | "3D" => Fault::Final(Error::unavailable("log in to the database", text)),
+        _ => Fault::Final(Error::unavailable("use the database", text)),
+    }
+}

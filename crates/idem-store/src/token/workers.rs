@@ -1,0 +1,39 @@
+//! Who may use a worker id, and from which time on.
+
+use super::error::TokenError;
+
+/// Where worker ids are leased: a directory of this machine ([`FileWorkers`](super::FileWorkers)) or
+/// a store that many machines share ([`StoreWorkers`](super::StoreWorkers)).
+pub trait Workers {
+    /// What holds one of them.
+    type Lease: WorkerLease;
+
+    /// Leases a worker id that nobody holds, if there is one whose floor is not after `now_ms`, else
+    /// the one with the lowest floor.
+    ///
+    /// # Errors
+    /// [`is_no_worker`](TokenError::is_no_worker) when all are held,
+    /// [`is_lease_failed`](TokenError::is_lease_failed), [`is_damaged`](TokenError::is_damaged).
+    fn lease(&self, now_ms: u64) -> Result<Self::Lease, TokenError>;
+}
+
+/// The right to use a worker id in a range of time. Dropping it gives the worker id back.
+///
+/// The floor is the fence: a holder uses only times that it [`reserve`](Self::reserve)d, and whoever
+/// comes after it starts where its reservation ends. So even a holder that is late to notice that its
+/// lease passed on gives no id twice.
+pub trait WorkerLease: Send {
+    /// The worker id.
+    fn worker(&self) -> u16;
+
+    /// Ids of times before this (Unix milliseconds) may exist.
+    fn floor_ms(&self) -> u64;
+
+    /// Sets the floor for whoever comes next. It is durable when this returns. It may go down again
+    /// to the end of what was really used, before the lease is dropped.
+    ///
+    /// # Errors
+    /// [`is_lease_lost`](TokenError::is_lease_lost) when another holds the worker id, and
+    /// [`is_lease_failed`](TokenError::is_lease_failed); nothing is reserved then.
+    fn reserve(&mut self, floor_ms: u64) -> Result<(), TokenError>;
+}

@@ -1,0 +1,80 @@
+//! The store in SQL databases: the suite of all backends, on servers of the tests' own.
+//!
+//! Tests that run at the same time share a server, each with tables of its own; when one of them
+//! kills it, the others see what clients see when a server dies.
+
+#[cfg(feature = "mysql")]
+mod mariadb;
+mod more;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use idem_store::{Options, Store};
+
+use crate::contract::Rig;
+use server::{Kind, Server};
+
+/// A store of its own on the shared server.
+pub(crate) struct Tables {
+    server: Arc<Server>,
+    name: String,
+}
+
+impl Tables {
+    fn on(kind: &'static Kind) -> Self {
+        static TABLES: AtomicU64 = AtomicU64::new(0);
+        let number = TABLES.fetch_add(1, Ordering::Relaxed);
+        Self {
+            server: Server::shared(kind),
+            name: format!("t{number}"),
+        }
+    }
+
+    fn url(&self, query: &str) -> String {
+        // Waiting for a server that recovers on a busy machine takes its time.
+        let own = format!("name={}&timeout_ms=30000{query}", self.name);
+        self.server.url(&own)
+    }
+}
+
+impl Rig for Tables {
+    fn open_with(&self, options: Options) -> Store {
+        Store::connect(&self.url("&connections=8"), options).expect("connects")
+    }
+
+    fn crash(&self, store: Store) -> Store {
+        self.server.kill_and_restart();
+        store
+    }
+
+    fn pass(&self, ms: u64) {
+        pass(ms);
+    }
+
+    fn now(&self) -> u64 {
+        // Nobody may look at it.
+        0
+    }
+
+    fn short_ms(&self) -> u64 {
+        150
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// The server's clock is this machine's.
+fn pass(ms: u64) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let until = now() + Duration::from_millis(ms + 1);
+    while let Some(rest) = until.checked_sub(now()) {
+        std::thread::sleep(rest);
+    }
+}

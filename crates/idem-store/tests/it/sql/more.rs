@@ -1,0 +1,272 @@
+//! What SQL stores promise beyond the suite.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use idem_store::{Begin, Begun, Fingerprint, Lookup, Options, Store};
+
+use super::Tables;
+use super::server::{Kind, Server};
+use crate::contract::{DAY, Rig, error, fresh, in_doubt, replayed, request};
+use crate::linearizability;
+
+/// Runs every function here as a test of its own.
+macro_rules! suite {
+    ($kind:expr) => {
+        $crate::sql::more::suite!(@ $kind, [
+            callers_on_new_keys_of_several_handles_all_get_theirs,
+            acknowledged_is_kept_over_kill_9_under_load,
+            while_the_server_is_gone_errors_come_in_time,
+            expired_rows_are_swept_and_the_others_stay,
+            tables_of_a_newer_program_are_left_alone,
+            tables_of_version_1_get_their_index,
+            pages_of_the_unresolved_are_in_the_order_of_tokens,
+            many_open_at_once_and_one_makes_the_tables,
+            histories_are_linearizable,
+        ]);
+    };
+    (@ $kind:expr, [$($name:ident,)*]) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::sql::more::$name($kind);
+            }
+        )*
+    };
+}
+pub(crate) use suite;
+
+/// Two handles, as of two processes.
+pub(crate) fn histories_are_linearizable(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    linearizability::check_server(&[rig.open(), rig.open()], linearizability::histories(12));
+}
+
+/// New keys that lie beside each other are where gap locks meet.
+pub(crate) fn callers_on_new_keys_of_several_handles_all_get_theirs(kind: &'static Kind) {
+    const CALLERS: usize = 64;
+    let rig = Tables::on(kind);
+    let stores: Vec<Store> = (0..4).map(|_| rig.open()).collect();
+    let start = Barrier::new(CALLERS);
+    let tokens = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (rig, start, tokens) = (&rig, &start, &tokens);
+            let store = &stores[caller % stores.len()];
+            scope.spawn(move || {
+                start.wait();
+                for round in 0..8 {
+                    let key = format!("{round:03}-{caller:03}");
+                    let permit = fresh(store, request(rig, key.as_bytes()).declare(b"m"));
+                    tokens.lock().unwrap().push(permit.token());
+                    let completed = store.complete(permit, key.as_bytes(), DAY, 0);
+                    completed.wait().unwrap();
+                }
+            });
+        }
+    });
+    let mut tokens = tokens.into_inner().unwrap();
+    let all = tokens.len();
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!((all, tokens.len()), (CALLERS * 8, CALLERS * 8));
+}
+
+pub(crate) fn acknowledged_is_kept_over_kill_9_under_load(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    let store = rig.open();
+    let stop = AtomicBool::new(false);
+    let done = AtomicU64::new(0);
+    let acknowledged: Vec<Vec<(String, bool, u64)>> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..6)
+            .map(|caller| {
+                let (rig, store, stop, done) = (&rig, &store, &stop, &done);
+                scope.spawn(move || {
+                    let mut list = Vec::new();
+                    for n in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            return list;
+                        }
+                        let key = format!("{caller}-{n}");
+                        // An answer that was lost must not make the caller's own claim strange.
+                        let permit = fresh(store, request(rig, key.as_bytes()).declare(b"m"));
+                        let token = permit.token();
+                        if n % 3 == 0 {
+                            drop(permit);
+                            list.push((key, false, token));
+                        } else {
+                            let completed = store.complete(permit, key.as_bytes(), DAY, 0);
+                            completed.wait().unwrap();
+                            list.push((key, true, token));
+                        }
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    unreachable!()
+                })
+            })
+            .collect();
+        for kills in 1..=2 {
+            while done.load(Ordering::Relaxed) < kills * 60 {
+                std::thread::yield_now();
+            }
+            rig.server.kill_and_restart();
+        }
+        let then = done.load(Ordering::Relaxed);
+        while done.load(Ordering::Relaxed) < then + 30 {
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+        callers
+            .into_iter()
+            .map(|caller| caller.join().unwrap())
+            .collect()
+    });
+    store.flush().wait().unwrap();
+    for (key, completed, token) in acknowledged.into_iter().flatten() {
+        if completed {
+            let stored = replayed(&store, request(&rig, key.as_bytes()));
+            assert_eq!((stored.outcome(), stored.token()), (key.as_bytes(), token));
+        } else {
+            let found = store.get(key.as_bytes(), 0).wait().unwrap();
+            let Lookup::InDoubt(doubt) = found else {
+                panic!("{key}: {found:?}");
+            };
+            assert_eq!((&doubt.memo[..], doubt.token), (&b"m"[..], token));
+            assert!(in_doubt(&store, request(&rig, key.as_bytes())).token() > token);
+        }
+    }
+}
+
+pub(crate) fn while_the_server_is_gone_errors_come_in_time(kind: &'static Kind) {
+    let server = Server::start(kind);
+    let url = server.url("timeout_ms=300");
+    let store = Store::connect(&url, Options::new()).unwrap();
+    let begin = |key: &'static [u8]| {
+        let begin = Begin::new(key, Fingerprint([1; 32]), 60_000, 0);
+        store.begin(&begin.declare(b"m")).wait()
+    };
+    let held = begin(b"held").unwrap().into_fresh().unwrap();
+    server.without(|| {
+        let refused = error(begin(b"k"));
+        assert!(refused.is_unavailable(), "{refused}");
+        let late = error(Store::connect(&url, Options::new()));
+        assert!(late.is_unavailable(), "{late}");
+    });
+    // The same handle goes on.
+    store.complete(held, b"x", DAY, 0).wait().unwrap();
+    begin(b"k").unwrap();
+    assert!(store.stats().reconnects > 0);
+    assert!(store.stats().unavailable > 0);
+}
+
+pub(crate) fn expired_rows_are_swept_and_the_others_stay(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    let options = Options::new();
+    let store = Store::connect(&rig.url("&sweep_ms=20"), options).unwrap();
+    let short_ms = rig.short_ms();
+    for (key, retain_ms) in [(b"old", 0), (b"new", DAY)] {
+        let permit = fresh(&store, request(&rig, key));
+        store.complete(permit, b"x", retain_ms, 0).wait().unwrap();
+    }
+    drop(fresh(&store, request(&rig, b"doubt").declare(b"m")));
+    let begin = Begin::new(b"lapsed", Fingerprint([1; 32]), short_ms, 0);
+    let lapsed = fresh(&store, begin);
+    let forgotten = fresh(&store, request(&rig, b"forgotten").declare(b"m"));
+    store.forget(b"forgotten").wait().unwrap();
+    store.flush().wait().unwrap();
+    let name = &rig.name;
+    let count = || -> usize {
+        let rows = rig.server.sql(&format!("SELECT count(*) FROM {name}_keys"));
+        rows.trim().parse().unwrap()
+    };
+    // What expired is kept for a minute, because of decisions that are under way.
+    assert_eq!(count(), 5);
+    let minute_ago = format!("UPDATE {name}_keys SET expires_ms = expires_ms - 60200");
+    rig.server
+        .sql(&format!("{minute_ago} WHERE expires_ms IS NOT NULL"));
+    while count() > 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(replayed(&store, request(&rig, b"new")).outcome(), b"x");
+    in_doubt(&store, request(&rig, b"doubt"));
+    for permit in [lapsed, forgotten] {
+        let late = error(store.complete(permit, b"late", DAY, 0).wait());
+        assert!(late.is_fenced(), "{late}");
+    }
+}
+
+pub(crate) fn tables_of_a_newer_program_are_left_alone(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    drop(rig.open());
+    let name = &rig.name;
+    rig.server
+        .sql(&format!("UPDATE {name}_schema SET version = 7"));
+    let error = error(Store::connect(&rig.url(""), Options::new()));
+    assert!(error.is_version(), "{error}");
+}
+
+pub(crate) fn tables_of_version_1_get_their_index(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    let store = rig.open();
+    drop(fresh(&store, request(&rig, b"doubt").declare(b"m")));
+    store.flush().wait().unwrap();
+    drop(store);
+    let name = &rig.name;
+    let drop_index = if rig.url("").starts_with("postgres") {
+        format!("DROP INDEX {name}_keys_unresolved")
+    } else {
+        format!("DROP INDEX unresolved ON {name}_keys")
+    };
+    rig.server.sql(&drop_index);
+    rig.server
+        .sql(&format!("UPDATE {name}_schema SET version = 1"));
+    let store = rig.open();
+    let version = format!("SELECT version FROM {name}_schema");
+    assert_eq!(rig.server.sql(&version).trim(), "2");
+    assert_eq!(store.unresolved(0, 10).wait().unwrap().len(), 1);
+    // It is there again, or this would fail.
+    rig.server.sql(&drop_index);
+}
+
+/// Claims in doubt for the first and for another time are two ranges of MariaDB's index.
+pub(crate) fn pages_of_the_unresolved_are_in_the_order_of_tokens(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    let store = rig.open();
+    let mut tokens: Vec<u64> = (0..20_u8)
+        .map(|n| {
+            let request = request(&rig, std::slice::from_ref(&n)).declare(b"m");
+            let mut token = fresh(&store, request).token();
+            if n % 2 == 1 {
+                token = in_doubt(&store, request).token();
+            }
+            token
+        })
+        .collect();
+    store.flush().wait().unwrap();
+    tokens.sort_unstable();
+    let (mut listed, mut after) = (Vec::new(), 0);
+    loop {
+        let page = store.unresolved(after, 3).wait().unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() == 3 || listed.len() + page.len() == tokens.len());
+        after = last.token;
+        listed.extend(page.iter().map(|unresolved| unresolved.token));
+    }
+    assert_eq!(listed, tokens);
+}
+
+pub(crate) fn many_open_at_once_and_one_makes_the_tables(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let begun = rig.open().begin(&request(&rig, b"k")).wait().unwrap();
+                assert!(matches!(begun, Begun::Fresh(_) | Begun::InFlight { .. }));
+            });
+        }
+    });
+    let versions = rig
+        .server
+        .sql(&format!("SELECT count(*) FROM {}_schema", rig.name));
+    assert_eq!(versions.trim(), "1");
+}

@@ -1,0 +1,311 @@
+//! A database server of the tests' own: private directory, private socket, gone with them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::time::{Duration, Instant};
+
+/// Only a server that does not start takes so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a database is run.
+pub(crate) struct Kind {
+    /// The user that it runs as when the tests run as root.
+    pub(crate) user: &'static str,
+    /// Makes the data directory, called in it.
+    pub(crate) install: fn(&Path) -> Command,
+    /// The server itself, in the foreground.
+    pub(crate) serve: fn(&Path) -> Command,
+    /// Whether it answers.
+    pub(crate) is_ready: fn(&Path) -> Command,
+    /// A shell of SQL that reads a statement from its last argument.
+    pub(crate) shell: fn(&Path) -> Command,
+    pub(crate) url: fn(&Path, &str) -> String,
+    pub(crate) shared: Mutex<Weak<Server>>,
+}
+
+pub(crate) struct Server {
+    kind: &'static Kind,
+    dir: tempfile::TempDir,
+    child: Mutex<Child>,
+}
+
+impl Server {
+    /// The one that tests share while at least one of them runs.
+    pub(crate) fn shared(kind: &'static Kind) -> Arc<Self> {
+        let mut shared = kind.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start(kind));
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
+    pub(crate) fn start(kind: &'static Kind) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        give_to(dir.path(), kind.user);
+        let installed = as_user(kind, (kind.install)(dir.path())).output();
+        let installed = installed.expect("the database is installed (cargo xtask test does it)");
+        assert!(installed.status.success(), "{installed:?}");
+        let child = Mutex::new(serve(kind, dir.path()));
+        let server = Self { kind, dir, child };
+        server.wait_until_ready(&mut server.lock());
+        server
+    }
+
+    pub(crate) fn url(&self, query: &str) -> String {
+        (self.kind.url)(self.dir.path(), query)
+    }
+
+    /// As a power cut that the disk survives: what was synced is there again.
+    pub(crate) fn kill_and_restart(&self) {
+        self.without(|| ());
+    }
+
+    /// Dead until the guard gets another child.
+    fn kill(&self) -> MutexGuard<'_, Child> {
+        let mut child = self.lock();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        child
+    }
+
+    /// Also after a test that failed: the others go on.
+    fn lock(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Dead while the closure runs.
+    pub(crate) fn without<T>(&self, run: impl FnOnce() -> T) -> T {
+        let mut child = self.kill();
+        let result = run();
+        *child = serve(self.kind, self.dir.path());
+        self.wait_until_ready(&mut child);
+        result
+    }
+
+    /// Runs SQL in the database's own shell.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        let output = (self.kind.shell)(self.dir.path()).arg(statement).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{statement}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn wait_until_ready(&self, child: &mut Child) {
+        let started = Instant::now();
+        let is_ready = || {
+            let mut asked = (self.kind.is_ready)(self.dir.path());
+            let asked = asked.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            asked.is_ok_and(|status| status.success())
+        };
+        while !is_ready() {
+            assert!(started.elapsed() < PATIENCE, "the server does not start");
+            if child.try_wait().unwrap().is_some() {
+                // PostgreSQL does not start while a process of the killed server still lives.
+                *child = serve(self.kind, self.dir.path());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let child = self.child.get_mut();
+        let child = child.unwrap_or_else(PoisonError::into_inner);
+        // It may have been killed already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Starts the server so that it dies with this process. The kernel takes the death of the starting
+/// thread for that of the parent, so one thread starts them all and never ends.
+fn serve(kind: &Kind, dir: &Path) -> Child {
+    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
+    static STARTER: Mutex<Option<mpsc::Sender<Order>>> = Mutex::new(None);
+    let mut command = as_user(kind, (kind.serve)(dir));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (reply, replied) = mpsc::channel();
+    let mut starter = STARTER.lock().unwrap();
+    let orders = starter.get_or_insert_with(|| {
+        let (sender, orders) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in orders {
+                drop(reply.send(command.spawn()));
+            }
+        });
+        sender
+    });
+    orders.send((command, reply)).unwrap();
+    replied.recv().unwrap().expect("setpriv is there")
+}
+
+/// The command under `setpriv`: as the database's user if we are root, and mortal.
+fn as_user(kind: &Kind, inner: Command) -> Command {
+    let mut command = Command::new("setpriv");
+    if is_root() {
+        let (uid, gid) = ids(kind.user);
+        command
+            .arg(format!("--reuid={uid}"))
+            .arg(format!("--regid={gid}"))
+            .arg("--clear-groups");
+    }
+    command
+        .args(["--pdeathsig", "KILL"])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    command.current_dir(inner.get_current_dir().expect("each has one"));
+    command
+}
+
+fn give_to(dir: &Path, user: &str) {
+    if is_root() {
+        let (uid, gid) = ids(user);
+        std::os::unix::fs::chown(dir, Some(uid), Some(gid)).unwrap();
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// User and group of a name.
+fn ids(user: &str) -> (u32, u32) {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap();
+    let found = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(user);
+        let ids = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        is_it.then_some(ids)
+    });
+    found.unwrap_or_else(|| panic!("there is no user {user}: install the database"))
+}
+
+/// A program by name, or where Debian keeps it.
+fn program(name: &str, places: &[&str]) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|dir| dir.join(name));
+    let elsewhere = places.iter().flat_map(|place| {
+        // PLACE/VERSION/bin/NAME, the newest last.
+        let mut versions: Vec<_> = std::fs::read_dir(place)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path().join("bin").join(name))
+            .collect();
+        versions.sort();
+        versions.into_iter().rev()
+    });
+    let sbin = ["/usr/sbin", "/sbin"].map(|dir| Path::new(dir).join(name));
+    let found = elsewhere
+        .chain(on_path)
+        .chain(sbin)
+        .find(|file| file.is_file());
+    found.unwrap_or_else(|| name.into())
+}
+
+#[cfg(feature = "postgres")]
+const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql"];
+
+#[cfg(feature = "postgres")]
+pub(crate) static POSTGRES: Kind = Kind {
+    user: "postgres",
+    install: |dir| {
+        let mut command = Command::new(program("initdb", POSTGRES_PLACES));
+        command
+            .args(["--auth=trust", "--username=mainstay", "--no-sync"])
+            .args(["--encoding=UTF8", "--locale=C", "--pgdata=data"])
+            .current_dir(dir);
+        command
+    },
+    serve: |dir| {
+        let mut command = Command::new(program("postgres", POSTGRES_PLACES));
+        command
+            .args(["-D", "data", "-c", "listen_addresses="])
+            .arg("-c")
+            .arg(format!("unix_socket_directories={}", dir.display()))
+            .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
+            .args(["-c", "restart_after_crash=off"])
+            .current_dir(dir);
+        command
+    },
+    is_ready: |dir| {
+        let mut command = Command::new(program("pg_isready", POSTGRES_PLACES));
+        command.args(["--host"]).arg(dir);
+        command
+    },
+    shell: |dir| {
+        let mut command = Command::new(program("psql", POSTGRES_PLACES));
+        command
+            .args(["--username=mainstay", "--dbname=postgres", "--host"])
+            .arg(dir)
+            .args(["--no-align", "--tuples-only", "--quiet", "--command"]);
+        command
+    },
+    url: |dir: &Path, query| {
+        let dir = dir.display();
+        format!("postgres:///postgres?user=mainstay&host={dir}&{query}")
+    },
+    shared: Mutex::new(Weak::new()),
+};
+
+#[cfg(feature = "mysql")]
+pub(crate) static MARIADB: Kind = Kind {
+    user: "mysql",
+    install: |dir| {
+        let mut command = Command::new(program("mariadb-install-db", &[]));
+        command
+            .args(["--no-defaults", "--auth-root-authentication-method=normal"])
+            .args(["--skip-test-db", "--skip-name-resolve"])
+            .arg(format!("--datadir={}/data", dir.display()))
+            // Two at once in one directory remove each other's temporary tables.
+            .arg(format!("--tmpdir={}", dir.display()))
+            .current_dir(dir);
+        command
+    },
+    serve: |dir| {
+        let mut command = Command::new(program("mariadbd", &[]));
+        command
+            .args(["--no-defaults", "--skip-networking", "--skip-name-resolve"])
+            .args(["--max-connections=300", "--innodb-buffer-pool-size=64M"])
+            .args(["--innodb-log-file-size=48M", "--skip-log-bin"])
+            .arg(format!("--datadir={}/data", dir.display()))
+            .arg(format!("--tmpdir={}", dir.display()))
+            .arg(format!("--socket={}/socket", dir.display()))
+            .arg(format!("--pid-file={}/pid", dir.display()))
+            .current_dir(dir);
+        command
+    },
+    is_ready: |dir| {
+        let mut command = mariadb(dir);
+        command.args(["--execute", "CREATE DATABASE IF NOT EXISTS mainstay"]);
+        command
+    },
+    shell: |dir| {
+        let mut command = mariadb(dir);
+        command.arg("--database=mainstay").arg("--execute");
+        command
+    },
+    url: |dir: &Path, query| {
+        let dir = dir.display();
+        format!("mysql://root@localhost/mainstay?socket={dir}/socket&{query}")
+    },
+    shared: Mutex::new(Weak::new()),
+};
+
+#[cfg(feature = "mysql")]
+fn mariadb(dir: &Path) -> Command {
+    let mut command = Command::new(program("mariadb", &[]));
+    command
+        .args([
+            "--no-defaults",
+            "--user=root",
+            "--batch",
+            "--skip-column-names",
+        ])
+        .arg(format!("--socket={}/socket", dir.display()));
+    command
+}
