@@ -3,17 +3,20 @@
 //! Canonical bytes go to stdout exactly as they are, with no newline added; everything said to people
 //! or machines about them ends with one.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+mod input;
+
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use canon_ser::json::{self, Integers, KeyOrder};
-use canon_ser::rules::RuleSet;
+use canon_ser::json::{self, Integers};
+use canon_ser::rules::{RuleBook, RuleSet};
 use canon_ser::{Profile, cbor, semantic};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
+use sha2::Digest as _;
 
 use crate::Verdict;
+use input::{Source, in_file, is_stdin, name, read};
 
 /// Writes canonical JSON or CBOR, checks it, digests it, or compares what two documents mean
 #[derive(Debug, Args)]
@@ -27,21 +30,30 @@ pub(crate) struct CanonArgs {
     action: Action,
 }
 
+/// What is held in memory, for --help.
+const MEMORY: &str = "Memory: a document that is in order streams through, however large it is. Held are 2 MB, the \
+longest string, and each container as a whole that is larger than 64 KiB and whose keys are out of order (in CBOR also \
+one of indefinite length). To put one in order takes two to three times its size: it, a copy to sort it through, and what is \
+known of each entry (more than that for entries of few bytes). Held as a whole is the document with --from of the other \
+form. A file is read at least twice and must not change meanwhile; a pipe is copied first, beyond 1 MiB to an unnamed \
+file in TMPDIR. Nothing is written of a document that cannot be read to its end.";
+
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Canonical JSON (RFC 8785)
-    #[command(after_help = "Example:\n  echo '{\"b\": 1e2, \"a\": 1}' | mainstay canon json")]
+    #[command(after_help = format!("{MEMORY}\n\nExamples:\n  echo '{{\"b\": 1e2, \"a\": 1}}' | mainstay canon json\n  \
+        mainstay canon json --integers string --digest sha256 orders.json"))]
     Json(FormArgs),
     /// Deterministic CBOR (RFC 8949 section 4.2.1)
-    #[command(
-        after_help = "Example:\n  mainstay canon cbor --from json --digest sha256 order.json"
-    )]
+    #[command(after_help = format!("{MEMORY}\n\nExample:\n  mainstay canon cbor --from json --digest sha256 order.json"))]
     Cbor(FormArgs),
     /// Do two JSON documents mean the same? Key order, whitespace, escapes and the spelling of numbers do not count
     ///
-    /// Exit code 0: the same. 1: they differ, and stdout says where. 2: a document cannot be read.
+    /// Exit code 0: the same. 1: they differ, and stdout says where. 2: a document cannot be read. Both documents are
+    /// held in memory.
     #[command(
-        after_help = "Example:\n  mainstay canon eq left.json right.json\n  mainstay canon eq --rules telemetry.json left.json right.json"
+        after_help = "Examples:\n  mainstay canon eq left.json right.json\n  mainstay canon eq --rules telemetry.json left.json right.json\n  \
+                      mainstay canon eq --rules book.json --at 2026-07-01T00:00:00Z left.json right.json"
     )]
     Eq(EqArgs),
 }
@@ -54,14 +66,30 @@ struct FormArgs {
     /// A frozen profile: jcs/1 or json-utf8/1 for JSON, cbor-core-det/1, cbor-length-first/1 or dag-cbor/1 for CBOR [default: jcs/1, cbor-core-det/1]
     #[arg(long)]
     profile: Option<Profile>,
+    /// Integers beyond 2^53 in JSON, which not every reader keeps: refuse them, round them to the nearest double, write them as strings of their digits, or keep all digits (in JSON that is not RFC 8785)
+    #[arg(
+        long,
+        value_enum,
+        default_value = "error",
+        env = "MAINSTAY_CANON_INTEGERS"
+    )]
+    integers: Policy,
+    /// How deep containers may nest
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        env = "MAINSTAY_CANON_DEPTH_MAX"
+    )]
+    depth_max: usize,
     /// Print the digest of the canonical bytes, in lowercase hex and a newline, instead of the bytes
     #[arg(long, value_enum)]
     digest: Option<Hash>,
     /// Write nothing: say whether the input is already canonical (exit code 0) or not (1)
     #[arg(long, conflicts_with = "digest")]
     check: bool,
-    /// With --check: print one JSON object, {"canonical":bool,"offset","reason"}
-    #[arg(long, requires = "check")]
+    /// Print one JSON object: with --check {"canonical":bool,"offset","reason"}, with --digest {"algorithm","bytes","digest","profile"}
+    #[arg(long)]
     json: bool,
     /// The input; - is stdin
     #[arg(default_value = "-")]
@@ -73,9 +101,12 @@ struct EqArgs {
     /// Print one JSON object, {"equal":bool,"left","pointer","right"}
     #[arg(long)]
     json: bool,
-    /// A rule set (JSON): which fields are times or aliases, units, whether null is absence
+    /// A rule set or a rule book (JSON): which fields are times or aliases, units, whether null is absence
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// The time (RFC 3339) whose rules hold; needed with a rule book
+    #[arg(long, value_name = "TIME", requires = "rules")]
+    at: Option<String>,
     /// The left document; - is stdin
     left: PathBuf,
     /// The right document; - is stdin
@@ -89,6 +120,26 @@ enum Form {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    Error,
+    Round,
+    String,
+    Exact,
+}
+
+impl From<Policy> for Integers {
+    fn from(policy: Policy) -> Integers {
+        match policy {
+            Policy::Error => Integers::Error,
+            Policy::Round => Integers::Round,
+            Policy::String => Integers::String,
+            Policy::Exact => Integers::Exact,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 enum Hash {
     Sha256,
     Blake3,
@@ -115,29 +166,135 @@ fn write_form(to: Form, args: &FormArgs) -> Result<Verdict, String> {
     if args.check && from != to {
         return Err("--check reads the form that it checks: leave --from out".into());
     }
-    let input = read(&args.file)?;
-    if args.check {
-        return check(profile, &input, args);
+    if args.json && !args.check && args.digest.is_none() {
+        return Err(
+            "--json is for what --check or --digest say; canonical bytes are written as they are"
+                .into(),
+        );
     }
-    let canonical = match (from, to) {
-        (Form::Json, Form::Cbor) => {
-            cbor::from_json(&input).and_then(|core| profile.canonicalize(&core))
-        }
-        (Form::Cbor, Form::Json) => cbor::to_json(&input, key_order(profile)),
-        _ => profile.canonicalize(&input),
+    let job = Job {
+        from,
+        profile,
+        json: profile
+            .json_options()
+            .unwrap_or_default()
+            .integers(args.integers.into())
+            .depth_max(args.depth_max),
+        cbor: profile
+            .cbor_options()
+            .unwrap_or_default()
+            .depth_max(args.depth_max),
     };
-    let canonical = canonical.map_err(|error| in_file(&args.file, &error))?;
+    let input = input::open(&args.file)?;
+    if args.check {
+        return check(&job, input, args);
+    }
+    let in_input = |error| explained(&args.file, &error);
     match args.digest {
-        None => print(&canonical)?,
-        Some(hash) => print(hex_line(hash, &canonical).as_bytes())?,
+        None => {
+            let mut stdout = Stdout::lock();
+            let written = job.write(input, &mut stdout);
+            // First, since a write that failed also ends the reading.
+            stdout.finish()?;
+            written.map_err(in_input)?;
+        }
+        Some(hash) => {
+            let mut hasher = Hasher::new(hash);
+            job.write(input, &mut hasher).map_err(in_input)?;
+            print_digest(&job, hash, hasher, args.json)?;
+        }
     }
     Ok(Verdict::Good)
 }
 
-fn key_order(profile: Profile) -> KeyOrder {
-    match profile {
-        Profile::JsonUtf8V1 => KeyOrder::Utf8,
-        _ => KeyOrder::Utf16,
+/// What is wrong with a file, and the flag that may help.
+fn explained(file: &Path, error: &canon_ser::Error) -> String {
+    let flag = match error.is_depth() {
+        true => " (--depth-max)",
+        false => "",
+    };
+    format!("{}{flag}", in_file(file, error))
+}
+
+/// From one form to a canonical one.
+struct Job {
+    from: Form,
+    profile: Profile,
+    json: json::Options,
+    cbor: cbor::Options,
+}
+
+impl Job {
+    fn write(
+        &self,
+        mut input: Box<dyn Source>,
+        out: &mut dyn Write,
+    ) -> Result<(), canon_ser::Error> {
+        let to = if self.profile.is_json() {
+            Form::Json
+        } else {
+            Form::Cbor
+        };
+        if self.from == to {
+            return match to {
+                Form::Json => json::canonicalize_to(input, out, self.json),
+                Form::Cbor => cbor::canonicalize_to(input, out, self.cbor),
+            };
+        }
+        let mut bytes = Vec::new();
+        input.read_to_end(&mut bytes)?;
+        let canonical = match to {
+            Form::Json => cbor::to_json(&bytes, self.json)?,
+            Form::Cbor => {
+                let core = cbor::from_json_with(&bytes, self.json)?;
+                cbor::canonicalize_with(&core, self.cbor)?
+            }
+        };
+        Ok(out.write_all(&canonical)?)
+    }
+
+    fn check(&self, input: Box<dyn Source>) -> Result<(), canon_ser::Error> {
+        if self.profile.is_json() {
+            json::check_from(input, self.json)
+        } else {
+            cbor::check_from(input, self.cbor)
+        }
+    }
+}
+
+/// Stdout, which keeps what went wrong with it, so that the input is not blamed.
+struct Stdout {
+    to: io::StdoutLock<'static>,
+    error: Option<io::Error>,
+}
+
+impl Stdout {
+    fn lock() -> Stdout {
+        Stdout {
+            to: io::stdout().lock(),
+            error: None,
+        }
+    }
+
+    fn finish(mut self) -> Result<(), String> {
+        let done = self.error.take().map_or_else(|| self.to.flush(), Err);
+        done.map_err(cannot_write)
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes);
+        if let Err(error) = &written
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            self.error = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 
@@ -149,9 +306,12 @@ struct Checked<'a> {
     reason: Option<&'a str>,
 }
 
-fn check(profile: Profile, input: &[u8], args: &FormArgs) -> Result<Verdict, String> {
-    let result = profile.check(input);
+fn check(job: &Job, input: Box<dyn Source>, args: &FormArgs) -> Result<Verdict, String> {
+    let result = job.check(input);
     let failed = result.as_ref().err();
+    if let Some(error) = failed.filter(|error| error.is_io()) {
+        return Err(in_file(&args.file, error));
+    }
     if args.json {
         let offset = failed.and_then(canon_ser::Error::offset);
         let reason = failed.map(canon_ser::Error::reason);
@@ -161,10 +321,9 @@ fn check(profile: Profile, input: &[u8], args: &FormArgs) -> Result<Verdict, Str
             reason,
         })?;
     } else {
-        let name = name(&args.file);
         let line = match failed {
-            None => format!("{name}: canonical ({profile})\n"),
-            Some(error) => format!("{name}: {error}\n"),
+            None => format!("{}: canonical ({})\n", name(&args.file), job.profile),
+            Some(error) => format!("{}\n", explained(&args.file, error)),
         };
         print(line.as_bytes())?;
     }
@@ -175,14 +334,76 @@ fn check(profile: Profile, input: &[u8], args: &FormArgs) -> Result<Verdict, Str
     })
 }
 
-fn hex_line(hash: Hash, bytes: &[u8]) -> String {
-    let digest: [u8; 32] = match hash {
-        Hash::Sha256 => canon_ser::digest::sha256_bytes(bytes),
-        Hash::Blake3 => canon_ser::digest::blake3_bytes(bytes),
-    };
-    let mut line: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    line.push('\n');
-    line
+enum Algorithm {
+    Sha256(sha2::Sha256),
+    Blake3(Box<blake3::Hasher>),
+}
+
+/// Takes canonical bytes and counts them.
+struct Hasher {
+    algorithm: Algorithm,
+    bytes: u64,
+}
+
+impl Hasher {
+    fn new(hash: Hash) -> Hasher {
+        let algorithm = match hash {
+            Hash::Sha256 => Algorithm::Sha256(sha2::Sha256::new()),
+            Hash::Blake3 => Algorithm::Blake3(Box::default()),
+        };
+        Hasher {
+            algorithm,
+            bytes: 0,
+        }
+    }
+
+    fn hex(self) -> String {
+        let digest: [u8; 32] = match self.algorithm {
+            Algorithm::Sha256(hasher) => hasher.finalize().into(),
+            Algorithm::Blake3(hasher) => hasher.finalize().into(),
+        };
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.algorithm {
+            Algorithm::Sha256(hasher) => hasher.update(bytes),
+            Algorithm::Blake3(hasher) => {
+                hasher.update(bytes);
+            }
+        }
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What `--digest --json` prints.
+#[derive(Serialize)]
+struct Digested<'a> {
+    algorithm: Hash,
+    bytes: u64,
+    digest: &'a str,
+    profile: &'a str,
+}
+
+fn print_digest(job: &Job, algorithm: Hash, hasher: Hasher, as_json: bool) -> Result<(), String> {
+    let bytes = hasher.bytes;
+    let digest = hasher.hex();
+    if !as_json {
+        return print(format!("{digest}\n").as_bytes());
+    }
+    print_json(&Digested {
+        algorithm,
+        bytes,
+        digest: &digest,
+        profile: job.profile.id(),
+    })
 }
 
 /// What `eq --json` prints.
@@ -198,6 +419,7 @@ fn compare(args: &EqArgs) -> Result<Verdict, String> {
     if [&args.left, &args.right].iter().all(|file| is_stdin(file)) {
         return Err("only one of the two documents can be stdin".into());
     }
+    let read_rules = |file| read_rules(file, args.at.as_deref());
     let rules = args.rules.as_deref().map(read_rules).transpose()?;
     // Each on its own first, so that an error names its file.
     let readable = |file: &Path| {
@@ -232,42 +454,41 @@ fn compare(args: &EqArgs) -> Result<Verdict, String> {
     })
 }
 
-fn read_rules(file: &Path) -> Result<RuleSet, String> {
-    RuleSet::from_json(&read(file)?).map_err(|error| format!("{}: {error}", name(file)))
-}
-
-fn is_stdin(file: &Path) -> bool {
-    file == Path::new("-")
-}
-
-fn name(file: &Path) -> String {
-    if is_stdin(file) {
-        "stdin".into()
+/// The rule set of a file; of a book, the one that holds at that time.
+fn read_rules(file: &Path, at: Option<&str>) -> Result<RuleSet, String> {
+    let text = read(file)?;
+    let is_book = text.trim_ascii_start().first() == Some(&b'[');
+    let wrong = |error| in_file(file, &error);
+    let book = if is_book {
+        RuleBook::from_json(&text).map_err(wrong)?
     } else {
-        file.display().to_string()
-    }
-}
-
-fn in_file(file: &Path, error: &canon_ser::Error) -> String {
-    format!("{}: {error}", name(file))
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let mut input = Vec::new();
-    let result = if is_stdin(file) {
-        io::stdin().lock().read_to_end(&mut input)
-    } else {
-        File::open(file).and_then(|mut file| file.read_to_end(&mut input))
+        let set = RuleSet::from_json(&text).map_err(wrong)?;
+        let mut book = RuleBook::new();
+        book.publish(set).map_err(wrong)?;
+        book
     };
-    result
-        .map(|_| input)
-        .map_err(|error| format!("{}: {error}", name(file)))
+    let Some(at) = at else {
+        return match book.sets() {
+            [set] if !is_book => Ok(set.clone()),
+            _ => Err(format!(
+                "{} is a rule book: say with --at which time's rules hold",
+                name(file)
+            )),
+        };
+    };
+    let set = book.at(at).map_err(|error| format!("--at: {error}"))?;
+    set.cloned()
+        .ok_or_else(|| format!("{}: no rules hold at {at}", name(file)))
 }
 
 fn print(bytes: &[u8]) -> Result<(), String> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-    written.map_err(|error| format!("cannot write to stdout: {error}"))
+    written.map_err(cannot_write)
+}
+
+fn cannot_write(error: io::Error) -> String {
+    format!("cannot write to stdout: {error}")
 }
 
 /// Prints one canonical JSON object and a newline.

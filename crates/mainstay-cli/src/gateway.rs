@@ -44,6 +44,15 @@ pub(crate) struct GatewayArgs {
     /// Directory of the store [default: mainstay-data]
     #[arg(long, value_name = "DIR", env = "MAINSTAY_DATA")]
     data: Option<PathBuf>,
+    /// A store that several gateways share: redis://HOST:PORT, redis+unix:///SOCKET,
+    /// redis+sentinel://..., redis+cluster://..., postgres://..., mysql://... (key: store) [default: in --data]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MAINSTAY_STORE",
+        hide_env_values = true
+    )]
+    store: Option<String>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "MAINSTAY_CONFIG")]
     config: Option<PathBuf>,
@@ -80,7 +89,10 @@ pub(crate) fn run(args: GatewayArgs) -> io::Result<Verdict> {
         .enable_all()
         .thread_name("mainstay-http")
         .build()?;
-    runtime.block_on(serve(args))
+    let verdict = runtime.block_on(serve(args));
+    // What a second Ctrl-C cuts short may hang in a disk; dropping the runtime would wait for it.
+    runtime.shutdown_background();
+    verdict
 }
 
 async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
@@ -173,6 +185,7 @@ fn read_config(args: &GatewayArgs) -> io::Result<Config> {
     set(&mut config.listen, args.listen);
     set(&mut config.http, args.http);
     set(&mut config.data, args.data.clone());
+    config.store = args.store.clone().or(config.store);
     set(&mut config.shards, args.shards);
     set(&mut config.devices.interval_ms, args.beat);
     set(&mut config.devices.grace_ms, args.grace);
@@ -201,9 +214,12 @@ fn parse_file(path: &Path) -> io::Result<Config> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     toml::from_str(&text).map_err(|error| {
+        // Not the error's own form: it quotes the line, which may hold the store's password.
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("{}: {error}", path.display()),
+            format!("{}, line {line}: {}", path.display(), error.message()),
         )
     })
 }

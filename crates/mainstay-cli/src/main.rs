@@ -21,6 +21,7 @@ mod limits;
 mod log;
 mod store;
 mod swarm;
+mod token;
 #[cfg(feature = "trace")]
 mod trace;
 mod units;
@@ -52,6 +53,7 @@ enum Command {
     Gateway(gateway::GatewayArgs),
     Swarm(swarm::SwarmArgs),
     Store(store::StoreArgs),
+    Token(token::TokenArgs),
     #[cfg(feature = "trace")]
     Trace(trace::TraceArgs),
     Canon(canon::CanonArgs),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Gateway(args) => finish(gateway::run(args)),
         Command::Swarm(args) => finish(swarm::run(&args)),
         Command::Store(args) => store::run(args),
+        Command::Token(args) => finish(token::run(&args)),
         #[cfg(feature = "trace")]
         Command::Trace(args) => trace::run(&args),
         Command::Canon(args) => finish(canon::run(&args)),

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use idem_store::{Bad, Lookup, Repair, Report, Snapshot, Stats, Unresolved};
+use gateway::proto::DeviceId;
+use gateway::server::{device_and_key, store_key};
+use idem_store::{Bad, IndexReport, Lookup, Repair, Report, Snapshot, Stats, Unresolved};
 use serde_json::{Value, json};
 
 /// Looks at the store of a gateway or a service, checks it, repairs it
@@ -16,6 +18,7 @@ use serde_json::{Value, json};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  mainstay store verify ./mainstay-data\n  \
                   mainstay store get ./mainstay-data            every key that is in doubt\n  \
+                  mainstay store get --device sensor-1 ./mainstay-data order-17\n  \
                   mainstay store repair --dry-run ./mainstay-data")]
 pub(crate) struct StoreArgs {
     #[command(subcommand)]
@@ -34,6 +37,9 @@ enum Command {
         at: Dir,
         /// The key, as text
         key: Option<String>,
+        /// KEY is the Idempotency-Key of a command that a gateway sent to this device
+        #[arg(long, value_name = "ID", requires = "key", conflicts_with = "hex")]
+        device: Option<String>,
         /// KEY is hexadecimal
         #[arg(long, requires = "key")]
         hex: bool,
@@ -68,8 +74,17 @@ pub(crate) fn run(args: StoreArgs) -> ExitCode {
     let (as_json, answer) = match args.command {
         Command::Verify(at) => (at.json, at.find().and_then(|dir| verify(&dir))),
         Command::Stats(at) => (at.json, at.find().and_then(|dir| stats(&dir))),
-        Command::Get { at, key, hex } => {
-            let key = key.map(|key| key_bytes(key, hex)).transpose();
+        Command::Get {
+            at,
+            key,
+            device,
+            hex,
+        } => {
+            let key = key.map(|key| match &device {
+                Some(device) => gateway_key(device, &key),
+                None => key_bytes(key, hex),
+            });
+            let key = key.transpose();
             let found = at.find().and_then(|dir| get(&dir, key?.as_deref()));
             (at.json, found)
         }
@@ -131,6 +146,7 @@ fn verify(dir: &Path) -> Result<Answer, String> {
             "bad": bad_json(&report.bad),
             "torn_bytes": report.torn_bytes,
             "in_use": report.in_use,
+            "index": report.index.as_ref().map(index_json),
         }),
         negative: !report.ok,
     })
@@ -152,10 +168,43 @@ fn verify_text(report: &Report) -> String {
     if report.in_use {
         text += "a process has the store open: this is what was on the disk while it went on\n";
     }
+    if let Some(index) = &report.index {
+        text += &index_text(index);
+    }
     if !report.ok {
         text += "see what would be lost with: mainstay store repair --dry-run DIR\n";
     }
     text
+}
+
+fn index_text(index: &IndexReport) -> String {
+    let IndexReport {
+        keys,
+        bytes,
+        segment,
+        offset,
+        ..
+    } = index;
+    match &index.bad {
+        Some(bad) => format!(
+            "the index snapshot cannot be used: {bad}\n\
+             nothing is lost with it: opening reads the whole log, a repair removes it\n"
+        ),
+        None if *bytes == 0 => "the index snapshot is older than the log: not used\n".to_owned(),
+        None => format!(
+            "index snapshot of {keys} keys, {bytes} bytes: opening reads the log from segment {segment:010}, offset {offset} on\n"
+        ),
+    }
+}
+
+fn index_json(index: &IndexReport) -> Value {
+    json!({
+        "keys": index.keys,
+        "bytes": index.bytes,
+        "segment": index.segment,
+        "offset": index.offset,
+        "bad": index.bad,
+    })
 }
 
 fn bad_text(bad: &[Bad], text: &mut String) {
@@ -189,11 +238,14 @@ fn stats(dir: &Path) -> Result<Answer, String> {
         live_bytes,
         ..
     } = snapshot.stats();
+    let retention = Retention::of(&snapshot, now_ms());
+    let index = snapshot.index().map(index_text).unwrap_or_default();
     Ok(Answer {
         text: format!(
             "keys with an outcome  {keys_stored}\nkeys in doubt         {keys_in_doubt}\n\
              records               {records}\nsegments              {segments}\n\
-             bytes on the disk     {segment_bytes}\nbytes still needed    {live_bytes}\n"
+             bytes on the disk     {segment_bytes}\nbytes still needed    {live_bytes}\n{}{index}",
+            retention.text()
         ),
         json: json!({
             "keys_stored": keys_stored,
@@ -202,9 +254,64 @@ fn stats(dir: &Path) -> Result<Answer, String> {
             "segments": segments,
             "segment_bytes": segment_bytes,
             "live_bytes": live_bytes,
+            "retention_bytes": retention.json(),
+            "index": snapshot.index().map(index_json),
         }),
         negative: false,
     })
+}
+
+/// Bytes of outcomes by how long they are still retained.
+#[derive(Default)]
+struct Retention {
+    expired: u64,
+    hour: u64,
+    day: u64,
+    later: u64,
+}
+
+impl Retention {
+    fn of(snapshot: &Snapshot, now_ms: u64) -> Self {
+        const HOUR_MS: u64 = 3_600_000;
+        let mut all = Self::default();
+        for (until_ms, bytes) in snapshot.retention_bytes() {
+            let group = match until_ms.checked_sub(now_ms) {
+                None => &mut all.expired,
+                Some(..=HOUR_MS) => &mut all.hour,
+                Some(left) if left <= 24 * HOUR_MS => &mut all.day,
+                Some(_) => &mut all.later,
+            };
+            *group += bytes;
+        }
+        all
+    }
+
+    fn text(&self) -> String {
+        let Self {
+            expired,
+            hour,
+            day,
+            later,
+        } = self;
+        format!(
+            "of outcomes, expired  {expired}\n  for up to an hour   {hour}\n  \
+             for up to a day     {day}\n  for longer          {later}\n"
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "expired": self.expired,
+            "hour": self.hour,
+            "day": self.day,
+            "later": self.later,
+        })
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_millis() as u64)
 }
 
 fn warn_of_damage(snapshot: &Snapshot) {
@@ -222,9 +329,8 @@ fn get(dir: &Path, key: Option<&[u8]>) -> Result<Answer, String> {
     let Some(key) = key else {
         return Ok(in_doubt(&snapshot.unresolved()));
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = now.map_or(0, |since| since.as_millis() as u64);
-    Ok(match snapshot.get(key, now_ms) {
+    let found = snapshot.get(key, now_ms());
+    Ok(match found.map_err(|error| error.to_string())? {
         Lookup::Stored(stored) => {
             let kind = if stored.is_failure() {
                 "failed"
@@ -269,7 +375,11 @@ fn in_doubt(all: &[Unresolved]) -> Answer {
     };
     let mut list = Vec::new();
     for doubt in all {
-        let key = printable(&doubt.key);
+        let gateway = device_and_key(&doubt.key);
+        let key = match gateway {
+            Some((device, key)) => format!("device {} key {key}", printable(device.as_bytes())),
+            None => printable(&doubt.key),
+        };
         let memo = printable(&doubt.memo);
         let Unresolved {
             token, since_ms, ..
@@ -283,6 +393,8 @@ fn in_doubt(all: &[Unresolved]) -> Answer {
             "state": "in-doubt",
             "key": key,
             "key_hex": hex(&doubt.key),
+            "device": gateway.map(|(device, _)| device),
+            "idempotency_key": gateway.map(|(_, key)| key),
             "token": token,
             "since_ms": since_ms,
             "fingerprint": hex(&doubt.fingerprint.0),
@@ -307,13 +419,14 @@ fn repair(dir: &Path, dry_run: bool) -> Result<Answer, String> {
             "records_salvaged": done.records_salvaged,
             "bytes_lost": done.bytes_lost,
             "backups": done.backups,
+            "index_removed": done.index_removed,
         }),
-        negative: dry_run && !done.bad.is_empty(),
+        negative: dry_run && (!done.bad.is_empty() || done.index_removed),
     })
 }
 
 fn repair_text(done: &Repair, dry_run: bool) -> String {
-    if done.bad.is_empty() {
+    if done.bad.is_empty() && !done.index_removed {
         return "whole: there is nothing to repair\n".to_owned();
     }
     let mut text = String::new();
@@ -337,10 +450,22 @@ fn repair_text(done: &Repair, dry_run: bool) -> String {
         text +=
             "a key that was only there is unknown from then on: its effect could happen again\n";
     }
+    if done.index_removed {
+        text += if dry_run {
+            "would remove the index snapshot: nothing is lost with it\n"
+        } else {
+            "removed the index snapshot: nothing is lost with it\n"
+        };
+    }
     for backup in &done.backups {
         writeln!(text, "the damaged file is kept as {backup}").expect("a string grows");
     }
     text
+}
+
+fn gateway_key(device: &str, key: &str) -> Result<Vec<u8>, String> {
+    let device = DeviceId::parse(device.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(store_key(device.as_str(), key))
 }
 
 fn key_bytes(key: String, is_hex: bool) -> Result<Vec<u8>, String> {

@@ -16,34 +16,45 @@ use crate::{Verdict, limits};
 /// Connect many simulated devices to a gateway, let them beat and answer commands, and report.
 ///
 /// Exits with 1 when a device was lost, was declared gone while it was beating, or never got in.
+/// Settings come from flags, then from MAINSTAY_SWARM_... variables.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  mainstay swarm --connect 127.0.0.1:7400 --devices 10000 --beat 30s --for 60s"
 )]
 pub(crate) struct SwarmArgs {
     /// The gateway's device address
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "MAINSTAY_SWARM_CONNECT",
+        default_value = "127.0.0.1:7400"
+    )]
     connect: SocketAddr,
     /// How many devices
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "MAINSTAY_SWARM_DEVICES",
+        default_value_t = 1_000
+    )]
     devices: usize,
     /// Time between two beats of a device
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_interval)]
+    #[arg(long, value_name = "TIME", env = "MAINSTAY_SWARM_BEAT", default_value = "30s", value_parser = parse_interval)]
     beat: u32,
     /// How long to stay, counted from the start; without it until Ctrl-C
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long = "for", value_name = "TIME", env = "MAINSTAY_SWARM_FOR", value_parser = parse_duration)]
     stay: Option<Duration>,
     /// Devices are named PREFIX-00000, PREFIX-00001, ...
-    #[arg(long, default_value = "dev")]
+    #[arg(long, env = "MAINSTAY_SWARM_PREFIX", default_value = "dev")]
     prefix: String,
     /// Most connections to start in a second
-    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", env = "MAINSTAY_SWARM_RAMP", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     ramp: u32,
     /// Reactor threads
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", env = "MAINSTAY_SWARM_SHARDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     shards: u16,
     /// Print one JSON object at the end and nothing else on stdout
-    #[arg(long)]
+    #[arg(long, env = "MAINSTAY_SWARM_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
 }
 
@@ -55,6 +66,7 @@ struct Report {
     lost: u64,
     false_gone: u64,
     beats: u64,
+    /// All null without a round trip.
     beat_rtt_ms: Rtt,
     commands: Commands,
     elapsed_s: f64,
@@ -65,10 +77,10 @@ struct Report {
 
 #[derive(Serialize)]
 struct Rtt {
-    p50: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
+    p50: Option<f64>,
+    p99: Option<f64>,
+    p999: Option<f64>,
+    max: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -112,13 +124,7 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
 }
 
 fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
-    let Percentiles {
-        p50,
-        p99,
-        p999,
-        max,
-        ..
-    } = report.beat_rtt_ms;
+    let rtt = report.beat_rtt_ms;
     if args.json {
         let report = Report {
             devices: args.devices,
@@ -127,10 +133,10 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             false_gone: report.false_gone,
             beats: report.beats,
             beat_rtt_ms: Rtt {
-                p50,
-                p99,
-                p999,
-                max,
+                p50: rtt.map(|rtt| rtt.p50),
+                p99: rtt.map(|rtt| rtt.p99),
+                p999: rtt.map(|rtt| rtt.p999),
+                max: rtt.map(|rtt| rtt.max),
             },
             commands: Commands {
                 received: report.commands_received,
@@ -157,7 +163,15 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
         report.false_gone
     );
     outln!("beats      {}", report.beats);
-    outln!("round trip p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}");
+    match rtt {
+        Some(Percentiles {
+            p50,
+            p99,
+            p999,
+            max,
+        }) => outln!("round trip p50 {p50:.3} ms, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}"),
+        None => outln!("round trip none was measured"),
+    }
     outln!(
         "commands   {} received, {} executed, {} duplicates ignored",
         report.commands_received,
@@ -197,13 +211,15 @@ impl Progress {
         if elapsed < self.next {
             return;
         }
+        let p99 = report
+            .beat_rtt_ms
+            .map_or("-".into(), |rtt| format!("{:.2} ms", rtt.p99));
         let line = format!(
-            "{:4} s  {} of {} connected  {} beats  p99 {:.2} ms  {} lost  {} commands",
+            "{:4} s  {} of {} connected  {} beats  p99 {p99}  {} lost  {} commands",
             elapsed.as_secs(),
             report.connected,
             self.devices,
             report.beats,
-            report.beat_rtt_ms.p99,
             report.lost,
             report.commands_executed,
         );

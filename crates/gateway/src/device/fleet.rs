@@ -73,8 +73,8 @@ pub struct FleetReport {
     pub connect_failed: u64,
     /// Beats sent.
     pub beats: u64,
-    /// Beat round trips in milliseconds.
-    pub beat_rtt_ms: Percentiles,
+    /// Beat round trips in milliseconds, once there was one.
+    pub beat_rtt_ms: Option<Percentiles>,
     /// Commands that arrived, repeated ones included.
     pub commands_received: u64,
     /// Commands that were executed.
@@ -155,12 +155,12 @@ impl Fleet {
             beat_rtt_ms: {
                 let round_trips = counters.round_trips.lock();
                 let ms = |quantile| round_trips.value_at_quantile(quantile) as f64 / 1_000.0;
-                Percentiles {
+                (!round_trips.is_empty()).then(|| Percentiles {
                     p50: ms(0.5),
                     p99: ms(0.99),
                     p999: ms(0.999),
                     max: round_trips.max() as f64 / 1_000.0,
-                }
+                })
             },
             commands_received: counters.commands_received.load(Relaxed),
             commands_executed: counters.commands_executed.load(Relaxed),

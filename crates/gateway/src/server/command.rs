@@ -51,6 +51,9 @@ pub(crate) enum Answer {
     TimedOutSent,
     /// The claim is open and nobody works on it; only its device can end it.
     Open,
+    /// The device is not connected to this gateway, which shares its store with others: nothing was
+    /// claimed.
+    NotHere,
     /// Too much waits for the disk: nothing was claimed.
     StoreBusy,
     /// The disk is full: nothing was claimed.
@@ -87,6 +90,27 @@ pub(crate) async fn replay(
     }))
 }
 
+/// What is known of the key of `request`; `otherwise` when nothing is.
+async fn known_or(shared: &Shared, request: &Request, otherwise: Answer) -> Answer {
+    match replay(shared, &request.key, &request.fingerprint).await {
+        Ok(known) => known.unwrap_or(otherwise),
+        Err(error) => Answer::StoreFailed(error),
+    }
+}
+
+impl Answer {
+    /// The store did not take what had to be durable before the command could be sent.
+    fn of_refusal(error: idem_store::Error) -> Self {
+        if error.is_busy() {
+            Self::StoreBusy
+        } else if error.is_full() {
+            Self::StoreFull
+        } else {
+            Self::StoreFailed(error)
+        }
+    }
+}
+
 /// An outcome that this version cannot read ended somehow, so nothing but in doubt can be said.
 fn read_outcome(stored: &Stored) -> Outcome {
     Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted)
@@ -108,10 +132,7 @@ impl Caller {
 async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
     let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
     let Some((slot, total)) = take_places(&shared, &request) else {
-        let answer = match replay(&shared, &request.key, &request.fingerprint).await {
-            Ok(stored) => stored.unwrap_or(Answer::QueueFull),
-            Err(error) => Answer::StoreFailed(error),
-        };
+        let answer = known_or(&shared, &request, Answer::QueueFull).await;
         return caller.answer(&shared, answer);
     };
     let memo = Memo {
@@ -124,7 +145,11 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         .commands
         .result_wait_ms
         .max(request.timeout_ms);
-    let lease_ms = wait_ms.saturating_mul(2).saturating_add(LEASE_SLACK_MS);
+    let lease = Lease::of(&shared);
+    let lease_ms = lease.as_ref().map_or_else(
+        || wait_ms.saturating_mul(2).saturating_add(LEASE_SLACK_MS),
+        |lease| lease.ms,
+    );
     let mut begin = Begin::new(
         &request.key,
         request.fingerprint,
@@ -145,9 +170,14 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         }
         Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
         Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
-        Err(error) if error.is_busy() => return caller.answer(&shared, Answer::StoreBusy),
-        Err(error) if error.is_full() => return caller.answer(&shared, Answer::StoreFull),
-        Err(error) => return caller.answer(&shared, Answer::StoreFailed(error)),
+        Err(error) => {
+            let answer = match Answer::of_refusal(error) {
+                failed @ Answer::StoreFailed(_) => failed,
+                // An earlier request may have sent it: then it would not do to say that nothing was.
+                no_room => known_or(&shared, &request, no_room).await,
+            };
+            return caller.answer(&shared, answer);
+        }
     };
     let mut running = Running {
         shared: &shared,
@@ -161,6 +191,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         sends: 0,
         sent_epoch: 0,
         pauses: false,
+        lease,
     };
     let end = running.drive(&permit, &mut caller, deadline).await;
     running.finish(permit, end, caller).await;
@@ -195,6 +226,28 @@ struct Running<'a> {
     sent_epoch: u64,
     /// The device's queue was full a moment ago.
     pauses: bool,
+    lease: Option<Lease>,
+}
+
+/// A claim on a shared store, renewed for as long as its gateway lives and has the device.
+struct Lease {
+    ms: u64,
+    renew_at: Instant,
+    /// When the device was last seen here.
+    here_at: Instant,
+}
+
+impl Lease {
+    /// None on a store of this gateway's own, whose claims end with it.
+    fn of(shared: &Shared) -> Option<Self> {
+        let ms = shared.config.commands.lease_ms;
+        let now = Instant::now();
+        shared.store.is_shared().then_some(Self {
+            ms,
+            renew_at: now + Duration::from_millis(ms / 3),
+            here_at: now,
+        })
+    }
 }
 
 /// How a claimed command ends.
@@ -243,6 +296,12 @@ impl Running<'_> {
             } else {
                 give_up
             };
+            if let Some(end) = self.keep_claim(permit).await {
+                return end;
+            }
+            if let Some(lease) = &self.lease {
+                wake_at = wake_at.min(lease.renew_at);
+            }
             let sending = if std::mem::take(&mut self.pauses) {
                 Sending::Later
             } else {
@@ -261,7 +320,7 @@ impl Running<'_> {
                     // The word that it was not sent has just come.
                     None => continue,
                 },
-                Sending::StoreFailed(error) => return End::Stop(Answer::StoreFailed(error)),
+                Sending::StoreFailed(error) => return End::Stop(Answer::of_refusal(error)),
             }
             // After sending: however short its time is, a command goes out if its device is there.
             if let Some(end) = self.check_times(caller, deadline, give_up) {
@@ -274,6 +333,32 @@ impl Running<'_> {
                 () = until(&mut drain, |phase| must_stop(phase, maybe_sent)) => {}
                 () = sleep_until(wake_at) => {}
             }
+        }
+    }
+
+    /// Renews the claim when it is time to; `Some` when it is to be left to others.
+    async fn keep_claim(&mut self, permit: &Permit) -> Option<End> {
+        let maybe_sent = self.maybe_sent();
+        let lease = self.lease.as_mut()?;
+        let now = Instant::now();
+        if self.slot.device().session().is_some() {
+            lease.here_at = now;
+        } else if maybe_sent && now > lease.here_at + Duration::from_millis(lease.ms) {
+            // The device may have gone to another gateway, which cannot end this claim before.
+            return Some(End::Stop(Answer::TimedOutSent));
+        }
+        if now < lease.renew_at {
+            return None;
+        }
+        lease.renew_at = now + Duration::from_millis(lease.ms / 3);
+        let renewed = self
+            .shared
+            .store
+            .extend(permit, lease.ms, self.shared.unix_ms());
+        match renewed.await {
+            Err(error) if error.is_fenced() => Some(End::Stop(Answer::TimedOutSent)),
+            // A store that does not answer may do so in time for the next try.
+            Ok(()) | Err(_) => None,
         }
     }
 

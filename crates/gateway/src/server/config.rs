@@ -1,5 +1,6 @@
 //! What the gateway can be told: every limit that can be set is here.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -7,9 +8,13 @@ use serde::Deserialize;
 
 use crate::proto::BODY_BYTES_MAX;
 
+/// The largest limit of what is counted in places: commands, HTTP connections, listeners to events.
+const COUNTED_MAX: usize = 1 << 24;
+
 /// The gateway's settings; [`Config::default`] is right for a first run on one machine. Its serde
-/// form is the configuration file: every field is a key, every key may be left out.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// form is the configuration file: every field is a key, every key may be left out. Its `Debug` form
+/// shows of the store no more than the kind: the URL may hold a password.
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
@@ -19,6 +24,9 @@ pub struct Config {
     pub http: SocketAddr,
     /// The directory of the store and the list of known devices.
     pub data: PathBuf,
+    /// A store that several gateways share, as [`idem_store::Store::connect`] takes it; without one
+    /// the store lies in [`data`](Self::data).
+    pub store: Option<String>,
     /// Reactor threads; 0 takes one for each core.
     pub shards: usize,
     /// `Host` names that HTTP requests may carry, besides the loopback ones.
@@ -77,6 +85,9 @@ pub struct CommandLimits {
     pub result_wait_ms: u64,
     /// How long a result replays.
     pub retain_ms: u64,
+    /// On a shared store: how long the keys of a gateway that died stay blocked, and how long a
+    /// command waits at a gateway that its device has left. Claims are renewed three times as often.
+    pub lease_ms: u64,
     /// Commands on their way to one shard; beyond it callers get 429.
     pub mailbox_max: usize,
 }
@@ -102,6 +113,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)),
             data: PathBuf::from("mainstay-data"),
+            store: None,
             shards: 0,
             hosts: Vec::new(),
             devices: DeviceLimits::default(),
@@ -119,7 +131,7 @@ impl Config {
     ///
     /// A sentence that names the key and what it may be.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 12] = [
+        let positive: [(&str, u64); 13] = [
             ("devices.known_max", self.devices.known_max as u64),
             (
                 "devices.connections_max",
@@ -138,6 +150,7 @@ impl Config {
             ),
             ("commands.timeout_ms", self.commands.timeout_ms),
             ("commands.retain_ms", self.commands.retain_ms),
+            ("commands.lease_ms", self.commands.lease_ms),
             ("commands.mailbox_max", self.commands.mailbox_max as u64),
             (
                 "http_limits.connections_max",
@@ -166,10 +179,55 @@ impl Config {
                 2 * BODY_BYTES_MAX
             ));
         }
-        if !(1..=1 << 24).contains(&self.commands.total_max) {
-            return Err("commands.total_max is 1 to 16777216".into());
+        if self.commands.total_max == 0 {
+            return Err("commands.total_max is 0; give it at least 1".into());
         }
-        Ok(())
+        let counted = [
+            ("commands.total_max", self.commands.total_max),
+            (
+                "http_limits.connections_max",
+                self.http_limits.connections_max,
+            ),
+            ("http_limits.events_max", self.http_limits.events_max),
+        ];
+        match counted.iter().find(|(_, value)| *value > COUNTED_MAX) {
+            Some((key, _)) => Err(format!("{key} is above {COUNTED_MAX}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            listen,
+            http,
+            data,
+            store,
+            shards,
+            hosts,
+            devices,
+            commands,
+            http_limits,
+            drain_timeout_ms,
+        } = self;
+        // A password that is not escaped can reach into any part behind the scheme.
+        let store = store.as_deref().map(|url| match url.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://..."),
+            None => "...".to_owned(),
+        });
+        f.debug_struct("Config")
+            .field("listen", listen)
+            .field("http", http)
+            .field("data", data)
+            .field("store", &store)
+            .field("shards", shards)
+            .field("hosts", hosts)
+            .field("devices", devices)
+            .field("commands", commands)
+            .field("http_limits", http_limits)
+            .field("drain_timeout_ms", drain_timeout_ms)
+            .finish()
     }
 }
 
@@ -198,6 +256,7 @@ impl Default for CommandLimits {
             timeout_ms_max: 3_600_000,
             result_wait_ms: 3_600_000,
             retain_ms: 24 * 3_600_000,
+            lease_ms: 10_000,
             mailbox_max: 16_384,
         }
     }
@@ -210,6 +269,60 @@ impl Default for HttpLimits {
             read_timeout_ms: 10_000,
             events_max: 64,
             page_max: 1_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_password() {
+        for url in [
+            "postgres://u:sesame@h/d",
+            "mysql://u:x?sesame@h/d",
+            "redis://h/?password=sesame",
+            "u:sesame@h",
+        ] {
+            let config = Config {
+                store: Some(url.to_owned()),
+                ..Config::default()
+            };
+            let text = format!("{config:?}");
+            assert!(!text.contains("sesame"), "{text}");
+            let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+            assert!(text.contains(&format!("Some(\"{scheme}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        type Change = fn(&mut Config);
+        let impossible: [(&str, Change); 8] = [
+            ("devices.known_max", |c| c.devices.known_max = 0),
+            ("devices.interval_ms_min", |c| {
+                c.devices.interval_ms_min = 3_600_001;
+            }),
+            ("devices.interval_ms lies", |c| c.devices.interval_ms = 99),
+            ("devices.write_bytes_max", |c| c.devices.write_bytes_max = 1),
+            ("commands.timeout_ms is above", |c| {
+                c.commands.timeout_ms_max = 1;
+            }),
+            ("commands.total_max", |c| c.commands.total_max = 0),
+            ("http_limits.connections_max", |c| {
+                c.http_limits.connections_max = usize::MAX;
+            }),
+            ("http_limits.events_max", |c| {
+                c.http_limits.events_max = usize::MAX;
+            }),
+        ];
+        assert_eq!(Config::default().check(), Ok(()));
+        for (key, change) in impossible {
+            let mut config = Config::default();
+            change(&mut config);
+            let text = config.check().expect_err(key);
+            assert!(text.contains(key), "{text}");
         }
     }
 }

@@ -33,13 +33,14 @@ pub(crate) enum CommandEnd {
     Draining,
     TimedOutUnsent,
     TimedOutSent,
+    NotHere,
     StoreBusy,
     StoreFull,
     StoreFailed,
 }
 
 impl CommandEnd {
-    pub(crate) const ALL: [(Self, &'static str); 12] = [
+    pub(crate) const ALL: [(Self, &'static str); 13] = [
         (Self::Done, "done"),
         (Self::Replayed, "replayed"),
         (Self::InDoubt, "in-doubt"),
@@ -49,6 +50,7 @@ impl CommandEnd {
         (Self::Draining, "draining"),
         (Self::TimedOutUnsent, "timed-out-unsent"),
         (Self::TimedOutSent, "timed-out-sent"),
+        (Self::NotHere, "not-here"),
         (Self::StoreBusy, "store-busy"),
         (Self::StoreFull, "store-full"),
         (Self::StoreFailed, "store-failed"),
@@ -66,6 +68,7 @@ impl CommandEnd {
             Answer::TimedOutUnsent => Self::TimedOutUnsent,
             Answer::TimedOutSent => Self::TimedOutSent,
             Answer::Open => Self::InDoubt,
+            Answer::NotHere => Self::NotHere,
             Answer::StoreBusy => Self::StoreBusy,
             Answer::StoreFull => Self::StoreFull,
             Answer::StoreFailed(_) => Self::StoreFailed,

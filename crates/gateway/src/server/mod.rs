@@ -31,11 +31,13 @@ mod registry;
 mod settle;
 mod shard;
 mod snapshot;
+mod strangers;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tick;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -43,28 +45,36 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
 use conn_reactor::{Reactor, Running, Sender};
-use idem_store::Store;
+use idem_store::{Store, Unresolved};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 pub use config::{CommandLimits, Config, DeviceLimits, HttpLimits};
+pub use outcome::{device_and_key, store_key};
 
-use crate::proto::{BODY_BYTES_MAX, Native};
+use crate::proto::{BODY_BYTES_MAX, CommandId, Native};
 use counters::Counters;
 use directory::Directory;
 use drain::Phase;
 use outcome::Memo;
 use registry::Registry;
 use shard::{ShardHandler, ShardMessage, Stray};
+use strangers::Strangers;
 use table::{CommandTable, OpenClaim};
 
 /// Most repeated results that are being stored at one time; a device repeats the others again.
 const SETTLING_MAX: usize = 1_024;
 
-/// How often a full mailbox is tried, a millisecond apart, before its shard is left accepting.
+/// Open claims that are read from the store at one time.
+const RECALL_PAGE: usize = 1 << 16;
+
+/// How often full mailboxes are tried, a millisecond apart, before their shards are not told to stop.
 const STOP_TRIES: u32 = 200;
+
+/// How often a drain looks whether the last command has ended.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 /// How long the last answers may take when everything else has stopped.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -93,6 +103,8 @@ pub(crate) struct Shared {
     event_places: Arc<Semaphore>,
     drain: watch::Sender<Phase>,
     ticks: watch::Sender<Bytes>,
+    /// Results of commands that another gateway may have sent.
+    strangers: Strangers,
     /// The newest report of each shard.
     reports: Vec<Mutex<conn_reactor::Stats>>,
     shards: OnceLock<Vec<Sender<ShardMessage>>>,
@@ -107,6 +119,11 @@ impl Gateway {
     /// The configuration cannot be ([`Config::check`]), an address cannot be bound, the data
     /// directory cannot be used, or another process uses it.
     pub async fn start(config: Config) -> io::Result<Self> {
+        Self::start_over(config, idem_store::Options::new()).await
+    }
+
+    /// [`start`](Self::start) over a store with options of its own.
+    async fn start_over(config: Config, store_options: idem_store::Options) -> io::Result<Self> {
         config
             .check()
             .map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
@@ -114,14 +131,15 @@ impl Gateway {
             let text = format!("the data directory {}: {error}", config.data.display());
             io::Error::new(error.kind(), text)
         })?;
-        let store = Store::open(config.data.join("store"), idem_store::Options::new())
-            .map_err(io::Error::other)?;
+        let store = open_store(&config, store_options).await?;
         let (registry, known) = Registry::open(&config.data)?;
         let http_listener = TcpListener::bind(config.http)
             .await
             .map_err(|e| named(e, config.http))?;
         let http_addr = http_listener.local_addr()?;
         let options = reactor_options(&config);
+        let (strangers, heard) = Strangers::new();
+        let event_batch = options.event_batch;
         let shared = Arc::new(Shared {
             started: Instant::now(),
             store,
@@ -134,16 +152,18 @@ impl Gateway {
             event_places: Arc::new(Semaphore::new(config.http_limits.events_max)),
             drain: watch::Sender::new(Phase::Serving),
             ticks: watch::Sender::new(Bytes::new()),
+            strangers,
             reports: (0..options.shards).map(|_| Mutex::default()).collect(),
             shards: OnceLock::new(),
             runtime: tokio::runtime::Handle::current(),
             config,
         });
-        shared.recall(&known);
+        shared.recall(&known).await.map_err(io::Error::other)?;
+        tokio::spawn(strangers::look_up(Arc::clone(&shared), heard));
         let listen = shared.config.listen;
         let reactor = Reactor::builder(options)
             .listen(listen)
-            .build(|_| ShardHandler::<Native>::new(Arc::clone(&shared)))
+            .build(|_| ShardHandler::<Native>::new(Arc::clone(&shared), event_batch))
             .map_err(|e| named(e, listen))?;
         let device_addr = reactor.local_addrs()[0];
         assert!(
@@ -191,7 +211,12 @@ impl Gateway {
     pub async fn drain(self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
-        shared.stop_accepting().await;
+        for shard in shared.tell_all(|| ShardMessage::StopAccepting).await {
+            tracing::warn!(
+                shard,
+                "a shard is too busy to stop accepting before it ends"
+            );
+        }
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
         if !shared.commands_end(limit).await {
             tracing::warn!(
@@ -205,11 +230,9 @@ impl Gateway {
             tracing::warn!(running = shared.commands_running(), "the store is slow");
         }
         self.http.await.map_err(io::Error::other)?;
-        for mailbox in shared.mailboxes() {
-            if mailbox.try_send(ShardMessage::Stop).is_err() {
-                // Full: end without a goodbye. Stopped: it has ended.
-                mailbox.stop();
-            }
+        for shard in shared.tell_all(|| ShardMessage::Stop).await {
+            // Still full: end without a goodbye. Stopped: it has ended.
+            shared.mailboxes()[shard].stop();
         }
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
@@ -224,6 +247,19 @@ impl Gateway {
             .map_err(io::Error::other)?
             .map_err(io::Error::other)
     }
+}
+
+/// Opens the store that `config` names. That may block, so not on the runtime's own threads.
+async fn open_store(config: &Config, options: idem_store::Options) -> io::Result<Store> {
+    let (url, dir) = (config.store.clone(), config.data.join("store"));
+    let opened = tokio::task::spawn_blocking(move || match url {
+        Some(url) => Store::connect(&url, options),
+        None => Store::open(dir, options),
+    });
+    opened
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)
 }
 
 /// Says which address an error belongs to, and what to do.
@@ -285,10 +321,13 @@ impl Shared {
 
     /// Waits until no command runs or waits; `false` when some still do after `limit`.
     async fn commands_end(&self, limit: Duration) -> bool {
-        let total = u32::try_from(self.config.commands.total_max).unwrap_or(u32::MAX);
-        tokio::time::timeout(limit, self.running.acquire_many(total))
-            .await
-            .is_ok()
+        // Not by taking every place: the free ones would be counted as running commands meanwhile.
+        let ended = async {
+            while self.commands_running() > 0 {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        tokio::time::timeout(limit, ended).await.is_ok()
     }
 
     pub(crate) fn mailboxes(&self) -> &[Sender<ShardMessage>] {
@@ -298,19 +337,26 @@ impl Shared {
     /// Puts a message into a shard's mailbox; `Err` when it is full or the shard has stopped.
     pub(crate) fn send(&self, shard: usize, message: ShardMessage) -> Result<(), NotTaken> {
         let mailbox = self.mailboxes().get(shard).ok_or(NotTaken)?;
-        mailbox.try_send(message).map_err(|_| NotTaken)
+        mailbox.try_send(message).map_err(|error| {
+            if error.is_full() {
+                self.counters.mailbox_full();
+            }
+            NotTaken
+        })
     }
 
-    /// Tells every shard, however full its mailbox is for the moment.
-    async fn stop_accepting(&self) {
-        for shard in 0..self.mailboxes().len() {
-            for _ in 0..STOP_TRIES {
-                if self.send(shard, ShardMessage::StopAccepting).is_ok() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+    /// Tells every shard, however full its mailbox is for the moment. Returns those that could not be
+    /// told.
+    async fn tell_all(&self, message: impl Fn() -> ShardMessage) -> Vec<usize> {
+        let mut untold: Vec<_> = (0..self.mailboxes().len()).collect();
+        for _ in 0..STOP_TRIES {
+            untold.retain(|shard| self.send(*shard, message()).is_err());
+            if untold.is_empty() {
+                break;
             }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        untold
     }
 
     /// Stores a result that nobody waits for, off the shard's thread.
@@ -326,30 +372,57 @@ impl Shared {
     }
 
     /// Takes up what an earlier run left: the devices it knew, and the claims it could not end.
-    fn recall(&self, known: &[Box<str>]) {
+    async fn recall(&self, known: &[Box<str>]) -> Result<(), idem_store::Error> {
         for id in known {
             if let Some(forgotten) = self.directory.remember(id) {
                 self.registry.forget(&forgotten);
             }
         }
-        for claim in self.store.unresolved() {
-            let (Some(device), Some(memo)) =
-                (outcome::device_of(&claim.key), Memo::decode(&claim.memo))
-            else {
-                tracing::warn!(key = ?claim.key, "a claim of another program is left alone");
-                continue;
-            };
-            let device = device.as_str();
-            if self.directory.get(device).is_none() {
-                self.directory.remember(device);
-                self.registry.remember(device);
+        self.recall_claims().await
+    }
+
+    /// Takes up the claims that the store holds open. On a shared store they may be other
+    /// gateways': those are taken up too, in case their devices come here, and ended by nobody
+    /// while their gateway holds them.
+    pub(crate) async fn recall_claims(&self) -> Result<(), idem_store::Error> {
+        let known_before = self.table.unresolved();
+        let mut listed = HashSet::new();
+        let mut after_token = 0;
+        loop {
+            let page = self.store.unresolved(after_token, RECALL_PAGE).await?;
+            for claim in &page {
+                after_token = claim.token;
+                listed.extend(self.recall_claim(claim));
             }
-            let open = OpenClaim {
-                key: claim.key.clone(),
-                fingerprint: claim.fingerprint,
-            };
-            self.table.recall(memo.id, device, open);
+            if page.len() < RECALL_PAGE {
+                break;
+            }
         }
+        // What another gateway has ended meanwhile is not waited for any more.
+        for id in known_before.difference(&listed) {
+            self.table.forget_unresolved(*id);
+        }
+        Ok(())
+    }
+
+    fn recall_claim(&self, claim: &Unresolved) -> Option<CommandId> {
+        let (Some(device), Some(memo)) =
+            (outcome::device_of(&claim.key), Memo::decode(&claim.memo))
+        else {
+            tracing::warn!(key = ?claim.key, "a claim of another program is left alone");
+            return None;
+        };
+        let device = device.as_str();
+        if !self.store.is_shared() && self.directory.get(device).is_none() {
+            self.directory.remember(device);
+            self.registry.remember(device);
+        }
+        let open = OpenClaim {
+            key: claim.key.clone(),
+            fingerprint: claim.fingerprint,
+        };
+        self.table.recall(memo.id, device, open);
+        Some(memo.id)
     }
 }
 

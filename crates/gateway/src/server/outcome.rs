@@ -5,8 +5,20 @@ use crate::proto::{BootId, CommandId, DeviceId};
 
 const VERSION: u8 = 1;
 
-/// Scope of a command's key: the device, then the caller's `Idempotency-Key`.
-pub(crate) fn store_key(device: &str, idempotency_key: &str) -> Vec<u8> {
+/// Scope of a command's key in the store: the device, then the caller's `Idempotency-Key`.
+///
+/// ```
+/// use gateway::server::{device_and_key, store_key};
+///
+/// let key = store_key("sensor-1", "order-17");
+/// assert_eq!(device_and_key(&key), Some(("sensor-1", "order-17")));
+/// assert_eq!(device_and_key(b"order-17"), None);
+/// ```
+///
+/// # Panics
+/// A device id has at most 64 bytes: one of more than 255 panics.
+#[must_use]
+pub fn store_key(device: &str, idempotency_key: &str) -> Vec<u8> {
     let device_bytes = u8::try_from(device.len()).expect("a device id has at most 64 bytes");
     let mut key = Vec::with_capacity(2 + device.len() + idempotency_key.len());
     key.extend_from_slice(&[VERSION, device_bytes]);
@@ -23,6 +35,18 @@ pub(crate) fn device_of(store_key: &[u8]) -> Option<DeviceId<'_>> {
     (version == VERSION)
         .then(|| DeviceId::parse(device).ok())
         .flatten()
+}
+
+/// The device and the caller's key in a [`store_key`]; `None` when it was not made by a gateway.
+#[must_use]
+pub fn device_and_key(store_key: &[u8]) -> Option<(&str, &str)> {
+    let device = device_of(store_key)?.as_str();
+    let key = std::str::from_utf8(&store_key[2 + device.len()..]).ok()?;
+    let visible = !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    visible.then_some((device, key))
 }
 
 /// What a claim remembers: which command it is, and which memory of the device would recognise it.
@@ -127,8 +151,8 @@ mod tests {
             assert!(printed(&outcome.encode()), "{outcome:?}");
         }
         let payload = br#"{"b":1e2,"a":1.0}"#;
-        let digest = canon_ser::digest::sha256_text(payload, canon_ser::json::Integers::Exact);
-        assert!(printed(&digest.unwrap()));
+        let fingerprint = idem_store::Fingerprint::of_json(payload).unwrap();
+        assert!(printed(&fingerprint.0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -208,15 +208,13 @@ fn write_lines(mut list: List, inbox: &mpsc::Receiver<Line>) {
     let mut unsaved = Vec::new();
     let mut open = true;
     while open {
-        let received = if list.file.is_some() {
-            inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            thread::sleep(RETRY);
-            inbox.recv_timeout(Duration::ZERO)
-        };
-        open = !matches!(received, Err(RecvTimeoutError::Disconnected));
-        unsaved.extend(received.into_iter().chain(inbox.try_iter().take(LINES_MAX)));
         let healthy = list.file.is_some();
+        open = if healthy {
+            inbox.recv().map(|line| unsaved.push(line)).is_ok()
+        } else {
+            collect(inbox, &mut unsaved, Instant::now() + RETRY)
+        };
+        unsaved.extend(inbox.try_iter().take(LINES_MAX));
         match list.save(&unsaved) {
             Ok(()) => unsaved.clear(),
             Err(error) if healthy || !open => {
@@ -224,6 +222,18 @@ fn write_lines(mut list: List, inbox: &mpsc::Receiver<Line>) {
                 tracing::error!(%error, %path, unsaved, "new devices could not be written down");
             }
             Err(_) => {}
+        }
+    }
+}
+
+/// Takes what comes until then; `false` when the senders are gone.
+fn collect(inbox: &mpsc::Receiver<Line>, lines: &mut Vec<Line>, until: Instant) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match inbox.recv_timeout(left) {
+            Ok(line) => lines.push(line),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
         }
     }
 }
@@ -273,6 +283,21 @@ mod tests {
         list.save(&lines).unwrap();
         list.save(&[Line::Id("c".into())]).unwrap();
         assert_eq!(ids(dir.path()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_failing_disk_does_not_hold_up_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("missing").join(FILE);
+        let (lines, inbox) = mpsc::channel();
+        let writer = thread::spawn(move || write_lines(List::new(nowhere, None, 16), &inbox));
+        for number in 0..20 * LINES_MAX {
+            lines.send(Line::Id(format!("{number}").into())).unwrap();
+        }
+        let ending = Instant::now();
+        drop(lines);
+        writer.join().unwrap();
+        assert!(ending.elapsed() < 10 * RETRY, "{:?}", ending.elapsed());
     }
 
     #[test]

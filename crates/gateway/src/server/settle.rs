@@ -24,11 +24,16 @@ pub(crate) async fn settle(shared: Arc<Shared>, stray: Stray) {
         result,
         claim,
     } = stray;
-    let lease_ms = LEASE_SLACK_MS;
+    let lease_ms = if shared.store.is_shared() {
+        shared.config.commands.lease_ms
+    } else {
+        LEASE_SLACK_MS
+    };
     let begin = Begin::new(&claim.key, claim.fingerprint, lease_ms, shared.unix_ms());
     let permit = match shared.store.begin(&begin).await {
         Ok(Begun::InDoubt(permit)) => permit,
-        // A retry got there first, or the task that left the claim has not let go of it yet.
+        // A retry got there first, or the task that left the claim has not let go of it yet, or a
+        // gateway that died or lives elsewhere still holds it.
         Ok(Begun::InFlight { .. }) | Err(_) => return shared.table.restore(id, result, claim),
         Ok(Begun::Fresh(permit)) => {
             // The claim expired. Its outcome is nobody's any more.
@@ -64,7 +69,9 @@ pub(crate) fn outcome_of(status: ResultStatus, body: Vec<u8>) -> Option<Outcome>
 }
 
 fn is_json(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+    // Bytes that are not UTF-8 would pass unseen inside a string that is ignored.
+    std::str::from_utf8(body)
+        .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 /// Makes an outcome durable, then lets the device forget its command.
@@ -86,4 +93,22 @@ pub(crate) async fn store_outcome(
         drop(shared.send(session.shard, ShardMessage::ResultAck { session, id }));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_called_json_and_is_not_is_handed_on_as_bytes() {
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        for json in ["{\"a\":[1,null]}", "\"\u{e9}\"", " 1 ", &deep] {
+            let outcome = outcome_of(ResultStatus::Json, json.into());
+            assert_eq!(outcome, Some(Outcome::Json(json.into())));
+        }
+        for bytes in [b"".as_slice(), b"{", b"1 2", b"\"\xff\"", b"{\"\xc3\":1}"] {
+            let outcome = outcome_of(ResultStatus::Json, bytes.into());
+            assert_eq!(outcome, Some(Outcome::Opaque(bytes.into())));
+        }
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::directory::{Device, Presence, Session};
+use super::strangers::Heard;
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use crate::proto::{
     Beat, BeatAck, BootId, CommandId, ErrorCode, FromDevice, FrontDoor, GoAway, GoAwayReason,
@@ -21,6 +22,12 @@ use crate::proto::{
 
 /// How long a closing connection may take to read the last words.
 const LAST_WORDS_MS: u64 = 1_000;
+
+/// A deadline that is noticed so late says that the process was stopped or starved for a while.
+const STALL_US: u64 = 100_000;
+
+/// How long a shard that is behind hears what waits in its sockets before it calls a device gone.
+const CATCH_UP_MS: u64 = 1_000;
 
 /// What the rest of the gateway says to a shard.
 pub(crate) enum ShardMessage {
@@ -71,6 +78,11 @@ pub(crate) struct ShardHandler<P: FrontDoor> {
     shared: Arc<Shared>,
     /// Frames to write at the end of a callback, so that one read leads to at most one write.
     out: Vec<u8>,
+    /// As many socket events as one turn fetches.
+    event_batch: u64,
+    /// Socket events until the end of the last turn.
+    events_before: u64,
+    behind_until_ms: u64,
     door: std::marker::PhantomData<P>,
 }
 
@@ -116,10 +128,13 @@ pub(crate) enum Timer {
 type ShardIo<P> = Io<ShardHandler<P>>;
 
 impl<P: FrontDoor> ShardHandler<P> {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, event_batch: usize) -> Self {
         Self {
             shared,
             out: Vec::new(),
+            event_batch: event_batch as u64,
+            events_before: 0,
+            behind_until_ms: 0,
             door: std::marker::PhantomData,
         }
     }
@@ -221,6 +236,15 @@ impl<P: FrontDoor> ShardHandler<P> {
             FromDevice::Result { id, status, body } => {
                 match self.shared.table.deliver(id, device, epoch, status, body) {
                     Delivery::Delivered => {}
+                    Delivery::Unknown if self.shared.store.is_shared() => {
+                        self.shared.strangers.hear(Heard {
+                            device: Arc::clone(device),
+                            epoch,
+                            id,
+                            status,
+                            body: body.to_vec(),
+                        });
+                    }
                     Delivery::Unknown => self.acknowledge(device, epoch, id),
                     Delivery::Settle(claim) => {
                         let result = Reply::Result {
@@ -270,9 +294,21 @@ impl<P: FrontDoor> ShardHandler<P> {
         }
     }
 
+    /// Whether what a device said in time may still wait in its socket: events came as many as one turn
+    /// fetches, or this shard stood still a moment ago.
+    fn is_behind(&mut self, io: &ShardIo<P>) -> bool {
+        let (stats, now_ms) = (io.stats(), io.now_ms());
+        let is_full = stats.events - self.events_before >= self.event_batch;
+        if is_full || stats.timer_lateness.last_us() > STALL_US {
+            self.behind_until_ms = now_ms + CATCH_UP_MS;
+        }
+        now_ms < self.behind_until_ms
+    }
+
     fn on_deadline(&mut self, io: &mut ShardIo<P>, token: Token) {
         let now_ms = io.now_ms();
         let grace_ms = u64::from(self.shared.config.devices.grace_ms);
+        let is_behind = self.is_behind(io);
         let Some(conn) = io.state(token) else { return };
         match &conn.phase {
             Phase::Open(open) => {
@@ -284,7 +320,10 @@ impl<P: FrontDoor> ShardHandler<P> {
                     // The word that it was replaced was lost in a full mailbox.
                     return self.replaced(io, token);
                 }
-                let due_ms = conn.heard_ms + u64::from(open.interval_ms) + grace_ms;
+                let mut due_ms = conn.heard_ms + u64::from(open.interval_ms) + grace_ms;
+                if due_ms <= now_ms && is_behind {
+                    due_ms = now_ms + CATCH_UP_MS;
+                }
                 if due_ms > now_ms {
                     let timer = io.set_timer(due_ms, Timer::Deadline(token));
                     if let Some(conn) = io.state(token) {
@@ -317,9 +356,7 @@ impl<P: FrontDoor> ShardHandler<P> {
     /// Sends to a shard. A full mailbox loses the message: whoever waits for it runs into its own
     /// deadline.
     fn send(&self, shard: usize, message: ShardMessage) {
-        if self.shared.send(shard, message).is_err() {
-            self.shared.counters.mailbox_full();
-        }
+        drop(self.shared.send(shard, message));
     }
 
     fn on_command(
@@ -425,6 +462,10 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
     }
 
     fn connect_failed(&mut self, _io: &mut ShardIo<P>, _tag: u64, _error: std::io::Error) {}
+
+    fn turn_ended(&mut self, io: &mut ShardIo<P>) {
+        self.events_before = io.stats().events;
+    }
 
     fn timer(&mut self, io: &mut ShardIo<P>, _key: TimerKey, timer: Timer) {
         debug_assert!(self.out.is_empty(), "words for another connection");

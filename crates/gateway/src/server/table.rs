@@ -4,7 +4,7 @@
 //! durable. So an id that is not here was answered long ago, and a device that repeats its result
 //! can be told to forget it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -142,13 +142,33 @@ impl CommandTable {
         None
     }
 
-    /// An earlier run of the gateway left this claim open.
+    /// An earlier run of the gateway, or another one, left this claim open; unless somebody here
+    /// is at it.
     pub(crate) fn recall(&self, id: CommandId, device: &str, claim: OpenClaim) {
         let entry = Entry {
             device: device.into(),
             state: State::Unresolved(claim),
         };
-        self.bucket(id).lock().insert(id, entry);
+        self.bucket(id).lock().entry(id).or_insert(entry);
+    }
+
+    /// Every command whose claim is open and that nobody here is at.
+    pub(crate) fn unresolved(&self) -> HashSet<CommandId> {
+        let mut ids = HashSet::new();
+        for bucket in &self.buckets {
+            let bucket = bucket.lock();
+            let open = bucket.iter().filter(|(_, entry)| entry.is_unresolved());
+            ids.extend(open.map(|(id, _)| *id));
+        }
+        ids
+    }
+
+    /// The claim of `id` is not open any more, unless somebody here is at it.
+    pub(crate) fn forget_unresolved(&self, id: CommandId) {
+        let mut bucket = self.bucket(id).lock();
+        if bucket.get(&id).is_some_and(Entry::is_unresolved) {
+            bucket.remove(&id);
+        }
     }
 
     /// A result that [`deliver`](Self::deliver) gave out for settling could not be stored. A task that
@@ -251,6 +271,10 @@ impl Reply {
 }
 
 impl Entry {
+    fn is_unresolved(&self) -> bool {
+        matches!(self.state, State::Unresolved(_))
+    }
+
     fn inbox_of(&mut self, waiter: &Waiter) -> Option<&mut Inbox> {
         match &mut self.state {
             State::Waiting(inbox) if Arc::ptr_eq(&inbox.wake, &waiter.0) => Some(inbox),

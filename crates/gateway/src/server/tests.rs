@@ -5,18 +5,20 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use idem_store::{Begin, Begun, Fingerprint};
+use conn_reactor::Token;
+use idem_store::{Begin, Begun, Fingerprint, Options};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::command::{self, Answer, Request};
+use super::directory::{Admission, Knock};
 use super::outcome::{Memo, Outcome, store_key};
 use super::shard::Stray;
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use super::{Config, Gateway, Shared, settle};
 use crate::proto::{
-    BootId, CommandId, DeviceId, FromDevice, Hello, ResultStatus, SessionToken, ToDevice,
-    decode_to_device, encode_from_device, encode_preface,
+    BootId, CommandId, DeviceId, FromDevice, GoAwayReason, Hello, ResultStatus, SessionToken,
+    ToDevice, decode_to_device, encode_from_device, encode_preface,
 };
 
 const BOOT: BootId = BootId([1; 16]);
@@ -25,30 +27,43 @@ const PRINT: Fingerprint = Fingerprint([2; 32]);
 struct Rig {
     runtime: Runtime,
     gateway: Gateway,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Rig {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::open(tempfile::tempdir().unwrap(), Options::new(), |_| {})
+    }
+
+    /// A gateway over a store with these options and a configuration that `change` makes.
+    fn open(dir: tempfile::TempDir, store: Options, change: impl FnOnce(&mut Config)) -> Self {
         let free = (Ipv4Addr::LOCALHOST, 0).into();
-        let config = Config {
+        let mut config = Config {
             listen: free,
             http: free,
             data: dir.path().into(),
             shards: 1,
             ..Config::default()
         };
+        change(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .unwrap();
-        let gateway = runtime.block_on(Gateway::start(config)).unwrap();
+        let gateway = runtime
+            .block_on(Gateway::start_over(config, store))
+            .unwrap();
         Self {
             runtime,
             gateway,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Drains the gateway and leaves its directory.
+    fn drain(self) -> tempfile::TempDir {
+        self.runtime.block_on(self.gateway.drain()).unwrap();
+        self.dir
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -67,6 +82,20 @@ impl Rig {
         };
         self.runtime
             .spawn(async move { command::submit(&shared, request).await })
+    }
+
+    /// What an HTTP caller is told.
+    fn post(&self, key: &str) -> String {
+        let mut stream = TcpStream::connect(self.gateway.http_addr()).unwrap();
+        write!(
+            stream,
+            "POST /v1/devices/a/commands HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Idempotency-Key: {key}\r\nContent-Length: 2\r\n\r\n{{}}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn answer(&self, task: JoinHandle<Answer>) -> Answer {
@@ -300,4 +329,79 @@ fn a_repeated_result_of_an_ended_command_is_acknowledged() {
     let mut device = RawDevice::connect(&rig, None);
     device.result(CommandId([9; 16]), b"6");
     assert_eq!(device.acknowledged(), CommandId([9; 16]));
+}
+
+/// Its session went to another connection, and the word of that was lost in a full mailbox.
+#[test]
+fn a_connection_that_was_not_told_of_its_successor_finds_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir, Options::new(), |config| {
+        let limits = &mut config.devices;
+        (limits.interval_ms_max, limits.interval_ms, limits.grace_ms) = (200, 200, 0);
+    });
+    let mut device = RawDevice::connect(&rig, None);
+    let knock = Knock {
+        id: "a",
+        shard: 0,
+        token: Token::from_u64(u64::MAX),
+        boot: BOOT,
+        resume: Some(device.token),
+        secret: SessionToken([7; 16]),
+        displace: None,
+    };
+    let directory = &rig.shared().directory;
+    let Admission::Accepted { epoch, .. } = directory.admit(&knock, |_| ()) else {
+        panic!("it has the token")
+    };
+    let reason = device.hear(|message| match message {
+        ToDevice::GoAway(goaway) => Some(goaway.reason),
+        _ => None,
+    });
+    assert_eq!(reason, GoAwayReason::Replaced);
+    assert_eq!(rig.epoch(), epoch, "the successor's session is not touched");
+    assert_eq!((directory.online(), directory.gone()), (1, 0));
+}
+
+/// A store that takes no new key.
+fn full() -> Options {
+    Options::new().keys_max(0)
+}
+
+/// A store whose next batch has room for nothing.
+fn busy() -> Options {
+    Options::new().batch_bytes_max(0)
+}
+
+#[test]
+fn a_store_that_takes_nothing_says_so_and_nothing_is_sent() {
+    for (store, code, retry_after_s) in [(full(), "store-full", 5), (busy(), "store-busy", 1)] {
+        let rig = Rig::open(tempfile::tempdir().unwrap(), store, |_| {});
+        let mut device = RawDevice::connect(&rig, None);
+        let answer = rig.post("key");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        for part in [
+            format!("\"code\":\"{code}\""),
+            format!("retry-after: {retry_after_s}\r\n"),
+        ] {
+            assert!(answer.contains(&part), "{answer}");
+        }
+        let mut ends = rig.shared().counters.command_ends();
+        let counted = ends.any(|(_, name, count)| name == code && count == 1);
+        drop(ends);
+        assert!(counted, "{code} is counted");
+        assert_eq!(rig.shared().table.len(), 0);
+        // The next thing that the device hears is the goodbye.
+        drop(rig.drain());
+        device.hear(|message| matches!(message, ToDevice::GoAway(_)).then_some(()));
+    }
+}
+
+#[test]
+fn a_store_that_takes_nothing_does_not_say_of_an_open_key_that_nothing_was_sent() {
+    let rig = Rig::new();
+    rig.shared().directory.remember("a");
+    rig.left_open("key");
+    let rig = Rig::open(rig.drain(), busy(), |_| {});
+    assert!(matches!(rig.answer(rig.submit("key")), Answer::Open));
+    assert!(matches!(rig.answer(rig.submit("new")), Answer::StoreBusy));
 }

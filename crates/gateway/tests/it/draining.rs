@@ -1,8 +1,10 @@
 //! A gateway that stops: refuses, finishes, records, says goodbye.
 
+use std::io::Write;
+
 use gateway::proto::{GoAwayReason, ResultStatus};
 
-use crate::http::Request;
+use crate::http::{Request, Response};
 use crate::peer::Heard;
 use crate::rig::{Rig, until};
 
@@ -38,6 +40,27 @@ fn running_commands_are_finished_and_new_ones_refused() {
     assert_eq!(peer.hear(), Some(Heard::ResultAck(id)));
     assert!(matches!(peer.hear(), Some(Heard::GoAway(GoAwayReason::Draining, ms)) if ms > 0));
     assert_eq!(peer.hear(), None);
+    drained.join().unwrap();
+}
+
+#[test]
+fn a_drain_counts_what_runs_and_says_why_it_refuses() {
+    let mut rig = Rig::with(|config| config.drain_timeout_ms = 30_000);
+    let mut peer = rig.online("a");
+    let running = rig.post_later("a", "running", "{}");
+    let (id, _) = peer.command();
+    let mut late = rig
+        .command("a", "late", "{}")
+        .start_before_body(rig.http_addr);
+
+    let drained = rig.drain_later();
+    until("it drains", || rig.get("/readyz").status == 503);
+    assert_eq!(rig.metric("mainstay_commands_running"), 1.0);
+    late.write_all(b"{}").unwrap();
+    Response::read(&mut late).problem(503, "draining");
+
+    peer.result(id, ResultStatus::Json, "1");
+    running.join().unwrap().done("1");
     drained.join().unwrap();
 }
 

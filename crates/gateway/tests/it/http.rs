@@ -96,6 +96,20 @@ impl Request {
         drop(stream.write_all(&self.bytes()));
         stream
     }
+
+    /// Sends the head and waits until the server reads the body, of which nothing has come.
+    pub(crate) fn start_before_body(&self, addr: SocketAddr) -> TcpStream {
+        let mut stream = connect(addr);
+        let asking = self.clone().header("Expect", "100-continue").bytes();
+        stream
+            .write_all(&asking[..asking.len() - self.body.len()])
+            .unwrap();
+        let expected = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut asked = [0; 25];
+        stream.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, expected);
+        stream
+    }
 }
 
 pub(crate) fn connect(addr: SocketAddr) -> TcpStream {

@@ -167,7 +167,225 @@ fn check_says_whether_and_where() {
     );
     gives(&["json", "--check", "--from", "cbor"], b"\x01", 2, b"");
     gives(&["json", "--check", "--digest", "sha256"], b"1", 2, b"");
-    gives(&["json", "--json"], b"1", 2, b"");
+    let stderr = gives(&["json", "--json"], b"1", 2, b"");
+    assert!(stderr.contains("--check or --digest"), "{stderr}");
+}
+
+#[test]
+fn digests_for_machines() {
+    gives(
+        &["json", "--digest", "sha256", "--json"],
+        b" { } ",
+        0,
+        b"{\"algorithm\":\"sha256\",\"bytes\":2,\"digest\":\
+        \"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"profile\":\"jcs/1\"}\n",
+    );
+}
+
+#[test]
+fn integers_beyond_2_to_the_53_fall_under_the_policy() {
+    let text = b"[18014398509481985]";
+    let stderr = gives(&["json"], text, 2, b"");
+    assert!(stderr.contains("beyond 2^53"), "{stderr}");
+    gives(
+        &["json", "--integers", "round"],
+        text,
+        0,
+        b"[18014398509481984]",
+    );
+    gives(
+        &["json", "--integers", "string"],
+        text,
+        0,
+        b"[\"18014398509481985\"]",
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    let child = child
+        .args(["canon", "json"])
+        .env("MAINSTAY_CANON_INTEGERS", "string");
+    let mut child = child
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    child
+        .stdin
+        .take()
+        .expect("stdin is piped")
+        .write_all(text)
+        .expect("it reads");
+    let output = child.wait_with_output().expect("the command ends");
+    assert_eq!(output.stdout, b"[\"18014398509481985\"]");
+    gives(
+        &["json", "--from", "cbor", "--integers", "string"],
+        b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff",
+        0,
+        b"\"18446744073709551615\"",
+    );
+    let from_json = |policy, code, bytes: &[u8]| {
+        let id = b"9007199254740993";
+        gives(
+            &["cbor", "--from", "json", "--integers", policy],
+            id,
+            code,
+            bytes,
+        );
+    };
+    from_json("error", 2, b"");
+    from_json("round", 0, b"\x1b\0\x20\0\0\0\0\0\0");
+    from_json("string", 0, b"\x709007199254740993");
+    from_json("exact", 0, b"\x1b\0\x20\0\0\0\0\0\x01");
+}
+
+#[test]
+fn the_limit_on_depth_is_settable() {
+    let text = [[b'['; 200], [b']'; 200]].concat();
+    let cbor = [&[0x81; 199][..], &[0x80]].concat();
+    for (form, input, more) in [
+        ("json", &text, vec![]),
+        ("cbor", &cbor, vec!["--profile", "dag-cbor/1"]),
+    ] {
+        let args = [&[form][..], &more].concat();
+        let refused = canon(&args, input);
+        assert_eq!(refused.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains("--depth-max"), "{said}");
+        gives(
+            &[&args[..], &["--depth-max", "200"]].concat(),
+            input,
+            0,
+            input,
+        );
+        gives(
+            &[&args[..], &["--depth-max", "199"]].concat(),
+            input,
+            2,
+            b"",
+        );
+        let checked = canon(
+            &[&args[..], &["--check", "--depth-max", "200"]].concat(),
+            input,
+        );
+        assert_eq!(checked.status.code(), Some(0));
+    }
+    gives(
+        &["cbor", "--from", "json", "--depth-max", "200"],
+        &text,
+        0,
+        &cbor,
+    );
+}
+
+/// Some 3.5 MB: members in order, whose records are not.
+fn large_text() -> (Vec<u8>, Vec<u8>) {
+    let (mut text, mut canonical) = (Vec::from(*b"{"), Vec::from(*b"{"));
+    for record in 0..40_000 {
+        let comma = if record == 0 { "" } else { "," };
+        text.extend(format!("{comma} \"key-{record:06}\": {{\"z\": {record}.0, \"name\": \"the record number {record}\", \"a\": []}}\n").into_bytes());
+        canonical.extend(format!("{comma}\"key-{record:06}\":{{\"a\":[],\"name\":\"the record number {record}\",\"z\":{record}}}").into_bytes());
+    }
+    text.push(b'}');
+    canonical.push(b'}');
+    (text, canonical)
+}
+
+/// Runs under a limit of 6 MB for all data of the process: less than a document and its canonical form.
+fn with_little_memory(arguments: &str, input: &std::path::Path) -> Output {
+    Command::new("sh")
+        .args([
+            "-c",
+            &format!("ulimit -d 6000; exec \"$0\" canon {arguments}"),
+        ])
+        .arg(env!("CARGO_BIN_EXE_mainstay"))
+        .stdin(std::fs::File::open(input).expect("the document opens"))
+        .output()
+        .expect("the command starts")
+}
+
+#[test]
+fn large_documents_in_order_stream_through() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("large.json");
+    let (text, canonical) = large_text();
+    std::fs::write(&file, &text).expect("written");
+    // From a file, and from a pipe.
+    let path = file.to_str().expect("a UTF-8 path");
+    for output in [
+        with_little_memory("json", &file),
+        with_little_memory(&format!("json {path}"), &file),
+        canon(&["json"], &text),
+    ] {
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(output.stdout == canonical, "{} bytes", output.stdout.len());
+    }
+    std::fs::write(&file, &canonical).expect("written");
+    let checked = with_little_memory("json --check", &file);
+    assert_eq!(checked.stdout, b"stdin: canonical (jcs/1)\n");
+    let digest = with_little_memory("json --digest sha256", &file);
+    assert_eq!(
+        digest.stdout,
+        canon(&["json", "--digest", "sha256"], &text).stdout
+    );
+    // The limit is one: with everything in memory it does not work.
+    let cbor = with_little_memory("cbor --from json", &file);
+    assert!(!cbor.status.success());
+    // And the same for CBOR.
+    std::fs::write(&file, canon(&["cbor", "--from", "json"], &text).stdout).expect("written");
+    let streamed = with_little_memory("cbor", &file);
+    assert!(streamed.stdout == std::fs::read(&file).expect("readable"));
+    let checked = with_little_memory("cbor --check", &file);
+    assert_eq!(checked.stdout, b"stdin: canonical (cbor-core-det/1)\n");
+    // Text keys have the same order in all profiles, and there are no floats.
+    for profile in ["cbor-length-first/1", "dag-cbor/1"] {
+        let streamed = with_little_memory(&format!("cbor --profile {profile}"), &file);
+        assert!(streamed.stdout == std::fs::read(&file).expect("readable"));
+        let checked = with_little_memory(&format!("cbor --profile {profile} --check"), &file);
+        let said = format!("stdin: canonical ({profile})\n");
+        assert_eq!(checked.stdout, said.as_bytes());
+    }
+}
+
+#[test]
+fn a_full_disk_is_not_blamed_on_the_input() {
+    let (text, _) = large_text();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("large.json");
+    std::fs::write(&file, &text).unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["canon", "json"])
+        .arg(&file)
+        .stdout(full.unwrap())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("cannot write to stdout: No space"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("large.json"), "{stderr}");
+}
+
+#[test]
+fn a_pipe_that_cannot_be_copied_names_the_directory() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["canon", "json", "--digest", "sha256"])
+        .env("TMPDIR", "/nowhere/at/all")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(&vec![b' '; 2 << 20]);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("/nowhere/at/all"), "{stderr}");
 }
 
 #[test]
@@ -222,6 +440,59 @@ fn eq_under_rules() {
     );
     let stderr = gives(&["eq", "--rules", &one, &one, &same], b"", 2, b"");
     assert!(stderr.contains("one.json: "), "{stderr}");
+}
+
+#[test]
+fn eq_under_a_rule_book() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("a UTF-8 path").to_string()
+    };
+    let set = |version: &str, from: &str, rules: &str| {
+        let text = format!(
+            r#"{{"id":"r","version":"{version}","effective_from":"{from}","rules":{rules}}}"#
+        );
+        canon_ser::rules::RuleSet::from_json(text.as_bytes()).expect("a rule set")
+    };
+    let first = set("1.0.0", "2026-01-01T00:00:00Z", "{}");
+    let mut rules = canon_ser::rules::RuleBook::new();
+    rules.publish(first.clone()).expect("the first version");
+    rules
+        .publish(set(
+            "1.1.0",
+            "2026-07-01T00:00:00Z",
+            r#"{"null_is_absent":true}"#,
+        ))
+        .expect("a newer one");
+    let book = file("book.json", &rules.to_json());
+    let single = file("set.json", first.canonical());
+    let one = file("one.json", br#"{"a":1,"x":null}"#);
+    let other = file("other.json", br#"{"a":1.0}"#);
+    let differs = b"/x is only on the left: null\n";
+    let eq = |rules: &str, at: &str, code, stdout: &[u8]| {
+        gives(
+            &["eq", "--rules", rules, "--at", at, &one, &other],
+            b"",
+            code,
+            stdout,
+        )
+    };
+    eq(&book, "2026-06-30T23:59:59.9999Z", 1, differs);
+    eq(&book, "2026-07-01T02:00:00+02:00", 0, b"");
+    eq(&single, "2026-07-01T00:00:00Z", 1, differs);
+    assert!(eq(&book, "2025-12-31T23:59:59Z", 2, b"").contains("no rules hold at"));
+    assert!(eq(&single, "2025-12-31T23:59:59Z", 2, b"").contains("no rules hold at"));
+    assert!(eq(&book, "yesterday", 2, b"").contains("RFC 3339"));
+    let stderr = gives(&["eq", "--rules", &book, &one, &other], b"", 2, b"");
+    assert!(stderr.contains("--at"), "{stderr}");
+    gives(
+        &["eq", "--at", "2026-07-01T00:00:00Z", &one, &other],
+        b"",
+        2,
+        b"",
+    );
 }
 
 #[test]

@@ -6,7 +6,12 @@ mod config;
 mod crash;
 mod dashboard;
 mod doctor;
+mod secrets;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod shared;
 mod store;
 mod support;
+mod swarm;
+mod token;
 #[cfg(all(feature = "trace", target_os = "linux"))]
 mod trace;

@@ -213,3 +213,69 @@ fn a_directory_without_a_store_is_a_failure_that_changes_nothing() {
     assert_eq!(dir.path().read_dir().unwrap().count(), 0);
     assert_eq!(code(&mainstay(dir.path(), &["get", "--hex"], &["xyz"])), 2);
 }
+
+#[test]
+fn keys_of_a_gateway_are_shown_and_asked_for_by_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::new()).unwrap();
+    let begin = |key: &[u8]| {
+        let begin = Begin::new(key, Fingerprint([7; 32]), 1_000, 1).declare(b"memo");
+        store.begin(&begin).wait().unwrap().into_fresh().unwrap()
+    };
+    let done = begin(&gateway::server::store_key("sensor-1", "order-17"));
+    store.complete(done, b"ok", FAR_MS, 1).wait().unwrap();
+    drop(begin(&gateway::server::store_key("sensor-2", "order-18")));
+    store.close().unwrap();
+
+    let get = ["get", "--json", "--device", "sensor-1"];
+    let output = mainstay(dir.path(), &get, &["order-17"]);
+    assert_eq!(code(&output), 0);
+    assert_eq!(json(&output)["outcome"], "ok");
+    assert_eq!(code(&mainstay(dir.path(), &["get"], &["order-17"])), 1);
+
+    let output = mainstay(dir.path(), &["get"], &[]);
+    let shown = text(&output.stdout);
+    assert!(shown.contains("device sensor-2 key order-18"), "{shown}");
+    let found = json(&mainstay(dir.path(), &["get", "--json"], &[]));
+    let doubt = &found["in_doubt"][0];
+    assert_eq!(
+        (&doubt["device"], &doubt["idempotency_key"]),
+        (&json!("sensor-2"), &json!("order-18"))
+    );
+    let stats = json(&mainstay(dir.path(), &["stats", "--json"], &[]));
+    assert!(stats["retention_bytes"]["later"].as_u64().unwrap() > 0);
+    assert_eq!(stats["index"], Value::Null);
+}
+
+#[test]
+fn an_index_snapshot_is_checked_shown_and_removed_when_it_is_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().index_log_bytes(1);
+    let store = Store::open(dir.path(), options).unwrap();
+    let mut number = 0_u32;
+    while store.stats().index_snapshots == 0 {
+        let key = number.to_le_bytes();
+        let begin = Begin::new(&key, Fingerprint([7; 32]), 1_000, 1);
+        let permit = store.begin(&begin).wait().unwrap().into_fresh().unwrap();
+        store.complete(permit, b"ok", FAR_MS, 1).wait().unwrap();
+        number += 1;
+    }
+    store.close().unwrap();
+    let output = mainstay(dir.path(), &["verify"], &[]);
+    assert_eq!(code(&output), 0);
+    assert!(text(&output.stdout).contains("index snapshot of"));
+    let stats = json(&mainstay(dir.path(), &["stats", "--json"], &[]));
+    assert!(stats["index"]["bytes"].as_u64().unwrap() > 4_096);
+
+    let path = dir.path().join("index.snap");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[90] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let output = mainstay(dir.path(), &["verify", "--json"], &[]);
+    assert_eq!(code(&output), 1);
+    assert!(json(&output)["index"]["bad"].is_string());
+    let output = mainstay(dir.path(), &["repair", "--json"], &[]);
+    assert_eq!((code(&output), path.exists()), (0, false));
+    assert_eq!(json(&output)["index_removed"], true);
+    assert_eq!(code(&mainstay(dir.path(), &["verify"], &[])), 0);
+}

@@ -7,6 +7,8 @@ fn every_member_is_there() {
     use mainstay::{idem_store, timerwheel};
 
     assert_eq!(canon_ser::json::to_vec(&[1.0]).unwrap(), b"[1]");
+    assert!(canon_ser::rules::RuleBook::new().sets().is_empty());
+    assert_eq!(canon_ser::digest::blake3_bytes(b"").len(), 32);
     assert_eq!(circuit::Backoff::new().tries(), 0);
     assert!(conn_reactor::Options::default().shards > 0);
     assert!(heartbeat_codec::frame::decode(&[], 8).is_ok());

@@ -8,7 +8,6 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use canon_ser::json::Integers;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::{Problem, Shared};
@@ -20,9 +19,6 @@ use crate::server::outcome::{Outcome, store_key};
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("mainstay-timeout-ms");
-
-/// Most characters of an `Idempotency-Key`.
-const KEY_CHARS_MAX: usize = 255;
 
 pub(crate) async fn submit(
     State(shared): State<Arc<Shared>>,
@@ -49,7 +45,8 @@ async fn accept(
         shared.counters.command(&answer);
         Ok(answer)
     };
-    if shared.phase() != Phase::Serving {
+    let is_serving = || shared.phase() == Phase::Serving;
+    if !is_serving() {
         return told(Answer::Draining);
     }
     let idempotency_key = idempotency_key(request.headers())?;
@@ -57,7 +54,23 @@ async fn accept(
     let payload = read_body(shared, request.into_body()).await?;
     let fingerprint = fingerprint(&payload)?;
     let key = store_key_of(device_id, &idempotency_key)?;
-    let Some(device) = shared.directory.get(device_id) else {
+    if !is_serving() {
+        // A drain began while the body came.
+        return told(Answer::Draining);
+    }
+    let device = shared.directory.get(device_id);
+    let is_here = device
+        .as_ref()
+        .is_some_and(|device| device.session().is_some());
+    if shared.store.is_shared() && !is_here {
+        // Another gateway may hold it. What is known of the key holds everywhere.
+        return match command::replay(shared, &key, &fingerprint).await {
+            Ok(None | Some(Answer::Open)) => told(Answer::NotHere),
+            Ok(Some(answer)) => told(answer),
+            Err(error) => told(Answer::StoreFailed(error)),
+        };
+    }
+    let Some(device) = device else {
         // Its list of devices may be lost or cut short; an answer that was stored still holds.
         return match command::replay(shared, &key, &fingerprint).await {
             Ok(Some(answer)) => told(answer),
@@ -109,56 +122,20 @@ fn bad_request(code: &'static str, title: &'static str, detail: impl Into<String
     Problem::new(StatusCode::BAD_REQUEST, code, title, detail)
 }
 
-/// The key without the quotes of an RFC 8941 string.
 fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let value = match (values.next(), values.next()) {
-        (Some(value), None) => value,
-        (None, _) => {
-            return Err(bad_request(
-                "idempotency-key-missing",
-                "The request has no Idempotency-Key",
-                "send a header such as `Idempotency-Key: order-4711`, a new one for each new command",
-            ));
-        }
-        (Some(_), Some(_)) => {
-            return Err(bad_key("the header stands there more than once"));
-        }
-    };
-    let text = value
-        .to_str()
-        .map_err(|_| bad_key("it has characters that are not visible ASCII"))?;
-    let key = match text.strip_prefix('"') {
-        Some(quoted) => unquote(quoted).ok_or_else(|| bad_key("its quotes are not closed"))?,
-        None => text.to_owned(),
-    };
-    if key.is_empty() || key.len() > KEY_CHARS_MAX {
-        return Err(bad_key("it has 1 to 255 characters"));
-    }
-    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(bad_key("it has characters that are not visible ASCII"));
-    }
-    Ok(key)
-}
-
-fn bad_key(detail: &str) -> Problem {
-    bad_request(
-        "idempotency-key-invalid",
-        "The Idempotency-Key cannot be used",
-        detail,
-    )
-}
-
-/// The inside of an sf-string (RFC 8941, section 3.3.3) whose first quote is already gone.
-fn unquote(quoted: &str) -> Option<String> {
-    let mut key = String::with_capacity(quoted.len());
-    let mut characters = quoted.chars();
-    loop {
-        match characters.next()? {
-            '"' => return characters.next().is_none().then_some(key),
-            '\\' => key.push(characters.next().filter(|c| matches!(c, '"' | '\\'))?),
-            character => key.push(character),
-        }
+    let values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match idem_store::read_key_header(values.map(HeaderValue::as_bytes)) {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(bad_request(
+            "idempotency-key-missing",
+            "The request has no Idempotency-Key",
+            "send a header such as `Idempotency-Key: order-4711`, a new one for each new command",
+        )),
+        Err(error) => Err(bad_request(
+            "idempotency-key-invalid",
+            "The Idempotency-Key cannot be used",
+            error.reason(),
+        )),
     }
 }
 
@@ -216,102 +193,147 @@ async fn read_body(shared: &Shared, body: Body) -> Result<Vec<u8>, Problem> {
 
 /// The digest of what the payload means: key order and number spelling do not matter.
 fn fingerprint(payload: &[u8]) -> Result<idem_store::Fingerprint, Problem> {
-    let digest = canon_ser::digest::sha256_text(payload, Integers::Exact);
-    digest.map(idem_store::Fingerprint).map_err(|error| {
+    idem_store::Fingerprint::of_json(payload).map_err(|error| {
         bad_request("not-json", "The payload is not JSON", error.to_string())
             .at(error.line(), error.column())
     })
 }
 
 fn respond(answer: Answer) -> Response {
-    let problem = |status, code, title, detail: &str| Problem::new(status, code, title, detail);
-    match answer {
-        Answer::Done(outcome) => respond_outcome(outcome),
+    let refusal = match answer {
+        Answer::Done(outcome) => return respond_outcome(outcome),
         Answer::Replayed(outcome) => {
             let mut response = respond_outcome(outcome);
             response
                 .headers_mut()
                 .insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
-            response
+            return response;
         }
-        Answer::InProgress => problem(
+        Answer::InProgress | Answer::OtherPayload | Answer::Open => of_the_key(&answer),
+        Answer::StoreBusy | Answer::StoreFull | Answer::StoreFailed(_) => of_the_store(&answer),
+        _ => of_the_device(&answer),
+    };
+    let (status, code, title, detail, retry_after_s) = refusal;
+    let problem = Problem::new(status, code, title, detail);
+    match retry_after_s {
+        Some(seconds) => problem.retry_after_s(seconds).into_response(),
+        None => problem.into_response(),
+    }
+}
+
+/// Status, code, title, detail, and after how many seconds to ask again.
+type Refusal = (
+    StatusCode,
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<u32>,
+);
+
+fn of_the_key(answer: &Answer) -> Refusal {
+    match answer {
+        Answer::InProgress => (
             StatusCode::CONFLICT,
             "in-progress",
             "The command still runs",
             "an earlier request with this key has no result yet; ask again with the same key",
-        )
-        .retry_after_s(1)
-        .into_response(),
-        Answer::OtherPayload => problem(
+            Some(1),
+        ),
+        Answer::OtherPayload => (
             StatusCode::UNPROCESSABLE_ENTITY,
             "key-reused",
             "The key belongs to another payload",
             "this Idempotency-Key was used for a different command of this device; use a new one",
-        )
-        .into_response(),
-        Answer::QueueFull => problem(
-            StatusCode::TOO_MANY_REQUESTS,
-            "queue-full",
-            "The device has too many commands waiting",
-            "nothing was sent and the key is free; try again when some have ended",
-        )
-        .retry_after_s(1)
-        .into_response(),
-        Answer::Draining => problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "draining",
-            "The gateway is stopping",
-            "ask again with the same key, here after the restart or at another gateway",
-        )
-        .retry_after_s(5)
-        .into_response(),
-        Answer::TimedOutUnsent => problem(
-            StatusCode::GATEWAY_TIMEOUT,
-            "timed-out-unsent",
-            "The device did not come in time",
-            "nothing was sent and the key is free",
-        )
-        .into_response(),
-        Answer::TimedOutSent => problem(
-            StatusCode::GATEWAY_TIMEOUT,
-            "timed-out-sent",
-            "The device did not answer in time",
-            "the command keeps running; ask again with the same key to hear its result",
-        )
-        .into_response(),
-        Answer::Open => problem(
+            None,
+        ),
+        _ => (
             StatusCode::CONFLICT,
             "in-doubt",
             "Whether the command was executed is not known yet",
             "its device has not answered; ask again when the device is back",
-        )
-        .retry_after_s(5)
-        .into_response(),
-        Answer::StoreBusy => problem(
+            Some(5),
+        ),
+    }
+}
+
+fn of_the_device(answer: &Answer) -> Refusal {
+    match answer {
+        Answer::QueueFull => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "queue-full",
+            "The device has too many commands waiting",
+            "nothing was sent and the key is free; try again when some have ended",
+            Some(1),
+        ),
+        Answer::Draining => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            "The gateway is stopping",
+            "ask again with the same key, here after the restart or at another gateway",
+            Some(5),
+        ),
+        Answer::NotHere => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not-here",
+            "The device is not connected to this gateway",
+            "nothing was claimed or sent; ask again with the same key, here or at the gateway that \
+             has the device",
+            Some(1),
+        ),
+        Answer::TimedOutUnsent => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "timed-out-unsent",
+            "The device did not come in time",
+            "nothing was sent and the key is free",
+            None,
+        ),
+        _ => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "timed-out-sent",
+            "The device did not answer in time",
+            "the command keeps running; ask again with the same key to hear its result",
+            None,
+        ),
+    }
+}
+
+fn of_the_store(answer: &Answer) -> Refusal {
+    match answer {
+        Answer::StoreBusy => (
             StatusCode::SERVICE_UNAVAILABLE,
             "store-busy",
-            "The gateway's disk does not keep up",
+            "The gateway's store does not keep up",
             "nothing was claimed or sent; ask again",
-        )
-        .retry_after_s(1)
-        .into_response(),
-        Answer::StoreFull => problem(
+            Some(1),
+        ),
+        Answer::StoreFull => (
             StatusCode::SERVICE_UNAVAILABLE,
             "store-full",
-            "The gateway's disk is full",
-            "nothing was claimed or sent; stored answers still replay; make room on the disk",
-        )
-        .retry_after_s(5)
-        .into_response(),
-        Answer::StoreFailed(error) => {
-            tracing::error!(%error, "the store refused a command");
-            problem(
+            "The gateway's store is full",
+            "nothing was claimed or sent; stored answers still replay; make room for the store",
+            Some(5),
+        ),
+        Answer::StoreFailed(error) if error.is_unavailable() => {
+            tracing::warn!(%error, "the store did not answer");
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store-unavailable",
+                "The gateway's store does not answer",
+                "what became of the command is recorded there; ask again with the same key",
+                Some(5),
+            )
+        }
+        _ => {
+            if let Answer::StoreFailed(error) = answer {
+                tracing::error!(%error, "the store refused a command");
+            }
+            (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "store-failed",
                 "The gateway's store failed",
-                "whether the command ran is recorded as far as the disk allowed; see the gateway's log",
+                "whether the command ran is recorded as far as the store allowed; see the gateway's log",
+                None,
             )
-            .into_response()
         }
     }
 }
@@ -340,23 +362,6 @@ fn respond_outcome(outcome: Outcome) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn key_of(value: &'static str) -> Option<String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static(value));
-        idempotency_key(&headers).ok()
-    }
-
-    #[test]
-    fn keys_are_visible_ascii_with_or_without_quotes() {
-        assert_eq!(key_of("order-1").as_deref(), Some("order-1"));
-        assert_eq!(key_of("\"order-1\"").as_deref(), Some("order-1"));
-        assert_eq!(key_of(r#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
-        for bad in ["", "\"\"", "two words", "\"open", r#""a\x""#, "\"a\"b"] {
-            assert_eq!(key_of(bad), None, "{bad}");
-        }
-        assert_eq!(idempotency_key(&HeaderMap::new()).ok(), None);
-    }
 
     #[test]
     fn fingerprints_ignore_order_and_spelling() {

@@ -150,7 +150,7 @@ impl Page {
         let open = self.shared.table.len() as u64;
         page.gauge(
             "commands_open",
-            "Commands that were sent and have no outcome",
+            "Commands that have no outcome yet, sent or not",
             open,
         )?;
         page.histogram(

@@ -227,7 +227,7 @@ impl Load {
             | (504, "timed-out-sent")
             | (404, "unknown-device")
             | (429, "queue-full")
-            | (503, "draining") => None,
+            | (503, "draining" | "not-here") => None,
             _ => {
                 self.violation(order, &format!("{} {}", response.status, response.text()));
                 None

@@ -115,8 +115,19 @@ impl GatewayProcess {
 
     /// Asks it to drain, as Ctrl-C does.
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Stops it for a time, as a machine that is paused does.
+    pub(crate) fn freeze(&self, time: Duration) {
+        self.signal(Signal::STOP);
+        thread::sleep(time);
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process has a pid");
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Waits until it has ended by itself. Panics after `patience`, which is no measure of how long

@@ -1,0 +1,99 @@
+//! `mainstay swarm` as a user starts it.
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::http::Client;
+use crate::support::process::Launch;
+
+fn swarm(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .arg("swarm")
+        .args(args)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn report(out: &Output) -> Value {
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"))
+}
+
+#[test]
+fn variables_set_what_no_flag_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Launch::new(dir.path().join("data")).start();
+    let listen = gateway.listen.to_string();
+    let variables = [
+        ("MAINSTAY_SWARM_CONNECT", listen.as_str()),
+        ("MAINSTAY_SWARM_DEVICES", "7"),
+        ("MAINSTAY_SWARM_BEAT", "100ms"),
+        ("MAINSTAY_SWARM_FOR", "2s"),
+        ("MAINSTAY_SWARM_PREFIX", "env"),
+        ("MAINSTAY_SWARM_RAMP", "1000"),
+        ("MAINSTAY_SWARM_SHARDS", "2"),
+        ("MAINSTAY_SWARM_JSON", "1"),
+    ];
+    let out = swarm(&["--devices", "5"], &variables);
+    let report = report(&out);
+    assert_eq!(out.status.code(), Some(0), "{report}");
+    assert_eq!(report["connected_max"], 5, "a flag wins over its variable");
+    for quantile in ["p50", "p99", "p999", "max"] {
+        assert!(report["beat_rtt_ms"][quantile].as_f64().unwrap() > 0.0);
+    }
+    let listed = Client::new(gateway.http).get("/v1/devices/env-00004");
+    assert_eq!(listed.unwrap().status, 200);
+}
+
+#[test]
+fn without_a_round_trip_there_are_no_quantiles() {
+    // Somebody listens and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let args = ["--connect", &addr, "--devices", "1", "--for", "100ms"];
+    let out = swarm(&[&args[..], &["--json"]].concat(), &[]);
+    let report = report(&out);
+    assert_eq!(out.status.code(), Some(1), "{report}");
+    let none = json!({ "p50": null, "p99": null, "p999": null, "max": null });
+    assert_eq!(report["beat_rtt_ms"], none);
+    let words = swarm(&args, &[]);
+    let words = String::from_utf8_lossy(&words.stdout);
+    assert!(words.contains("none was measured"), "{words}");
+}
+
+/// More devices than a shard hears in one turn; their beats wait in its sockets while it stands still.
+#[test]
+fn a_gateway_that_stood_still_does_not_blame_its_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Launch::new(dir.path().join("data"))
+        .arg("--shards=1")
+        .arg("--grace=3s")
+        .start();
+    let listen = gateway.listen.to_string();
+    let swarm = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["swarm", "--connect", &listen, "--devices=4000", "--beat=1s"])
+        .args(["--for=10s", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut client = Client::new(gateway.http);
+    let is_full = |client: &mut Client| {
+        let page = client.get("/v1/devices?limit=1").unwrap();
+        let page: Value = serde_json::from_slice(&page.body).unwrap();
+        page["total"] == 4_000
+    };
+    while !is_full(&mut client) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    // Each device has beaten, and most of their deadlines pass; none gives its gateway up before 5 s.
+    thread::sleep(Duration::from_millis(1_500));
+    gateway.freeze(Duration::from_millis(3_600));
+    let report = report(&swarm.wait_with_output().unwrap());
+    assert_eq!(report["connected_max"], 4_000, "{report}");
+    assert_eq!(report["false_gone"], 0, "{report}");
+}
