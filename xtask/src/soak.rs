@@ -17,15 +17,15 @@ usage: cargo xtask soak [NAME] [--COUNT N] [-- ARGS...]
 Without NAME: lists what there is and its counts. A soak is a row of a table in xtask/src/soak.rs: the tests that
 `cargo xtask test` also runs, in release, with a larger count from an environment variable. ARGS go to the tests.
 
-example: cargo xtask soak gateway --kills 200";
+example: cargo xtask soak idem --seeds 1000000";
 
 /// One soak: add a row for a new one.
 struct Soak {
     name: &'static str,
     about: &'static str,
     package: &'static str,
-    /// Substring of the test names to run.
-    filter: &'static str,
+    /// Substrings of the test names to run.
+    filters: &'static [&'static str],
     counts: &'static [Count],
 }
 
@@ -40,20 +40,37 @@ struct Count {
 const SOAKS: &[Soak] = &[
     Soak {
         name: "idem",
-        about: "random operations and crashes of the embedded store, one history per seed",
+        about: "random operations and crashes of the embedded store, a history per seed; kill -9 of it under load; concurrent histories of every backend",
         package: "idem-store",
-        filter: "simulation",
-        counts: &[Count {
-            flag: "--seeds",
-            variable: "MAINSTAY_SEEDS",
-            default: 1_000_000,
-        }],
+        filters: &["simulation::random", "kill::", "are_linearizable"],
+        counts: &[
+            Count {
+                flag: "--seeds",
+                variable: "MAINSTAY_SEEDS",
+                default: 1_000_000,
+            },
+            Count {
+                flag: "--first",
+                variable: "MAINSTAY_SEED_FIRST",
+                default: 0,
+            },
+            Count {
+                flag: "--kills",
+                variable: "MAINSTAY_KILLS",
+                default: 200,
+            },
+            Count {
+                flag: "--histories",
+                variable: "MAINSTAY_HISTORIES",
+                default: 2_000,
+            },
+        ],
     },
     Soak {
         name: "gateway",
         about: "kill -9 of a gateway under load, then every key is accounted for",
         package: "mainstay-cli",
-        filter: "kill",
+        filters: &["kill"],
         counts: &[Count {
             flag: "--kills",
             variable: "MAINSTAY_KILLS",
@@ -79,19 +96,23 @@ fn run(args: &[String]) -> Result<(), String> {
     }
     let rest = flags.finish()?;
     soak.tests().arg("--no-run").run()?;
-    let listed = soak.tests().args(["--", soak.filter, "--list"]).capture()?;
-    if !listed.lines().any(|line| line.ends_with(": test")) {
-        // The harness would call that a success.
-        return Err(format!(
-            "no test of {} has `{}` in its name",
-            soak.package, soak.filter
-        ));
+    for filter in soak.filters {
+        let listed = soak.tests().args(["--", filter, "--list"]).capture()?;
+        if !listed.lines().any(|line| line.ends_with(": test")) {
+            // The harness would call that a success.
+            return Err(format!(
+                "no test of {} has `{filter}` in its name",
+                soak.package
+            ));
+        }
     }
     let cmd = envs
         .into_iter()
         .fold(soak.tests(), |cmd, (key, value)| cmd.env(key, value));
     // One at a time: a soak wants the machine for itself.
-    cmd.args(["--", soak.filter, "--nocapture", "--test-threads=1"])
+    cmd.arg("--")
+        .args(soak.filters)
+        .args(["--nocapture", "--test-threads=1"])
         .args(rest)
         .run()
 }

@@ -14,6 +14,8 @@ enum Sign {
     Program(&'static [&'static str]),
     /// Any of these files.
     File(&'static [&'static str]),
+    /// A file below a folder for each version.
+    Versioned(&'static str, &'static str),
     /// Nothing to find: a comfort that only needs mentioning.
     Optional(&'static str),
 }
@@ -115,6 +117,24 @@ const TOOLS: &[Tool] = &[
         sign: Sign::Program(CHROMIUM),
         package: "chromium",
         needed_for: PAGE,
+    },
+    Tool {
+        name: "redis-server",
+        sign: Sign::Program(&["redis-server"]),
+        package: "redis-server",
+        needed_for: "the tests of stores on Redis",
+    },
+    Tool {
+        name: "postgresql",
+        sign: Sign::Versioned("/usr/lib/postgresql", "bin/postgres"),
+        package: "postgresql",
+        needed_for: "the tests of stores in PostgreSQL",
+    },
+    Tool {
+        name: "mariadb-server",
+        sign: Sign::Program(&["mariadbd"]),
+        package: "mariadb-server",
+        needed_for: "the tests of stores in MariaDB",
     },
     Tool {
         name: "cargo-nextest",
@@ -231,6 +251,11 @@ fn is_there(sign: &Sign) -> bool {
     match sign {
         Sign::Program(names) => names.iter().any(|name| on_path(name)),
         Sign::File(paths) => paths.iter().any(|path| Path::new(path).is_file()),
+        Sign::Versioned(place, file) => std::fs::read_dir(place)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|version| version.path().join(file).is_file()),
         Sign::Optional(name) => on_path(name),
     }
 }

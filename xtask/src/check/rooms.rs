@@ -24,6 +24,10 @@ const ROOMS: &[(&str, &str)] = &[
         "crates/kernel-scope/tests/it/map_iter.rs",
         "calls get_next_key on descriptors that are no maps, which libbpf-rs cannot",
     ),
+    (
+        "crates/timerwheel/src/rt.rs",
+        "real-time scheduling of the timer thread, which rustix has not",
+    ),
 ];
 
 /// Crates that forbid it altogether.
