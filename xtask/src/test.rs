@@ -18,9 +18,10 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 const HELP: &str = "\
-usage: cargo xtask test [--keep-going] [--no-install] [--without-c] [--only STAGE[,STAGE...]]
+usage: cargo xtask test [--keep-going] [--retries N] [--no-install] [--without-c] [--only STAGE[,STAGE...]]
 
-  --keep-going   run the remaining stages after a failure
+  --keep-going   run the remaining tests and stages after a failure
+  --retries N    run a failing test up to N times more; one that passes then is named FLAKY, and is a bug (default 0)
   --no-install   install nothing, even as root on Debian
   --without-c    leave out what needs a C compiler and libraries, as on a machine that has none
   --only         only these stages
@@ -45,6 +46,7 @@ fn run(args: &[String]) -> Result<(), String> {
 /// What `test` and `ci` can be told.
 pub(crate) struct Options {
     keep_going: bool,
+    retries: u64,
     only: Vec<String>,
     install: bool,
     without_c: bool,
@@ -55,6 +57,7 @@ impl Options {
         let only = flags.value("--only")?.unwrap_or_default();
         Ok(Self {
             keep_going: flags.switch("--keep-going"),
+            retries: flags.number("--retries")?.unwrap_or(0),
             only: only
                 .split(',')
                 .filter(|name| !name.is_empty())
@@ -98,7 +101,7 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
             &features.left_out,
         )
     })?;
-    stages.run("tests", || tests(&workspace, &features, &found))?;
+    stages.run("tests", || tests(&workspace, &features, &found, options))?;
     stages.run("conformance", || {
         conformance::slice(&workspace, &features.args, options.install)
     })?;
@@ -150,22 +153,31 @@ fn tests(
     workspace: &Workspace,
     features: &native::Selection,
     found: &tools::Found,
+    options: &Options,
 ) -> Result<Outcome, String> {
     let log = workspace.target.join("xtask/skipped-tests.txt");
     let mut envs = tools::environment(workspace, found);
     envs.push(("MAINSTAY_SKIP_LOG".into(), start_log(&log)?));
     let what = if found.has("cargo-nextest") {
+        let fail_fast = if options.keep_going {
+            "--no-fail-fast"
+        } else {
+            "--fail-fast"
+        };
         Cmd::cargo()
-            .args(["nextest", "run"])
+            .args(["nextest", "run", fail_fast])
+            .args(["--retries", &options.retries.to_string()])
             .args(&features.args)
             .args(["-E", &format!("not ({SHARE_A_SERVER})")])
             .quiet_envs(&envs)
             .run()?;
-        Cmd::cargo()
-            .args(["test", "--package", "idem-store", "--all-features"])
-            .args(["--test", "it", "--", "--test-threads=1", "redis::", "sql::"])
-            .quiet_envs(&envs)
-            .run()?;
+        again(options.retries, || {
+            Cmd::cargo()
+                .args(["test", "--package", "idem-store", "--all-features"])
+                .args(["--test", "it", "--", "--test-threads=1", "redis::", "sql::"])
+                .quiet_envs(&envs)
+                .run()
+        })?;
         "cargo-nextest"
     } else {
         // `--tests --bins --lib --examples` is what nextest builds too; doctests have their own stage.
@@ -186,6 +198,17 @@ fn tests(
         note = format!("{note}; {}", features.left_out);
     }
     Ok(Outcome::Passed(note))
+}
+
+/// Runs what `cargo test` cannot repeat test by test, up to `retries` times more.
+fn again(retries: u64, mut run: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    for _ in 0..retries {
+        match run() {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("FLAKY, unless it fails again: {error}"),
+        }
+    }
+    run()
 }
 
 /// Tests that share one database server in their process, which some of them kill: one after the other. cargo-nextest would
