@@ -432,9 +432,9 @@ mod tests {
         let stats = || {
             let (stats_in, stats) = std::sync::mpsc::channel();
             senders[0].try_send(stats_in).unwrap();
-            stats.recv_timeout(Duration::from_secs(30)).unwrap()
+            stats.recv_timeout(Duration::from_secs(120)).unwrap()
         };
-        let paused = (0..6_000).any(|_| {
+        let paused = (0..24_000).any(|_| {
             std::thread::sleep(Duration::from_millis(5));
             stats().accept_pauses >= 3
         });

@@ -97,8 +97,8 @@ pub(crate) fn run(args: GatewayArgs) -> io::Result<Verdict> {
 
 async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
     let open_files = limits::raise_open_files()?;
-    let mut config = read_config(&args)?;
-    let temporary = choose_data(&args, &mut config)?;
+    let (mut config, names_data) = read_config(&args)?;
+    let temporary = choose_data(args.demo.is_some() && !names_data, &mut config)?;
     share_open_files(&mut config, args.demo.unwrap_or(0), open_files)?;
     let data = config.data.clone();
     let connections_max = config.devices.connections_max;
@@ -177,10 +177,11 @@ impl Stop {
     }
 }
 
-fn read_config(args: &GatewayArgs) -> io::Result<Config> {
-    let mut config = match &args.config {
+/// The configuration, and whether anybody said where the data is: what is named may be the default.
+fn read_config(args: &GatewayArgs) -> io::Result<(Config, bool)> {
+    let (mut config, file_names_data) = match &args.config {
         Some(path) => parse_file(path)?,
-        None => Config::default(),
+        None => (Config::default(), false),
     };
     set(&mut config.listen, args.listen);
     set(&mut config.http, args.http);
@@ -201,7 +202,7 @@ fn read_config(args: &GatewayArgs) -> io::Result<Config> {
     config
         .check()
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Ok(config)
+    Ok((config, args.data.is_some() || file_names_data))
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {
@@ -210,10 +211,15 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-fn parse_file(path: &Path) -> io::Result<Config> {
+/// The configuration in a file, and whether the file names the data directory.
+fn parse_file(path: &Path) -> io::Result<(Config, bool)> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    toml::from_str(&text).map_err(|error| {
+    let parsed = toml::from_str(&text).and_then(|config| {
+        let keys: toml::Table = toml::from_str(&text)?;
+        Ok((config, keys.contains_key("data")))
+    });
+    parsed.map_err(|error| {
         // Not the error's own form: it quotes the line, which may hold the store's password.
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
@@ -240,10 +246,9 @@ fn share_open_files(config: &mut Config, demo: usize, limit: Option<u64>) -> io:
     Ok(())
 }
 
-/// A demonstration gets a directory of its own that goes when it ends, unless one is named.
-fn choose_data(args: &GatewayArgs, config: &mut Config) -> io::Result<Option<TempDir>> {
-    let is_named = args.data.is_some() || config.data != Config::default().data;
-    if args.demo.is_none() || is_named {
+/// A demonstration for which nobody names a directory gets one of its own that goes when it ends.
+fn choose_data(is_temporary: bool, config: &mut Config) -> io::Result<Option<TempDir>> {
+    if !is_temporary {
         return Ok(None);
     }
     let dir = tempfile::Builder::new()

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use conn_reactor::{CloseReason, Options, Reactor};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::rig::{Behaviour, Probe, Rig, Seen, in_own_process, one_shard};
+use crate::rig::{Behaviour, Probe, Rig, Seen, in_own_process, one_shard, post};
 
 #[test]
 fn at_connections_max_peers_wait_in_the_backlog_until_one_leaves() {
@@ -104,7 +104,7 @@ fn shards_share_a_port_and_all_their_connections_are_served() {
         let job = move |_: &mut Probe, io: &mut conn_reactor::Io<Probe>| {
             count_in.send(io.connections()).unwrap()
         };
-        sender.try_send(Box::new(job)).unwrap();
+        post(sender, Box::new(job));
         counts.push(count.recv().unwrap());
     }
     assert_eq!(counts.iter().sum::<usize>(), 100);

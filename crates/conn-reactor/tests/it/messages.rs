@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use conn_reactor::{Options, SendError};
+use conn_reactor::Options;
 
-use crate::rig::{Behaviour, Job, Rig};
+use crate::rig::{Behaviour, Rig, post};
 
 #[test]
 fn each_message_of_many_threads_is_delivered_once_and_in_its_senders_order() {
@@ -25,15 +25,10 @@ fn each_message_of_many_threads_is_delivered_once_and_in_its_senders_order() {
             scope.spawn(move || {
                 for number in 0..EACH {
                     let delivered = Arc::clone(&delivered);
-                    let mut job: Job =
-                        Box::new(move |_, _| delivered.lock().unwrap()[thread].push(number));
-                    while let Err(error) = sender.try_send(job) {
-                        let SendError::Full(back) = error else {
-                            panic!("the shard runs")
-                        };
-                        job = back;
-                        std::thread::yield_now();
-                    }
+                    let job = move |_: &mut _, _: &mut _| {
+                        delivered.lock().unwrap()[thread].push(number);
+                    };
+                    post(&sender, Box::new(job));
                 }
             });
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use conn_reactor::Options;
 
-use crate::rig::{Behaviour, Numbers, Rig, Seen, in_own_process};
+use crate::rig::{Behaviour, Numbers, PATIENCE, Rig, Seen, in_own_process};
 
 /// Each connection sends its own byte, over and over, and must never get another one back. Whatever peers did, each
 /// connection that was opened is closed once, and the descriptors return to their number.
@@ -65,10 +65,8 @@ fn peers_of_every_kind_get_their_own_bytes_and_leave_nothing_behind() {
 }
 
 fn misbehave(mut peer: TcpStream, numbers: &mut Numbers) {
-    peer.set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
-    peer.set_write_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    peer.set_write_timeout(Some(PATIENCE)).unwrap();
     let mine = numbers.next() as u8;
     let sent = numbers.below(6000);
     let kind = numbers.below(6);

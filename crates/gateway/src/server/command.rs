@@ -101,7 +101,9 @@ async fn known_or(shared: &Shared, request: &Request, otherwise: Answer) -> Answ
 impl Answer {
     /// The store did not take what had to be durable before the command could be sent.
     fn of_refusal(error: idem_store::Error) -> Self {
-        if error.is_busy() {
+        if error.is_fenced() {
+            Self::InProgress
+        } else if error.is_busy() {
             Self::StoreBusy
         } else if error.is_full() {
             Self::StoreFull
@@ -130,10 +132,15 @@ impl Caller {
 }
 
 async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
+    let answer = run_to_end(&shared, &request, &mut caller).await;
+    // Its places are free by now: whoever hears the answer may take them.
+    caller.answer(&shared, answer);
+}
+
+async fn run_to_end(shared: &Arc<Shared>, request: &Request, caller: &mut Caller) -> Answer {
     let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
-    let Some((slot, total)) = take_places(&shared, &request) else {
-        let answer = known_or(&shared, &request, Answer::QueueFull).await;
-        return caller.answer(&shared, answer);
+    let Some((slot, total)) = take_places(shared, request) else {
+        return known_or(shared, request, Answer::QueueFull).await;
     };
     let memo = Memo {
         id: CommandId(shared.random_id()),
@@ -145,7 +152,7 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         .commands
         .result_wait_ms
         .max(request.timeout_ms);
-    let lease = Lease::of(&shared);
+    let lease = Lease::of(shared);
     let lease_ms = lease.as_ref().map_or_else(
         || wait_ms.saturating_mul(2).saturating_add(LEASE_SLACK_MS),
         |lease| lease.ms,
@@ -163,25 +170,24 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         Ok(Begun::Fresh(permit)) => (permit, memo, false),
         Ok(Begun::InDoubt(permit)) => match Memo::decode(permit.memo()) {
             Some(memo) => (permit, memo, true),
-            None => return caller.answer(&shared, Answer::Open),
+            None => return Answer::Open,
         },
         Ok(Begun::Replay(stored)) => {
-            return caller.answer(&shared, Answer::Replayed(read_outcome(&stored)));
+            return Answer::Replayed(read_outcome(&stored));
         }
-        Ok(Begun::InFlight { .. }) => return caller.answer(&shared, Answer::InProgress),
-        Ok(Begun::Conflict) => return caller.answer(&shared, Answer::OtherPayload),
+        Ok(Begun::InFlight { .. }) => return Answer::InProgress,
+        Ok(Begun::Conflict) => return Answer::OtherPayload,
         Err(error) => {
-            let answer = match Answer::of_refusal(error) {
+            return match Answer::of_refusal(error) {
                 failed @ Answer::StoreFailed(_) => failed,
                 // An earlier request may have sent it: then it would not do to say that nothing was.
-                no_room => known_or(&shared, &request, no_room).await,
+                no_room => known_or(shared, request, no_room).await,
             };
-            return caller.answer(&shared, answer);
         }
     };
     let mut running = Running {
-        shared: &shared,
-        request: &request,
+        shared,
+        request,
         slot,
         _total: total,
         id: memo.id,
@@ -191,10 +197,11 @@ async fn run(shared: Arc<Shared>, request: Request, mut caller: Caller) {
         sends: 0,
         sent_epoch: 0,
         pauses: false,
+        refused: false,
         lease,
     };
-    let end = running.drive(&permit, &mut caller, deadline).await;
-    running.finish(permit, end, caller).await;
+    let end = running.drive(&permit, caller, deadline).await;
+    running.finish(permit, end).await
 }
 
 fn take_places(
@@ -226,6 +233,8 @@ struct Running<'a> {
     sent_epoch: u64,
     /// The device's queue was full a moment ago.
     pauses: bool,
+    /// The device refused it on the session that it was last sent on.
+    refused: bool,
     lease: Option<Lease>,
 }
 
@@ -322,6 +331,9 @@ impl Running<'_> {
                 },
                 Sending::StoreFailed(error) => return End::Stop(Answer::of_refusal(error)),
             }
+            // What a copy that an earlier task sent may still come to needs no task to wait for it.
+            let give_up = if self.refused { deadline } else { give_up };
+            wake_at = wake_at.min(give_up);
             // After sending: however short its time is, a command goes out if its device is there.
             if let Some(end) = self.check_times(caller, deadline, give_up) {
                 return end;
@@ -356,7 +368,7 @@ impl Running<'_> {
             .store
             .extend(permit, lease.ms, self.shared.unix_ms());
         match renewed.await {
-            Err(error) if error.is_fenced() => Some(End::Stop(Answer::TimedOutSent)),
+            Err(error) if error.is_fenced() => Some(End::Stop(Answer::InProgress)),
             // A store that does not answer may do so in time for the next try.
             Ok(()) | Err(_) => None,
         }
@@ -387,10 +399,12 @@ impl Running<'_> {
                     body,
                 })) => match outcome_of(status, body) {
                     Some(outcome) => return Some(End::Outcome(outcome)),
-                    None if self.is_last_word(epoch) => {
-                        return Some(End::Release(Answer::QueueFull));
-                    }
-                    None => {}
+                    // Refused. Another copy of the command may be on its way on a later session,
+                    None if epoch != self.sent_epoch => {}
+                    // or on the same one, by the task that left this claim behind.
+                    None if self.inherited => self.refused = true,
+                    // The device has seen all that was sent on earlier ones: it will not be executed.
+                    None => return Some(End::Release(Answer::QueueFull)),
                 },
                 Ok(Some(Reply::NotSent { epoch, why })) => {
                     self.sends = self.sends.saturating_sub(1);
@@ -402,13 +416,6 @@ impl Running<'_> {
                 Err(Superseded) => return Some(End::Superseded),
             }
         }
-    }
-
-    /// Whether a refusal on the session `epoch` means that the command will never be executed: a
-    /// device has seen all that was sent on earlier sessions, but another copy of the command may
-    /// be on its way on a later one, or on the same one by the task that left this claim behind.
-    fn is_last_word(&self, epoch: u64) -> bool {
-        epoch == self.sent_epoch && !self.inherited
     }
 
     /// Sends the command to the device's session, unless that session has it already.
@@ -448,6 +455,7 @@ impl Running<'_> {
             return Sending::Later;
         }
         self.sent_epoch = session.epoch;
+        self.refused = false;
         self.sends += 1;
         Sending::Wait
     }
@@ -459,25 +467,24 @@ impl Running<'_> {
         self.inherited || self.sends > 0
     }
 
-    async fn finish(self, permit: Permit, end: End, mut caller: Caller) {
+    async fn finish(self, permit: Permit, end: End) -> Answer {
         match end {
-            End::Outcome(outcome) => self.store(permit, outcome, caller).await,
-            End::Stop(answer) if self.maybe_sent() => self.leave_open(permit, answer, caller).await,
-            End::Release(answer) | End::Stop(answer) => self.release(permit, answer, caller).await,
-            End::Superseded => caller.answer(self.shared, Answer::InProgress),
+            End::Outcome(outcome) => self.store(permit, outcome).await,
+            End::Stop(answer) if self.maybe_sent() => self.leave_open(permit, answer).await,
+            End::Release(answer) | End::Stop(answer) => self.release(permit, answer).await,
+            End::Superseded => Answer::InProgress,
         }
     }
 
-    /// Stores the outcome, then tells the device and the caller.
-    async fn store(self, permit: Permit, outcome: Outcome, mut caller: Caller) {
+    /// Stores the outcome and tells the device.
+    async fn store(self, permit: Permit, outcome: Outcome) -> Answer {
         let stored =
             store_outcome(self.shared, self.slot.device(), self.id, permit, &outcome).await;
-        let answer = self.or_left_open(stored.map(|()| Answer::Done(outcome)));
-        caller.answer(self.shared, answer);
+        self.or_left_open(stored.map(|()| Answer::Done(outcome)))
     }
 
     /// The command was not executed and will not be: frees its key.
-    async fn release(self, permit: Permit, answer: Answer, mut caller: Caller) {
+    async fn release(self, permit: Permit, answer: Answer) -> Answer {
         let Shared { store, table, .. } = &**self.shared;
         let failed = store
             .fail(permit, Failure::NotHappened, self.shared.unix_ms())
@@ -486,8 +493,7 @@ impl Running<'_> {
             table.remove(self.id);
             answer
         });
-        let answer = self.or_left_open(released);
-        caller.answer(self.shared, answer);
+        self.or_left_open(released)
     }
 
     /// A store that failed used up the permit; the key is in doubt, and the device must not be told
@@ -496,13 +502,17 @@ impl Running<'_> {
         ended.unwrap_or_else(|error| {
             let Shared { table, .. } = &**self.shared;
             table.leave(self.id, &self.waiter, self.open_claim());
+            if error.is_fenced() {
+                // Its lease ran out before it was renewed, and another task has the claim.
+                return Answer::InProgress;
+            }
             Answer::StoreFailed(error)
         })
     }
 
     /// Stops waiting for a command that may have been sent. Its key stays in doubt, to be settled by
     /// the device's result or by a retry.
-    async fn leave_open(self, permit: Permit, answer: Answer, mut caller: Caller) {
+    async fn leave_open(self, permit: Permit, answer: Answer) -> Answer {
         let last = self
             .shared
             .table
@@ -510,11 +520,11 @@ impl Running<'_> {
         if let Some(Reply::Result { status, body, .. }) = last
             && let Some(outcome) = outcome_of(status, body)
         {
-            return self.store(permit, outcome, caller).await;
+            return self.store(permit, outcome).await;
         }
         // Only now: a retry that gets the claim has to find the table as this task leaves it.
         drop(permit);
-        caller.answer(self.shared, answer);
+        answer
     }
 
     fn open_claim(&self) -> OpenClaim {

@@ -57,7 +57,7 @@ pub use outcome::{device_and_key, store_key};
 use crate::proto::{BODY_BYTES_MAX, CommandId, Native};
 use counters::Counters;
 use directory::Directory;
-use drain::Phase;
+use drain::{Order, Overflow, Phase};
 use outcome::Memo;
 use registry::Registry;
 use shard::{ShardHandler, ShardMessage, Stray};
@@ -69,9 +69,6 @@ const SETTLING_MAX: usize = 1_024;
 
 /// Open claims that are read from the store at one time.
 const RECALL_PAGE: usize = 1 << 16;
-
-/// How often full mailboxes are tried, a millisecond apart, before their shards are not told to stop.
-const STOP_TRIES: u32 = 200;
 
 /// How often a drain looks whether the last command has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -102,6 +99,7 @@ pub(crate) struct Shared {
     settling: Arc<Semaphore>,
     event_places: Arc<Semaphore>,
     drain: watch::Sender<Phase>,
+    overflow: Overflow,
     ticks: watch::Sender<Bytes>,
     /// Results of commands that another gateway may have sent.
     strangers: Strangers,
@@ -151,6 +149,7 @@ impl Gateway {
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
             event_places: Arc::new(Semaphore::new(config.http_limits.events_max)),
             drain: watch::Sender::new(Phase::Serving),
+            overflow: Overflow::new(options.shards),
             ticks: watch::Sender::new(Bytes::new()),
             strangers,
             reports: (0..options.shards).map(|_| Mutex::default()).collect(),
@@ -202,8 +201,8 @@ impl Gateway {
     }
 
     /// Stops: refuses new connections and commands, lets running commands end within
-    /// [`Config::drain_timeout_ms`], records the others as open, says goodbye to the devices, and
-    /// closes the store: its directory is free again.
+    /// [`Config::drain_timeout_ms`], records the others as open, says goodbye to the devices (who have
+    /// a second to read it), and closes the store: its directory is free again.
     ///
     /// # Errors
     ///
@@ -211,12 +210,7 @@ impl Gateway {
     pub async fn drain(self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
-        for shard in shared.tell_all(|| ShardMessage::StopAccepting).await {
-            tracing::warn!(
-                shard,
-                "a shard is too busy to stop accepting before it ends"
-            );
-        }
+        shared.order(Order::StopAccepting);
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
         if !shared.commands_end(limit).await {
             tracing::warn!(
@@ -230,10 +224,7 @@ impl Gateway {
             tracing::warn!(running = shared.commands_running(), "the store is slow");
         }
         self.http.await.map_err(io::Error::other)?;
-        for shard in shared.tell_all(|| ShardMessage::Stop).await {
-            // Still full: end without a goodbye. Stopped: it has ended.
-            shared.mailboxes()[shard].stop();
-        }
+        shared.order(Order::Stop);
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
         joined.map_err(io::Error::other)??;
@@ -345,18 +336,16 @@ impl Shared {
         })
     }
 
-    /// Tells every shard, however full its mailbox is for the moment. Returns those that could not be
-    /// told.
-    async fn tell_all(&self, message: impl Fn() -> ShardMessage) -> Vec<usize> {
-        let mut untold: Vec<_> = (0..self.mailboxes().len()).collect();
-        for _ in 0..STOP_TRIES {
-            untold.retain(|shard| self.send(*shard, message()).is_err());
-            if untold.is_empty() {
-                break;
+    /// Tells every shard, however full its mailbox is. Where there is room the order stays behind what
+    /// was sent before it.
+    fn order(&self, order: Order) {
+        for shard in 0..self.mailboxes().len() {
+            if self.send(shard, ShardMessage::Order(order)).is_err() {
+                self.overflow.put(shard, order);
+                // Full again: the shard has messages to deliver, and looks when it has. Else this wakes it.
+                drop(self.send(shard, ShardMessage::Order(order)));
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        untold
     }
 
     /// Stores a result that nobody waits for, off the shard's thread.

@@ -144,6 +144,11 @@ fn rewrite(path: &Path, ids: &[Box<str>]) -> io::Result<File> {
         .map_err(io::IntoInnerError::into_error)?
         .sync_data()?;
     fs::rename(&fresh, path)?;
+    // The name is in the directory; without this a power cut may bring the old list back, and with it
+    // lose what is appended to the new one.
+    if let Some(dir) = path.parent() {
+        File::open(dir)?.sync_all()?;
+    }
     OpenOptions::new().append(true).open(path)
 }
 

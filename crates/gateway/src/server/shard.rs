@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::directory::{Device, Presence, Session};
+use super::drain::Order;
 use super::strangers::Heard;
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use crate::proto::{
@@ -50,10 +51,8 @@ pub(crate) enum ShardMessage {
     },
     /// Another connection took the session over.
     Replaced { session: Session },
-    /// Accept nobody any more.
-    StopAccepting,
-    /// Say goodbye to every device and stop.
-    Stop,
+    /// A step of the gateway's end.
+    Order(Order),
     /// Say what was counted.
     Report(oneshot::Sender<conn_reactor::Stats>),
 }
@@ -83,6 +82,7 @@ pub(crate) struct ShardHandler<P: FrontDoor> {
     /// Socket events until the end of the last turn.
     events_before: u64,
     behind_until_ms: u64,
+    obeyed: Order,
     door: std::marker::PhantomData<P>,
 }
 
@@ -123,6 +123,8 @@ pub(crate) enum Timer {
     Deadline(Token),
     /// A probe has to be answered.
     Probe(Token),
+    /// The last goodbye has to be read.
+    Stop,
 }
 
 type ShardIo<P> = Io<ShardHandler<P>>;
@@ -135,6 +137,7 @@ impl<P: FrontDoor> ShardHandler<P> {
             event_batch: event_batch as u64,
             events_before: 0,
             behind_until_ms: 0,
+            obeyed: Order::Serve,
             door: std::marker::PhantomData,
         }
     }
@@ -398,17 +401,37 @@ impl<P: FrontDoor> ShardHandler<P> {
         matches!(phase, Some(Phase::Open(open)) if open.epoch == session.epoch)
     }
 
-    fn on_stop(&mut self, io: &mut ShardIo<P>) {
+    fn obey(&mut self, io: &mut ShardIo<P>, order: Order) {
+        if order <= self.obeyed {
+            return;
+        }
+        self.obeyed = order;
+        io.stop_accepting();
+        if order == Order::Stop {
+            self.say_goodbye(io);
+        }
+    }
+
+    /// Parts from every device, and stops when the last one has gone or its time is up.
+    fn say_goodbye(&mut self, io: &mut ShardIo<P>) {
         // Spread the reconnects over time: every device has lost its gateway in the same moment.
         let words = GoAway {
             reason: GoAwayReason::Draining,
             retry_within_ms: 5_000,
         };
+        let code = GoAwayReason::Draining.byte();
         for token in io.tokens() {
-            self.say(io, token, &ToDevice::GoAway(words));
-            self.flush(io, token);
+            self.leave(io, token, Presence::Offline);
+            self.part(io, token, &ToDevice::GoAway(words), code);
         }
-        io.stop();
+        io.set_timer(io.now_ms() + LAST_WORDS_MS, Timer::Stop);
+        self.stop_if_alone(io);
+    }
+
+    fn stop_if_alone(&self, io: &mut ShardIo<P>) {
+        if self.obeyed == Order::Stop && io.connections() == 0 {
+            io.stop();
+        }
     }
 }
 
@@ -459,12 +482,14 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         if let Phase::Open(open) = conn.phase {
             self.end_session(io, *open, Presence::Offline);
         }
+        self.stop_if_alone(io);
     }
 
     fn connect_failed(&mut self, _io: &mut ShardIo<P>, _tag: u64, _error: std::io::Error) {}
 
     fn turn_ended(&mut self, io: &mut ShardIo<P>) {
         self.events_before = io.stats().events;
+        self.obey(io, self.shared.overflow.of(io.shard()));
     }
 
     fn timer(&mut self, io: &mut ShardIo<P>, _key: TimerKey, timer: Timer) {
@@ -472,6 +497,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         match timer {
             Timer::Deadline(token) => self.on_deadline(io, token),
             Timer::Probe(token) => self.on_probe_timeout(io, token),
+            Timer::Stop => io.stop(),
         }
     }
 
@@ -510,8 +536,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                     self.replaced(io, session.token);
                 }
             }
-            ShardMessage::StopAccepting => io.stop_accepting(),
-            ShardMessage::Stop => self.on_stop(io),
+            ShardMessage::Order(order) => self.obey(io, order),
             // Whoever asked may have stopped listening.
             ShardMessage::Report(reply) => drop(reply.send(io.stats().clone())),
         }

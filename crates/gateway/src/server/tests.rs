@@ -2,22 +2,27 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use conn_reactor::Token;
+use conn_reactor::{SendError, Sender, Token};
 use idem_store::{Begin, Begun, Fingerprint, Options};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::command::{self, Answer, Request};
-use super::directory::{Admission, Knock};
+use super::directory::{Admission, Knock, Session};
+use super::drain::Order;
 use super::outcome::{Memo, Outcome, store_key};
-use super::shard::Stray;
+use super::shard::{ShardMessage, Stray};
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use super::{Config, Gateway, Shared, settle};
 use crate::proto::{
-    BootId, CommandId, DeviceId, FromDevice, GoAwayReason, Hello, ResultStatus, SessionToken,
+    Beat, BootId, CommandId, DeviceId, FromDevice, GoAwayReason, Hello, ResultStatus, SessionToken,
     ToDevice, decode_to_device, encode_from_device, encode_preface,
 };
 
@@ -72,13 +77,17 @@ impl Rig {
 
     /// Sends a command, whose caller waits for a minute.
     fn submit(&self, key: &str) -> JoinHandle<Answer> {
+        self.submit_for(key, 60_000)
+    }
+
+    fn submit_for(&self, key: &str, timeout_ms: u64) -> JoinHandle<Answer> {
         let shared = Arc::clone(self.shared());
         let request = Request {
             device: shared.directory.get("a").unwrap(),
             key: store_key("a", key),
             fingerprint: PRINT,
             payload: b"{}".as_slice().into(),
-            timeout_ms: 60_000,
+            timeout_ms,
         };
         self.runtime
             .spawn(async move { command::submit(&shared, request).await })
@@ -145,9 +154,13 @@ struct RawDevice {
 
 impl RawDevice {
     fn connect(rig: &Rig, resume: Option<SessionToken>) -> Self {
+        Self::connect_as(rig, "a", resume)
+    }
+
+    fn connect_as(rig: &Rig, id: &str, resume: Option<SessionToken>) -> Self {
         let stream = TcpStream::connect(rig.gateway.device_addr()).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
+            .set_read_timeout(Some(Duration::from_secs(120)))
             .unwrap();
         let mut this = Self {
             stream,
@@ -156,7 +169,7 @@ impl RawDevice {
         };
         let mut out = Vec::new();
         encode_preface(&mut out);
-        let device = DeviceId::parse(b"a").unwrap();
+        let device = DeviceId::parse(id.as_bytes()).unwrap();
         let hello = Hello {
             device,
             boot: BOOT,
@@ -276,6 +289,51 @@ fn a_refusal_does_not_free_a_key_that_an_earlier_task_may_have_sent() {
 }
 
 #[test]
+fn a_refused_retry_of_an_open_key_does_not_outlast_its_caller() {
+    let rig = Rig::new();
+    let mut device = RawDevice::connect(&rig, None);
+    let (id, _) = rig.left_open("key");
+    let task = rig.submit_for("key", 500);
+    assert_eq!(device.command(), id);
+    device.say(&FromDevice::Result {
+        id,
+        status: ResultStatus::Refused,
+        body: b"",
+    });
+    assert!(matches!(rig.answer(task), Answer::TimedOutSent));
+    // Not for as long as a result may take, which is an hour.
+    while rig.shared().commands_running() > 0 {
+        std::thread::yield_now();
+    }
+    device.result(id, b"3");
+    assert_eq!(device.acknowledged(), id);
+    let again = rig.answer(rig.submit("key"));
+    assert!(matches!(again, Answer::Replayed(outcome) if outcome == json(b"3")));
+}
+
+#[test]
+fn a_task_whose_claim_passed_to_another_says_that_it_is_in_progress() {
+    let rig = Rig::new();
+    let mut device = RawDevice::connect(&rig, None);
+    let task = rig.submit("key");
+    let id = device.command();
+    let shared = rig.shared();
+    // By the clock of somebody else, its lease is over.
+    let (key, tomorrow_ms) = (store_key("a", "key"), shared.unix_ms() + 24 * 3_600_000);
+    let begin = Begin::new(&key, PRINT, 60_000, tomorrow_ms);
+    let Begun::InDoubt(permit) = shared.store.begin(&begin).wait().unwrap() else {
+        panic!("the lease is over")
+    };
+    device.result(id, b"7");
+    assert!(matches!(rig.answer(task), Answer::InProgress));
+    drop(permit);
+    device.result(id, b"7");
+    assert_eq!(device.acknowledged(), id);
+    let again = rig.answer(rig.submit("key"));
+    assert!(matches!(again, Answer::Replayed(outcome) if outcome == json(b"7")));
+}
+
+#[test]
 fn a_stray_result_that_meets_a_retry_answers_it() {
     let rig = Rig::new();
     // Known and offline: nobody sends the command again.
@@ -337,7 +395,7 @@ fn a_connection_that_was_not_told_of_its_successor_finds_out() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::open(dir, Options::new(), |config| {
         let limits = &mut config.devices;
-        (limits.interval_ms_max, limits.interval_ms, limits.grace_ms) = (200, 200, 0);
+        (limits.interval_ms_max, limits.interval_ms, limits.grace_ms) = (2_000, 2_000, 0);
     });
     let mut device = RawDevice::connect(&rig, None);
     let knock = Knock {
@@ -404,4 +462,116 @@ fn a_store_that_takes_nothing_does_not_say_of_an_open_key_that_nothing_was_sent(
     let rig = Rig::open(rig.drain(), busy(), |_| {});
     assert!(matches!(rig.answer(rig.submit("key")), Answer::Open));
     assert!(matches!(rig.answer(rig.submit("new")), Answer::StoreBusy));
+}
+
+/// A shard that stands still inside a message until this is dropped.
+struct Held(#[expect(dead_code, reason = "dropping it is the signal")] mpsc::Sender<()>);
+
+impl Held {
+    fn hold(shard: &Sender<ShardMessage>) -> Self {
+        struct Stopper(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+        impl Wake for Stopper {
+            // Runs on the shard's thread, which answers a question.
+            fn wake(self: Arc<Self>) {
+                self.0.send(()).unwrap();
+                self.1.lock().recv().unwrap_err();
+            }
+        }
+        let (entered, has_entered) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        let (question, mut answer) = oneshot::channel();
+        let waker = Waker::from(Arc::new(Stopper(entered, Mutex::new(released))));
+        let polled = Pin::new(&mut answer).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        assert!(shard.try_send(ShardMessage::Report(question)).is_ok());
+        has_entered.recv().unwrap();
+        Self(release)
+    }
+}
+
+/// Words for a session that there never was.
+fn to_nobody() -> ShardMessage {
+    let session = Session {
+        shard: 0,
+        token: Token::from_u64(u64::MAX),
+        epoch: 0,
+        boot: BOOT,
+        secret: SessionToken::default(),
+    };
+    ShardMessage::Replaced { session }
+}
+
+/// A gateway whose mailboxes have little room, and devices.
+fn small_mailbox(mailbox_max: usize) -> (Rig, Vec<RawDevice>) {
+    let rig = Rig::open(tempfile::tempdir().unwrap(), Options::new(), |config| {
+        config.commands.mailbox_max = mailbox_max;
+    });
+    let connect = |n| RawDevice::connect_as(&rig, &format!("d{n}"), None);
+    let devices = (0..8).map(connect).collect();
+    (rig, devices)
+}
+
+/// Each device hears why, and then the end of the stream and not a reset.
+fn hear_goodbye(devices: &mut [RawDevice]) {
+    for device in devices {
+        let goodbye = |message: &ToDevice<'_>| match message {
+            ToDevice::GoAway(goaway) => Some(Some(goaway.reason)),
+            ToDevice::BeatAck(_) => Some(None),
+            _ => None,
+        };
+        let reason = std::iter::repeat_with(|| device.hear(goodbye)).find_map(|heard| heard);
+        assert_eq!(reason, Some(GoAwayReason::Draining));
+        assert_eq!(device.stream.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_mailbox_that_stays_full_does_not_swallow_the_goodbye() {
+    let (rig, mut devices) = small_mailbox(4);
+    let shared = Arc::clone(rig.shared());
+    let mailbox = &shared.mailboxes()[0];
+    let held = Held::hold(mailbox);
+    while mailbox.try_send(to_nobody()).is_ok() {}
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| rig.drain());
+        while shared.overflow.of(0) != Order::Stop {
+            std::thread::yield_now();
+        }
+        drop(held);
+        hear_goodbye(&mut devices);
+        drop(drained.join().unwrap());
+    });
+}
+
+#[test]
+fn a_full_mailbox_does_not_swallow_the_goodbye() {
+    let (rig, mut devices) = small_mailbox(1);
+    let mailbox = rig.shared().mailboxes()[0].clone();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !matches!(mailbox.try_send(to_nobody()), Err(SendError::Stopped(_))) {}
+            });
+        }
+        let drained = scope.spawn(|| rig.drain());
+        hear_goodbye(&mut devices);
+        drop(drained.join().unwrap());
+    });
+}
+
+#[test]
+fn a_device_that_talks_on_hears_the_goodbye() {
+    let rig = Rig::new();
+    let mut devices = [RawDevice::connect(&rig, None)];
+    let stream = devices[0].stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut beat = Vec::new();
+            encode_from_device(&FromDevice::Beat(Beat::default()), &mut beat);
+            while (&stream).write_all(&beat).is_ok() {}
+        });
+        let drained = scope.spawn(|| rig.drain());
+        hear_goodbye(&mut devices);
+        drop(drained.join().unwrap());
+    });
 }

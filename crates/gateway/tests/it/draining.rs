@@ -10,7 +10,7 @@ use crate::rig::{Rig, until};
 
 #[test]
 fn running_commands_are_finished_and_new_ones_refused() {
-    let mut rig = Rig::with(|config| config.drain_timeout_ms = 30_000);
+    let mut rig = Rig::with(|config| config.drain_timeout_ms = 120_000);
     let mut peer = rig.online("a");
     rig.known("away");
     assert_eq!(
@@ -45,7 +45,7 @@ fn running_commands_are_finished_and_new_ones_refused() {
 
 #[test]
 fn a_drain_counts_what_runs_and_says_why_it_refuses() {
-    let mut rig = Rig::with(|config| config.drain_timeout_ms = 30_000);
+    let mut rig = Rig::with(|config| config.drain_timeout_ms = 120_000);
     let mut peer = rig.online("a");
     let running = rig.post_later("a", "running", "{}");
     let (id, _) = peer.command();
@@ -66,7 +66,7 @@ fn a_drain_counts_what_runs_and_says_why_it_refuses() {
 
 #[test]
 fn keys_that_a_drain_refused_are_free() {
-    let mut rig = Rig::with(|config| config.drain_timeout_ms = 30_000);
+    let mut rig = Rig::with(|config| config.drain_timeout_ms = 120_000);
     let mut peer = rig.online("a");
     let running = rig.post_later("a", "running", "{}");
     let (id, _) = peer.command();

@@ -64,7 +64,7 @@ fn only_known_names_are_served() {
 
 #[test]
 fn a_head_that_does_not_arrive_is_not_awaited() {
-    let rig = Rig::with(|config| config.http_limits.read_timeout_ms = 100);
+    let rig = Rig::with(|config| config.http_limits.read_timeout_ms = 1_500);
     // One that says nothing, one that stops in the middle, one that keeps a connection open.
     for start in [
         "",
@@ -90,7 +90,7 @@ fn a_head_that_does_not_arrive_is_not_awaited() {
 
 #[test]
 fn a_body_that_does_not_arrive_is_not_awaited() {
-    let rig = Rig::with(|config| config.http_limits.read_timeout_ms = 100);
+    let rig = Rig::with(|config| config.http_limits.read_timeout_ms = 1_500);
     let mut peer = rig.online("a");
     for body in [
         "Content-Length: 100\r\n\r\n{",

@@ -71,7 +71,7 @@ fn descriptors() -> usize {
 
 fn storm() {
     let rig = Rig::with(|config| {
-        config.devices.hello_timeout_ms = 200;
+        config.devices.hello_timeout_ms = 2_000;
         config.devices.grace_ms = 100;
         config.devices.probe_timeout_ms = 100;
     });

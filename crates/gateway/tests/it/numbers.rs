@@ -70,11 +70,8 @@ fn the_metrics_page_is_open_metrics_and_names_what_was_promised() {
         ("mainstay_commands_running", 0.0),
         ("mainstay_mailbox_depth{shard=\"1\"}", 0.0),
     ] {
-        assert!(
-            (rig.metric(series) - value).abs() < 1e-9,
-            "{series}: {}",
-            rig.metric(series)
-        );
+        // A shard that is late with its report is counted as it was before.
+        until(series, || (rig.metric(series) - value).abs() < 1e-9);
     }
     assert!(
         rig.metric("mainstay_store_syncs_total") >= 2.0,

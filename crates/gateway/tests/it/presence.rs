@@ -123,7 +123,7 @@ fn a_silent_device_is_gone() {
 
 #[test]
 fn a_beating_device_is_not_gone() {
-    let rig = Rig::with(|config| config.devices.grace_ms = 1_500);
+    let rig = Rig::with(|config| config.devices.grace_ms = 5_000);
     let mut beating = Peer::connect(rig.device_addr);
     beating.greet_every(50, "beating", BOOT, None);
     beating.welcome();

@@ -14,7 +14,7 @@ use crate::http::{Request, Response};
 use crate::peer::Peer;
 
 /// How long anything may take before a test gives up. Nothing is measured with it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
@@ -47,6 +47,11 @@ impl Rig {
         // Peers that say nothing stay online.
         config.devices.interval_ms = 3_600_000;
         config.devices.interval_ms_min = 50;
+        // Nor does a test that is not about them run into these, however slow this machine is.
+        let long_ms = 3_600_000;
+        config.devices.hello_timeout_ms = long_ms;
+        config.devices.probe_timeout_ms = long_ms;
+        config.http_limits.read_timeout_ms = long_ms;
         change(&mut config);
         Self::open(tempfile::tempdir().unwrap(), config)
     }

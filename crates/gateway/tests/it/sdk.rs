@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use gateway::device::{Answer, Device, Fleet, FleetConfig};
 use gateway::proto::{
@@ -10,7 +9,7 @@ use gateway::proto::{
 };
 
 use crate::gate::{Gate, Said};
-use crate::rig::{Rig, until};
+use crate::rig::{PATIENCE, Rig, until};
 
 const TOKEN: SessionToken = SessionToken([0xf0; 16]);
 const LONG_MS: u32 = 3_600_000;
@@ -201,7 +200,7 @@ fn a_stopped_device_finishes_what_it_does() {
     let device = Device::builder(rig.device_addr, "a")
         .start(move |_| {
             started.send(()).unwrap();
-            wait.recv_timeout(Duration::from_secs(30)).unwrap();
+            wait.recv_timeout(PATIENCE).unwrap();
             Answer::json("1")
         })
         .unwrap();

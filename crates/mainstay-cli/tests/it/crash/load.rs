@@ -227,7 +227,8 @@ impl Load {
             | (504, "timed-out-sent")
             | (404, "unknown-device")
             | (429, "queue-full")
-            | (503, "draining" | "not-here") => None,
+            // A server of the store that answers late breaks no promise.
+            | (503, "draining" | "not-here" | "store-unavailable") => None,
             _ => {
                 self.violation(order, &format!("{} {}", response.status, response.text()));
                 None
