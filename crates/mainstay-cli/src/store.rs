@@ -162,7 +162,8 @@ fn verify_text(report: &Report) -> String {
     if report.torn_bytes > 0 && !report.in_use {
         let torn = report.torn_bytes;
         text += &format!(
-            "the last batch was cut short by a crash ({torn} bytes): it was never acknowledged\n"
+            "{torn} bytes behind the end of the log: left of a batch that a crash cut short and that was never \
+             acknowledged, or of what the file held before; nothing is lost\n"
         );
     }
     if report.in_use {

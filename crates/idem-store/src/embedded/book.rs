@@ -10,6 +10,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::completion::Event;
+use crate::embedded::slab::Slab;
 
 /// A place in the log. Places compare in log order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,7 @@ pub(crate) struct Book {
     hash_key: HashKey,
     hasher: SipHasher13,
     shards: Vec<Shard>,
+    claims: Slab<Claim>,
     claimed: usize,
     in_doubt: usize,
     stored: usize,
@@ -89,8 +91,32 @@ pub(crate) struct Book {
 /// The keys of one part of the hashes.
 #[derive(Default)]
 struct Shard {
-    claims: HashTable<Claim>,
+    claims: HashTable<Claimed>,
     places: HashTable<Entry>,
+}
+
+/// Where a claim is in the slab. A claim is large and new: in the table it would be written to memory
+/// that is in no cache, which costs more than everything else that a begin does. For the same reason
+/// this is small.
+struct Claimed {
+    tag: u32,
+    number: u32,
+}
+
+impl Claimed {
+    fn is(&self, hash: u64, key: &[u8], claims: &Slab<Claim>) -> bool {
+        self.tag == tag_of(hash) && *claims.get(self.number).key == *key
+    }
+}
+
+/// The part of a hash that finds a claim within its shard.
+fn tag_of(hash: u64) -> u32 {
+    hash as u32
+}
+
+/// A tag as hashbrown wants it: its low bits choose the bucket, the top ones are compared.
+fn spread(tag: u32) -> u64 {
+    u64::from(tag) << 32 | u64::from(tag)
 }
 
 /// The shard of a hash: hashbrown takes its tag from the top bits and its bucket from the low ones.
@@ -104,6 +130,7 @@ impl Book {
             hash_key,
             hasher: SipHasher13::new_with_key(&hash_key),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            claims: Slab::default(),
             claimed: 0,
             in_doubt: 0,
             stored: 0,
@@ -147,12 +174,13 @@ impl Book {
 
     /// The claims of all shards.
     pub(crate) fn claims(&self) -> impl Iterator<Item = &Claim> {
-        self.shards.iter().flat_map(|shard| shard.claims.iter())
+        self.claims.iter()
     }
 
     /// The claims and outcomes of one shard.
     pub(crate) fn shard_claims(&self, number: usize) -> impl Iterator<Item = &Claim> {
-        self.shards[number].claims.iter()
+        let claims = self.shards[number].claims.iter();
+        claims.map(|claimed| self.claims.get(claimed.number))
     }
 
     pub(crate) fn shard_places(&self, number: usize) -> impl Iterator<Item = &Entry> {
@@ -191,8 +219,16 @@ impl Book {
     }
 
     pub(crate) fn claim(&self, hash: u64, key: &[u8]) -> Option<&Claim> {
+        self.claimed(hash, key)
+            .map(|number| self.claims.get(number))
+    }
+
+    fn claimed(&self, hash: u64, key: &[u8]) -> Option<u32> {
         let claims = &self.shards[shard_of(hash)].claims;
-        claims.find(hash, |claim| *claim.key == *key)
+        let found = claims.find(spread(tag_of(hash)), |claimed| {
+            claimed.is(hash, key, &self.claims)
+        });
+        found.map(|claimed| claimed.number)
     }
 
     /// Changes a claim in place; what it counts for is kept right.
@@ -202,8 +238,8 @@ impl Book {
         key: &[u8],
         change: impl FnOnce(&mut Claim) -> R,
     ) -> Option<R> {
-        let claims = &mut self.shards[shard_of(hash)].claims;
-        let claim = claims.find_mut(hash, |claim| *claim.key == *key)?;
+        let number = self.claimed(hash, key)?;
+        let claim = self.claims.get_mut(number);
         let (held, bytes, from) = (claim.held, claim.bytes, claim.location.segment);
         let result = change(claim);
         let to = claim.location.segment;
@@ -218,15 +254,23 @@ impl Book {
         self.in_doubt += usize::from(!claim.held);
         self.claimed += 1;
         self.came(claim.location.segment);
-        self.shards[shard_of(claim.hash)]
-            .claims
-            .insert_unique(claim.hash, claim, |claim| claim.hash);
+        let hash = claim.hash;
+        let number = self.claims.insert(claim);
+        let tag = tag_of(hash);
+        self.shards[shard_of(hash)].claims.insert_unique(
+            spread(tag),
+            Claimed { tag, number },
+            |claimed| spread(claimed.tag),
+        );
     }
 
     pub(crate) fn remove_claim(&mut self, hash: u64, key: &[u8]) -> Option<Claim> {
-        let claims = &mut self.shards[shard_of(hash)].claims;
-        let entry = claims.find_entry(hash, |claim| *claim.key == *key).ok()?;
-        let (claim, _) = entry.remove();
+        let table = &mut self.shards[shard_of(hash)].claims;
+        let found = table.find_entry(spread(tag_of(hash)), |claimed| {
+            claimed.is(hash, key, &self.claims)
+        });
+        let (Claimed { number, .. }, _) = found.ok()?.remove();
+        let claim = self.claims.remove(number);
         self.claimed -= 1;
         self.live_bytes -= u64::from(claim.bytes);
         self.in_doubt -= usize::from(!claim.held);
@@ -239,19 +283,21 @@ impl Book {
         let (mut claimed, mut in_doubt, mut bytes) = (0, 0, 0);
         let mut gone = Vec::new();
         for shard in &mut self.shards {
-            shard.claims.retain(|claim| {
+            shard.claims.retain(|&mut Claimed { number, .. }| {
+                let claim = self.claims.get_mut(number);
                 let segment = claim.location.segment;
                 let keep = keep(claim);
                 if !keep {
                     gone.push(segment);
+                    self.claims.remove(number);
                 }
                 keep
             });
-            claimed += shard.claims.len();
-            for claim in &shard.claims {
-                in_doubt += usize::from(!claim.held);
-                bytes += u64::from(claim.bytes);
-            }
+        }
+        for claim in self.claims.iter() {
+            claimed += 1;
+            in_doubt += usize::from(!claim.held);
+            bytes += u64::from(claim.bytes);
         }
         gone.into_iter().for_each(|segment| self.left(segment));
         (self.claimed, self.in_doubt) = (claimed, in_doubt);

@@ -25,8 +25,9 @@ pub struct Report {
     pub records: u64,
     /// Every damaged range.
     pub bad: Vec<Bad>,
-    /// Bytes behind the end of the log that are not zero: what a crash left of a batch that was
-    /// never acknowledged, or a batch that a running store is writing right now. Not damage.
+    /// Bytes behind the end of the log, up to the last one that is not zero: what a crash left of a
+    /// batch that was never acknowledged, a batch that a running store is writing right now, or what
+    /// the file held when it was an earlier segment. Not damage.
     pub torn_bytes: u64,
     /// A process has the store open.
     pub in_use: bool,

@@ -21,6 +21,7 @@ pub(crate) mod repair;
 pub(crate) mod replay;
 pub(crate) mod scan;
 pub(crate) mod shared;
+pub(crate) mod slab;
 pub(crate) mod spare;
 pub(crate) mod tail;
 pub(crate) mod upkeep;

@@ -33,8 +33,8 @@ pub struct Repair {
     pub changed: bool,
 }
 
-/// Repairs the store in `dir`: each damaged segment is copied to `NAME.damaged`, then replaced by
-/// one with all its valid records and a mark where something is missing. A segment whose file is
+/// Repairs the store in `dir`: each damaged segment is copied to `NAME.damaged` (or `NAME.2.damaged`
+/// and so on: no copy is ever overwritten), then replaced by one with all its valid records and a mark where something is missing. A segment whose file is
 /// gone is replaced by an empty one. With `dry_run` nothing is written.
 ///
 /// # Errors
@@ -126,7 +126,7 @@ fn repair_segment(
     }
     let name = segment_name(number);
     if damage.iter().all(|damage| damage.reason != MISSING) {
-        let backup = format!("{name}.damaged");
+        let backup = backup_name(vfs, &name)?;
         let file = vfs.create(&backup, old.len() as u64).map_err(failed)?;
         file.write_all_at(&old, 0).map_err(failed)?;
         file.sync_data().map_err(failed)?;
@@ -139,6 +139,20 @@ fn repair_segment(
     file.sync_data().map_err(failed)?;
     vfs.rename(TEMPORARY, &name).map_err(failed)?;
     vfs.sync_dir().map_err(failed)
+}
+
+/// A name that no copy has yet: what an earlier repair kept may be all that is left of something.
+fn backup_name(vfs: &dyn Vfs, segment: &str) -> Result<String, Error> {
+    let names = vfs.list();
+    let names = names.map_err(|error| Error::io("list the store's directory", error))?;
+    let mut name = format!("{segment}.damaged");
+    for number in 2.. {
+        if !names.contains(&name) {
+            break;
+        }
+        name = format!("{segment}.{number}.damaged");
+    }
+    Ok(name)
 }
 
 /// The segment again, with the valid batches and records of the old one.

@@ -27,8 +27,8 @@ pub(crate) struct Scanned {
     pub(crate) next_sequence: u64,
     /// The batches that no later batch proves to be durable, by sequence and offset.
     pub(crate) unproven: VecDeque<(u64, u32)>,
-    /// Bytes from `end` on that are not zero: what a crash left of a batch that was never
-    /// acknowledged (or the remains of such a batch that an earlier recovery cut).
+    /// Bytes from `end` up to the last one that is not zero: what a crash left of a batch that was
+    /// never acknowledged, or what the file held as an earlier segment.
     pub(crate) torn_bytes: u32,
 }
 

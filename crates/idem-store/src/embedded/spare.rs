@@ -57,9 +57,10 @@ impl Spares {
         self.ready.is_some()
     }
 
-    /// Whether another call of [`prepare`](Self::prepare) goes on with what was begun.
+    /// Whether another call of [`prepare`](Self::prepare) would go on with what was begun: not while
+    /// a spare is ready, which can be a former segment that came meanwhile.
     pub(crate) fn is_zeroing(&self) -> bool {
-        self.zeroing.is_some()
+        self.ready.is_none() && self.zeroing.is_some()
     }
 
     /// Does a slice of the work until a spare is ready; how many bytes it wrote. After an error
@@ -116,4 +117,57 @@ pub(crate) fn recycled_name(segment: u32) -> String {
 /// Whether a file of this name is a spare, of this process or of one before.
 pub(crate) fn is_spare_name(name: &str) -> bool {
     name.starts_with("spare") && name.ends_with(".tmp")
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::embedded::memory::Memory;
+    use crate::embedded::upkeep::Due;
+    use crate::{Options, Store};
+
+    const BYTES: u32 = 4 * ZERO_SLICE as u32;
+
+    #[test]
+    fn upkeep_rests_when_a_former_segment_comes_before_the_new_file_is_ready() {
+        let disk = Arc::new(Memory::default());
+        let options = Options::new()
+            .segment_bytes_max(BYTES)
+            .outcome_bytes_max(4 << 10)
+            .batch_bytes_max(BYTES / 2);
+        let store = Store::open_on(Arc::clone(&disk) as Arc<dyn Vfs>, options).expect("opens");
+        let shared = &store.of_this_machine().shared;
+        assert_eq!(shared.upkeep_slice(Instant::now()), Due::Now, "it zeroes");
+
+        let former = recycled_name(1);
+        let file = disk.create(&former, u64::from(BYTES)).expect("creates");
+        shared.spares.lock().recycle(former, file);
+        let mut slices = 1;
+        while shared.upkeep_slice(Instant::now()) == Due::Now {
+            slices += 1;
+            assert!(slices < 10, "it has nothing to do and goes on");
+        }
+        assert!(shared.spares.lock().is_ready());
+    }
+
+    #[test]
+    fn a_file_that_was_begun_is_finished_when_the_ready_one_is_taken() {
+        let disk = Memory::default();
+        let mut spares = Spares::default();
+        spares.prepare(&disk, BYTES).expect("begins");
+        let former = disk.create("former", u64::from(BYTES)).expect("creates");
+        spares.recycle("former".to_owned(), former);
+        spares.prepare(&disk, BYTES).expect("takes the former one");
+        assert_eq!(spares.take(&disk, BYTES).expect("is there").name, "former");
+
+        let mut slices = 0;
+        while !spares.is_ready() {
+            assert!(slices == 0 || spares.is_zeroing());
+            spares.prepare(&disk, BYTES).expect("goes on");
+            slices += 1;
+        }
+        assert_eq!(slices, 3, "the first quarter was not written again");
+    }
 }

@@ -115,11 +115,12 @@ pub struct OsVfs {
 impl OsVfs {
     /// A directory that is created when it is missing.
     pub fn create(dir: &Path) -> io::Result<Self> {
-        if !dir.is_dir() {
-            fs::create_dir_all(dir)?;
-            // The new entry must survive a power cut like what is in it. Entries of parents that
-            // did not exist either are left to the caller.
-            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
+        let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
+        fs::create_dir_all(dir)?;
+        for new in missing {
+            // The new entries must survive a power cut like what is in them.
+            let parent = new.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
         }
         Ok(Self {

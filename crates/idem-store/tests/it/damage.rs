@@ -168,6 +168,22 @@ fn repair_keeps_everything_but_the_damaged_record() {
 }
 
 #[test]
+fn a_second_repair_keeps_the_copy_that_the_first_one_made() {
+    let disk = filled();
+    let name = &segments(&disk)[1];
+    let mut copies = Vec::new();
+    for at in [20_000, 9_000] {
+        flip(&disk, name, at);
+        let before = disk.read(name);
+        let done = repair_on(&*disk.mount(), false).unwrap();
+        copies.push((done.backups[0].clone(), before));
+    }
+    for (name, bytes) in copies {
+        assert_eq!(disk.read(&name), bytes, "{name}");
+    }
+}
+
+#[test]
 fn repair_restores_a_segment_header_without_losing_a_record() {
     for segment in 0..3 {
         let disk = filled();

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 
 use idem_store::{Begin, Begun, Fingerprint, Lookup, Options, Store};
 
+use crate::progress::Progress;
+
 const CHILD: &str = "MAINSTAY_KILL_CHILD";
 const NOW: u64 = 1_700_000_000_000;
 
@@ -69,20 +71,17 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeMap::new();
     let mut token_max = 0;
+    let mut progress = Progress::of(cycles, "kills");
     for cycle in 0..cycles {
         let acks = 50 + cycle * 97 % 700;
         run_and_kill(dir.path(), cycle, acks, &mut acknowledged, &mut token_max);
         let report = idem_store::verify(dir.path()).unwrap();
         assert!(report.ok, "{report:?}");
         check(dir.path(), &acknowledged, &mut token_max);
-        if (cycle + 1) % 20 == 0 {
-            let keys = acknowledged.len();
-            println!(
-                "{} of {cycles} kills, {keys} keys acknowledged, none lost",
-                cycle + 1
-            );
-        }
+        progress.at(cycle + 1);
     }
+    let keys = acknowledged.len();
+    println!("{cycles} kills, {keys} keys acknowledged, none lost");
     assert!(cycles == 0 || acknowledged.values().any(|completed| *completed));
 }
 

@@ -11,6 +11,7 @@ use idem_store::{Begin, Begun, Error, Failure, Fingerprint, Lookup, Options, Per
 use parking_lot::Mutex;
 
 use crate::disk::Rng;
+use crate::progress::Progress;
 
 const NOW: u64 = 1_700_000_000_000;
 /// Longer than any test: no lease runs out, holders change by `forget`. So nothing here depends on
@@ -256,8 +257,10 @@ pub(crate) fn histories(default: u64) -> u64 {
 /// a seed, which also goes over lost drops.
 #[cfg(feature = "_remote")]
 pub(crate) fn check_server(stores: &[Store], seeds: u64) {
+    let mut progress = Progress::of(seeds, "histories");
     for seed in 0..seeds {
         check(stores, seed, Drops::Later);
+        progress.at(seed + 1);
     }
 }
 
@@ -458,7 +461,9 @@ fn histories_of_the_embedded_store_are_linearizable() {
         .batch_bytes_max(32 << 10)
         .index_log_bytes(32 << 10);
     let store = Store::open(dir.path(), options).unwrap();
-    for seed in 0..histories(60) {
+    let seeds = histories(60);
+    let mut progress = Progress::of(seeds, "histories");
+    for seed in 0..seeds {
         // What takes effect at once may also be taken for what does so later.
         let drops = if seed % 4 == 3 {
             Drops::Later
@@ -466,6 +471,7 @@ fn histories_of_the_embedded_store_are_linearizable() {
             Drops::AtOnce
         };
         check(std::slice::from_ref(&store), seed, drops);
+        progress.at(seed + 1);
     }
 }
 

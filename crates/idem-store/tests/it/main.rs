@@ -20,6 +20,7 @@ mod http;
 mod key_spec;
 mod kill;
 mod linearizability;
+mod progress;
 #[cfg(feature = "redis")]
 mod redis;
 mod simulation;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use idem_store::vfs::Vfs;
 use idem_store::{Begun, Completion, Durability, Lookup, Options, Permit, Store, verify_on};
@@ -12,6 +12,7 @@ use idem_store::{Begun, Completion, Durability, Lookup, Options, Permit, Store, 
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, Rng};
+use crate::progress::Progress;
 use model::{Claim, Coverage, Image, Key};
 
 mod model;
@@ -72,7 +73,7 @@ impl Run {
             if std::panic::catch_unwind(run).is_err() {
                 self.failed.store(true, Ordering::Relaxed);
                 eprintln!(
-                    "\nSEED {seed} FAILED; again, alone: cargo xtask soak idem --first {seed} --seeds 1 --kills 0\n"
+                    "\nSEED {seed} FAILED; again, alone: cargo xtask soak idem --first {seed} --seeds 1 --kills 0 --histories 0\n"
                 );
                 // Its store is in no state to be dropped.
                 std::mem::forget(world);
@@ -82,24 +83,14 @@ impl Run {
         }
     }
 
-    /// For long runs: how far it is, now and then.
+    /// For long runs: how far it is, until all is done.
     fn tell_progress(&self, first: u64) {
-        const EVERY: Duration = Duration::from_secs(10);
-        let started = Instant::now();
-        let mut told = started;
+        let mut progress = Progress::of(self.end - first, "seeds");
         loop {
             let done = self.next.load(Ordering::Relaxed).min(self.end) - first;
+            progress.at(done);
             if done == self.end - first || self.failed.load(Ordering::Relaxed) {
                 return;
-            }
-            if told.elapsed() >= EVERY {
-                told = Instant::now();
-                let rate = done as f64 / started.elapsed().as_secs_f64();
-                let left = (self.end - first - done) as f64 / rate.max(1.0) / 60.0;
-                eprintln!(
-                    "{done} of {} seeds, {rate:.0} a second, {left:.0} minutes left",
-                    self.end - first
-                );
             }
             std::thread::park_timeout(Duration::from_millis(50));
         }
