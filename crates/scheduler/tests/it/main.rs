@@ -1,0 +1,4 @@
+//! Behaviour of schedules and of the scheduler as their users see it.
+
+mod cron;
+mod cron_model;
