@@ -49,7 +49,7 @@ pub type JobError = Box<dyn std::error::Error + Send + Sync>;
 
 type Blocking = dyn Fn(&Firing) -> Result<(), JobError> + Send + Sync;
 pub(crate) type Made = Pin<Box<dyn Future<Output = Result<(), JobError>> + Send>>;
-type Making = dyn Fn(Firing) -> Made + Send + Sync;
+pub(crate) type Making = dyn Fn(Firing) -> Made + Send + Sync;
 
 /// The code of a job.
 #[derive(Clone)]

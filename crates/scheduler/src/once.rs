@@ -89,6 +89,17 @@ pub enum Claimed {
     },
 }
 
+/// A firing whose runner died while it ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Which.
+    pub id: FiringId,
+    /// When it was claimed, Unix milliseconds.
+    pub since_ms: u64,
+    /// Somebody asked for it to run again.
+    pub rerun: bool,
+}
+
 /// The store did not do what it was asked. Says why, without passwords.
 #[derive(Clone, Debug)]
 pub struct OnceError(String);
@@ -140,7 +151,7 @@ pub trait Once: Send + Sync + 'static {
     /// # Errors
     ///
     /// When the store does not answer.
-    fn in_doubt(&self) -> Result<Vec<FiringId>, OnceError>;
+    fn in_doubt(&self) -> Result<Vec<Doubt>, OnceError>;
 
     /// Remembers that all firings of a job up to `fire_ms` are accounted for. Blocks.
     ///
@@ -175,7 +186,12 @@ mod tests {
             let text = id.to_string();
             assert_eq!(FiringId::parse(&text), Some(id), "{text}");
         }
-        for bad in ["", "a:b:c", "reconcile:last:1", "2026-12-01T03:00:00.000Z:0"] {
+        for bad in [
+            "",
+            "a:b:c",
+            "reconcile:last:1",
+            "2026-12-01T03:00:00.000Z:0",
+        ] {
             assert_eq!(FiringId::parse(bad), None, "{bad}");
         }
     }

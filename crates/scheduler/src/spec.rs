@@ -169,6 +169,24 @@ impl JobSpec {
         self
     }
 
+    /// The job's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The job's shard.
+    #[must_use]
+    pub fn shard_number(&self) -> u32 {
+        self.shard
+    }
+
+    /// When it fires.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
     pub(crate) fn check(&self, has_once: bool) -> Result<(), ScheduleError> {
         if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX {
             let text = format!("a job's name has 1 to {NAME_BYTES_MAX} bytes");

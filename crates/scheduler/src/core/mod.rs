@@ -5,6 +5,8 @@ pub(crate) mod job;
 mod missed;
 mod run;
 pub(crate) mod slab;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::policy::{OnFull, Overlap};
 use crate::schedule::ScheduleError;
 use crate::spec::JobSpec;
 use job::{Job, JobState, Run, RunPhase};
-pub(crate) use run::{End, Start, Tried};
+pub(crate) use run::{Start, Tried};
 use slab::{Key, Slab};
 
 /// Both clocks: fire times are read on the wall, durations on the one that never jumps.
@@ -112,15 +114,15 @@ impl Core {
                 "the scheduler takes no more jobs: raise jobs_max",
             ));
         }
-        // What is to happen at one time only and just once anywhere is looked for in all the past.
-        let forgotten_ms = match spec.once && spec.schedule.is_single() {
+        // What is to happen at one time only and just once anywhere is looked for in all the past: the store knows.
+        let last_ms = match spec.once && spec.schedule.is_single() {
             true => 0,
-            false => now.wall_ms,
+            false => accounted_ms.map_or(now.wall_ms, |ms| ms.min(now.wall_ms)),
         };
         let job = Job {
             state: JobState::Scheduled,
             added_ms: now.wall_ms,
-            last_ms: accounted_ms.unwrap_or(forgotten_ms).min(now.wall_ms),
+            last_ms,
             next: None,
             runs: Vec::new(),
             waiting: VecDeque::new(),
@@ -136,7 +138,7 @@ impl Core {
         self.by_name.insert(name, key);
         self.arm(key);
         let job = self.jobs.get(key).expect("inserted above");
-        if job.state == JobState::Done && job.spec.schedule.is_single() {
+        if job.state == JobState::Done && job.spec.schedule.is_single() && !job.spec.once {
             let at_ms = job.spec.schedule.next_after_ms(0, job.added_ms);
             self.record_unrun(key, at_ms.unwrap_or(0), Outcome::Misfired, now);
         }
@@ -145,6 +147,10 @@ impl Core {
 
     pub(crate) fn find(&self, name: &str, shard: u32) -> Option<Key> {
         self.by_name.get(&(Arc::from(name), shard)).copied()
+    }
+
+    pub(crate) fn has_once_jobs(&self) -> bool {
+        self.jobs.iter().any(|(_, job)| job.spec.once)
     }
 
     /// Sets the timer of the job's next firing.
@@ -216,7 +222,13 @@ impl Core {
             now.wall_ms.saturating_sub(grace_ms),
             job.spec.misfire,
         );
-        job.last_ms = due.run.iter().chain(&due.missed).copied().max().unwrap_or(job.last_ms);
+        job.last_ms = due
+            .run
+            .iter()
+            .chain(&due.missed)
+            .copied()
+            .max()
+            .unwrap_or(job.last_ms);
         if due.missed_before > 0 {
             job.counts.add(Outcome::Misfired, due.missed_before);
             job.meter.count(Outcome::Misfired, due.missed_before);
@@ -370,7 +382,9 @@ impl Core {
         let runs = job.runs.iter().filter_map(|run| self.runs.get(*run));
         let unclaimed = runs.filter(|run| run.claim.is_none());
         let open = unclaimed.map(|run| run.fire_ms);
-        let open = open.chain(job.waiting.iter().copied()).chain(job.open_from_ms);
+        let open = open
+            .chain(job.waiting.iter().copied())
+            .chain(job.open_from_ms);
         let verdicts = match job.verdicts {
             0 => None,
             _ => {
@@ -403,7 +417,10 @@ impl Core {
     }
 
     pub(crate) fn run_now(&mut self, key: Key, now: Now) -> bool {
-        let wanted = self.jobs.get(key).is_some_and(|job| job.state != JobState::Cancelled);
+        let wanted = self
+            .jobs
+            .get(key)
+            .is_some_and(|job| job.state != JobState::Cancelled);
         if wanted && !self.is_stopped {
             self.fire(key, now.wall_ms, now);
         }
@@ -446,7 +463,11 @@ impl Core {
                 continue;
             };
             let waiting: Vec<u64> = job.waiting.drain(..).collect();
-            job.open_from_ms = job.open_from_ms.into_iter().chain(waiting.iter().copied()).min();
+            job.open_from_ms = job
+                .open_from_ms
+                .into_iter()
+                .chain(waiting.iter().copied())
+                .min();
             for fire_ms in waiting {
                 self.record_unrun(key, fire_ms, Outcome::Dropped, now);
             }

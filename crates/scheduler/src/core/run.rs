@@ -109,7 +109,8 @@ impl Core {
             cancel: run.cancel.clone(),
         };
         let task = spec.task.clone();
-        let claim = (spec.once && run.claim.is_none()).then(|| (job.id(run.fire_ms), spec.in_doubt));
+        let claim =
+            (spec.once && run.claim.is_none()).then(|| (job.id(run.fire_ms), spec.in_doubt));
         if claim.is_none() {
             self.begin_try(key, now);
         }
@@ -210,13 +211,16 @@ impl Core {
         let cause = run.cancel.cause();
         let (outcome, error) = match (tried, cause) {
             // A run that is done before it looks at its token is done.
-            (Tried::Succeeded, None | Some(CancelCause::Superseded | CancelCause::Requested | CancelCause::ShuttingDown)) => {
-                (Outcome::Succeeded, None)
-            }
+            (
+                Tried::Succeeded,
+                None
+                | Some(CancelCause::Superseded | CancelCause::Requested | CancelCause::ShuttingDown),
+            ) => (Outcome::Succeeded, None),
             (Tried::Panicked(text), _) => (Outcome::Panicked, Some(text)),
-            (Tried::Succeeded, Some(CancelCause::TimedOut)) => {
-                (Outcome::TimedOut, Some("it took longer than its timeout".into()))
-            }
+            (Tried::Succeeded, Some(CancelCause::TimedOut)) => (
+                Outcome::TimedOut,
+                Some("it took longer than its timeout".into()),
+            ),
             (Tried::Failed(text), Some(CancelCause::TimedOut)) => (Outcome::TimedOut, Some(text)),
             (Tried::Failed(text), Some(_)) => (Outcome::Cancelled, Some(text)),
             (Tried::Failed(text), None) => (Outcome::Failed, Some(text)),
@@ -256,14 +260,20 @@ impl Core {
             Some(permit) => permit,
             // It began while there was no breaker, or before it opened: then this changes nothing.
             None => match breaker.state(now.mono_ms) {
-                circuit::State::Closed => match breaker.try_call_traced(now.mono_ms, Some(run.trace)) {
-                    Ok(permit) => permit,
-                    Err(_) => return,
-                },
+                circuit::State::Closed => {
+                    match breaker.try_call_traced(now.mono_ms, Some(run.trace)) {
+                        Ok(permit) => permit,
+                        Err(_) => return,
+                    }
+                }
                 _ => return,
             },
         };
-        let heard = if is_bad { Heard::Failure } else { Heard::Success };
+        let heard = if is_bad {
+            Heard::Failure
+        } else {
+            Heard::Success
+        };
         if let Some(change) = breaker.record(permit, heard, now.mono_ms) {
             meter::breaker_changed(&job.spec.name, &change);
         }
@@ -273,11 +283,17 @@ impl Core {
     }
 
     fn may_retry(&self, key: Key, outcome: Outcome) -> bool {
-        let failed = matches!(outcome, Outcome::Failed | Outcome::Panicked | Outcome::TimedOut);
+        let failed = matches!(
+            outcome,
+            Outcome::Failed | Outcome::Panicked | Outcome::TimedOut
+        );
         let Some(run) = self.runs.get(key) else {
             return false;
         };
-        let attempts = self.jobs.get(run.job).map_or(1, |job| job.spec.retry.attempts);
+        let attempts = self
+            .jobs
+            .get(run.job)
+            .map_or(1, |job| job.spec.retry.attempts);
         let stops = matches!(run.cancel.cause(), Some(cause) if cause != CancelCause::TimedOut);
         failed && run.attempts < attempts && !stops && !self.is_stopped
     }
@@ -347,7 +363,13 @@ impl Core {
     }
 
     /// Ends a run that is not running.
-    pub(super) fn end_unrun(&mut self, key: Key, outcome: Outcome, why: Option<Arc<str>>, now: Now) {
+    pub(super) fn end_unrun(
+        &mut self,
+        key: Key,
+        outcome: Outcome,
+        why: Option<Arc<str>>,
+        now: Now,
+    ) {
         let Some(run) = self.runs.get(key) else {
             return;
         };
@@ -408,7 +430,9 @@ impl Core {
 
     /// Whether this process has the firing in hand.
     pub(crate) fn has(&self, id: &FiringId) -> bool {
-        let job = self.find(&id.job, id.shard).and_then(|key| self.jobs.get(key));
+        let job = self
+            .find(&id.job, id.shard)
+            .and_then(|key| self.jobs.get(key));
         job.is_some_and(|job| {
             let mut runs = job.runs.iter().filter_map(|run| self.runs.get(*run));
             runs.any(|run| run.fire_ms == id.fire_ms)

@@ -2,3 +2,6 @@
 
 mod cron;
 mod cron_model;
+#[cfg(feature = "store")]
+mod once;
+mod runner;
