@@ -41,7 +41,7 @@ fn main() {
         "0 0 29 2 *",
     ] {
         let mut contenders = vec![ours(text), cursor(text), croner(text)];
-        for row in measure(plan.clone(), &mut contenders) {
+        for row in measure(plan, &mut contenders) {
             println!(
                 "| `{text}` {} | {:.0} ns | {:.0} ns | {:.2} | {:.0} |",
                 row.name, row.ns, row.best_ns, row.ratio, row.allocations

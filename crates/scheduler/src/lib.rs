@@ -1,5 +1,36 @@
-//! Which job runs now, and only here?
+//! Which job runs now, and only here? Cron, intervals and single times, with an answer for everything that does not go
+//! by the clock.
+//!
+//! - [`Cron`], [`Schedule`]: when. Pure: time is an argument. Fire times are Unix milliseconds.
+//! - [`JobSpec`]: what, and by which rules ([`Misfire`], [`Overlap`], [`Retry`], [`BreakerRules`], [`InDoubt`]).
+//! - [`Scheduler`], [`Job`]: threads that run jobs, and the handles to them.
+//! - [`Once`], and `StoreOnce` (feature `store`): a firing runs once across replicas, or is in doubt and reported.
+//!
+//! ```
+//! use scheduler::{Cron, FireTime, Zone};
+//!
+//! let cron: Cron = "0 9 LW * *".parse()?; // nine o'clock on each month's last weekday
+//! let after = FireTime::parse("2026-05-01T00:00:00Z")?;
+//! let next_ms = cron.next_after_ms(after.0, &Zone::named("America/New_York")?);
+//! assert_eq!(FireTime(next_ms.unwrap()).to_string(), "2026-05-29T13:00:00.000Z");
+//! # Ok::<(), scheduler::ScheduleError>(())
+//! ```
+//!
+//! # How it works
+//!
+//! One state machine holds the jobs, what waits and what runs. Its timers are two of timerwheel's wheels: fire times on the wall
+//! clock, timeouts and retries on the steady one. A thread watches the clocks, workers take what is ready, and, with a
+//! [`Once`] hook, a thread talks to the store about firings that no worker has in hand. The lock around it is held for well
+//! under a microsecond, and never while a job, an observer or the store is called.
+//!
+//! A healthy job has no breaker: it gets one when it first fails, and loses it when it has recovered. A claim is durable before the
+//! job's code is called, and its outcome is written after it; a crash in between leaves the firing in doubt, and nothing repeats it
+//! unless the job's [`InDoubt`] policy or somebody's answer says so.
 #![forbid(unsafe_code)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod cancel;
 mod core;

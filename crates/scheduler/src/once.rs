@@ -160,6 +160,15 @@ pub trait Once: Send + Sync + 'static {
     /// When the store does not answer.
     fn remember(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError>;
 
+    /// As [`remember`](Self::remember), for a job of which nothing is remembered yet. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer.
+    fn remember_first(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError> {
+        self.remember(job, shard, fire_ms)
+    }
+
     /// What [`remember`](Self::remember) was told: the latest, or one shortly before. Blocks.
     ///
     /// # Errors

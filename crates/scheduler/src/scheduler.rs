@@ -149,7 +149,7 @@ impl Scheduler {
             if accounted_ms.is_none() && !spec.schedule.is_single() {
                 // From now on, what is missed is known to be.
                 let now_ms = self.shared.now().wall_ms;
-                once.remember(&spec.name, spec.shard, now_ms)
+                once.remember_first(&spec.name, spec.shard, now_ms)
                     .map_err(said)?;
             }
         }

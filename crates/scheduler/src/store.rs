@@ -210,6 +210,13 @@ impl Once for StoreOnce {
             .map_err(said)
     }
 
+    /// All cells, so that the one which is written anew later is never the only one.
+    fn remember_first(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError> {
+        (0..CELLS)
+            .try_for_each(|cell| self.write(&cell_key(job, shard, cell), &fire_ms.to_string()))
+            .map_err(said)
+    }
+
     fn recall(&self, job: &str, shard: u32) -> Result<Option<u64>, OnceError> {
         let mut latest = None;
         for cell in 0..CELLS {

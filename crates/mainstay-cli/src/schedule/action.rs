@@ -104,9 +104,9 @@ async fn run(command: &[String], setpriv: Option<&Path>, firing: &Firing) -> Res
 async fn stop(child: &mut Child) {
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     let signal = |signal| {
-        if let Some(group) = group {
-            // It may have ended by itself.
-            drop(kill_process_group(group, signal));
+        // It may have ended by itself.
+        if let Some(Err(error)) = group.map(|group| kill_process_group(group, signal)) {
+            tracing::debug!(%error, "nobody is left to stop");
         }
     };
     signal(Signal::TERM);
