@@ -23,17 +23,21 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// Of an answer nobody reads more than this.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+const PDEATHSIG: [&str; 2] = ["--pdeathsig", "KILL"];
+
 /// What actions need from this machine.
 pub(super) struct Means {
     setpriv: Option<PathBuf>,
 }
 
 impl Means {
-    /// Looks for `setpriv`, by which a command dies with this process.
+    /// Looks for a `setpriv` by which a command dies with this process. Not all know the option.
     pub(super) fn find() -> Arc<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut candidates = std::env::split_paths(&path).map(|dir| dir.join("setpriv"));
-        let setpriv = candidates.find(|candidate| candidate.is_file());
+        let setpriv = std::env::split_paths(&path)
+            .map(|dir| dir.join("setpriv"))
+            .find(|candidate| candidate.is_file())
+            .filter(|setpriv| is_able(setpriv));
         if setpriv.is_none() {
             tracing::warn!(
                 "without setpriv (util-linux) commands outlive a scheduler that is killed"
@@ -41,6 +45,17 @@ impl Means {
         }
         Arc::new(Self { setpriv })
     }
+}
+
+fn is_able(setpriv: &Path) -> bool {
+    std::process::Command::new(setpriv)
+        .args(PDEATHSIG)
+        .args(["--", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// One try of a job.
@@ -61,18 +76,15 @@ pub(super) async fn act(
 async fn run(command: &[String], setpriv: Option<&Path>, firing: &Firing) -> Result<(), JobError> {
     let mut argv: Vec<OsString> = Vec::new();
     if let Some(setpriv) = setpriv {
-        let wrapper = [
-            setpriv.as_os_str(),
-            "--pdeathsig".as_ref(),
-            "KILL".as_ref(),
-            "--".as_ref(),
-        ];
-        argv.extend(wrapper.map(OsString::from));
+        argv.push(setpriv.into());
+        argv.extend(PDEATHSIG.into_iter().chain(["--"]).map(OsString::from));
     }
     argv.extend(command.iter().map(OsString::from));
     // What it says goes to the log: standard output is this command's own.
-    let log =
-        || rustix::io::dup(rustix::stdio::stderr()).map_or_else(|_| Stdio::null(), Stdio::from);
+    let log = || {
+        let stderr = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 0);
+        stderr.map_or_else(|_| Stdio::null(), Stdio::from)
+    };
     let mut child = Command::new(&argv[0])
         .args(&argv[1..])
         .env("MAINSTAY_JOB", &*firing.job)
