@@ -43,6 +43,34 @@ fn a_dry_run_prints_the_next_firings() {
 }
 
 #[test]
+fn the_guides_file_is_understood() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/SCHEDULE.md");
+    let page = std::fs::read_to_string(page).expect("the guide is in the repository");
+    let (_, block) = page
+        .split_once("```toml\n")
+        .expect("the guide has a toml block");
+    let (block, _) = block.split_once("```").expect("the block ends");
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), block);
+    let args = [
+        "--config",
+        "jobs.toml",
+        "--store",
+        "file:store",
+        "--dry-run",
+        "1",
+        "--json",
+    ];
+    let output = run(dir.path(), &args);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        output.stdout.split(|byte| *byte == b'\n').count(),
+        3,
+        "{output:?}"
+    );
+}
+
+#[test]
 fn errors_of_the_file_name_the_line_and_the_key() {
     let dir = tempfile::tempdir().unwrap();
     write(
