@@ -264,7 +264,7 @@ fn a_reload_keeps_what_did_not_change_and_survives_a_broken_file() {
 fn an_embedded_store_remembers_across_starts_and_doubts_are_resolved() {
     let dir = tempfile::tempdir().unwrap();
     let jobs = "[[job]]\nname = \"job\"\nevery = \"100ms\"\nonce = true\nin_doubt = \"ask\"\n\
-                run = [\"sh\", \"-c\", \"echo $MAINSTAY_FIRE_TIME >> fired.log; sleep 600\"]\n";
+                run = [\"sh\", \"-c\", \"echo $MAINSTAY_FIRE_TIME >> fired.log; exec sleep 600\"]\n";
     write(dir.path(), jobs);
     let store = ["--store", "file:store"];
     let daemon = Daemon::start(dir.path(), &store);
@@ -290,7 +290,7 @@ fn an_embedded_store_remembers_across_starts_and_doubts_are_resolved() {
         Some(1),
         "it is not in doubt any more"
     );
-    let quick = jobs.replace("; sleep 600", "");
+    let quick = jobs.replace("; exec sleep 600", "");
     write(dir.path(), &quick);
     let daemon = Daemon::start(dir.path(), &store);
     // What was missed meanwhile comes first.
