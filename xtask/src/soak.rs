@@ -77,6 +77,17 @@ const SOAKS: &[Soak] = &[
             default: 200,
         }],
     },
+    Soak {
+        name: "schedule",
+        about: "kill -9 of two schedulers on one store, then every firing has run once or says why not",
+        package: "mainstay-cli",
+        filters: &["killed_schedulers"],
+        counts: &[Count {
+            flag: "--firings",
+            variable: "MAINSTAY_FIRINGS",
+            default: 1_000,
+        }],
+    },
 ];
 
 fn run(args: &[String]) -> Result<(), String> {

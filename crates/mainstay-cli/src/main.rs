@@ -19,6 +19,7 @@ mod doctor;
 mod gateway;
 mod limits;
 mod log;
+mod schedule;
 mod store;
 mod swarm;
 mod token;
@@ -52,6 +53,7 @@ struct Cli {
 enum Command {
     Gateway(gateway::GatewayArgs),
     Swarm(swarm::SwarmArgs),
+    Schedule(schedule::ScheduleArgs),
     Store(store::StoreArgs),
     Token(token::TokenArgs),
     #[cfg(feature = "trace")]
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Gateway(args) => finish(gateway::run(args)),
         Command::Swarm(args) => finish(swarm::run(&args)),
+        Command::Schedule(args) => finish(schedule::run(args)),
         Command::Store(args) => store::run(args),
         Command::Token(args) => finish(token::run(&args)),
         #[cfg(feature = "trace")]

@@ -11,6 +11,7 @@
 //! | [`conn-reactor`](conn_reactor) | who is connected, what can be read or written? |
 //! | [`ebpf-ring`](ebpf_ring) | what does the kernel see, now? |
 //! | [`circuit`] | should I stop trying? |
+//! | [`scheduler`], and with it `scheduler-store`, `scheduler-tokio` | which job runs now, and only here? |
 //! | `kernel-scope` | who iterates which BPF map? |
 //! | [`gateway`](gateway::server), [`device`](gateway::device) | all of it at work |
 //!
@@ -43,5 +44,7 @@ pub use heartbeat_codec;
 pub use idem_store;
 #[cfg(feature = "kernel-scope")]
 pub use kernel_scope;
+#[cfg(feature = "scheduler")]
+pub use scheduler;
 #[cfg(feature = "timerwheel")]
 pub use timerwheel;

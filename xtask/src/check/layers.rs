@@ -15,7 +15,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("idem-store", 1),
     ("conn-reactor", 1),
     ("mainstay-kernel-scope", 1),
-    // Level 2 is for what stands on the stores: the scheduler.
+    ("mainstay-scheduler", 2),
     ("mainstay-gateway", 3),
     ("mainstay", 4),
     ("mainstay-cli", 5),

@@ -36,6 +36,7 @@ const FORBID: &[&str] = &[
     "circuit",
     "heartbeat-codec",
     "gateway",
+    "scheduler",
     "mainstay",
     "mainstay-cli",
 ];

@@ -6,6 +6,7 @@ mod config;
 mod crash;
 mod dashboard;
 mod doctor;
+mod schedule;
 mod secrets;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod shared;

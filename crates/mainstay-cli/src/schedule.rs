@@ -1,0 +1,326 @@
+//! `mainstay schedule`: jobs by the clock.
+
+mod action;
+mod config;
+mod pages;
+mod plan;
+mod report;
+mod resolve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::scheduler::{Config, FireTime, JobSpec, Scheduler, StoreOnce};
+use clap::{Args, Subcommand};
+use idem_store::{Options, Store};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::Verdict;
+use crate::units::{parse_duration, parse_interval};
+use action::Means;
+use config::JobConfig;
+use report::Report;
+
+/// Run jobs by the clock: commands and HTTP calls, on cron expressions, intervals or times.
+///
+/// With --store and `once = true`, a job runs once across all processes on that store; a firing whose runner died is in
+/// doubt and handled as `in_doubt` says. SIGHUP reads the file again: jobs that did not change keep their state. Ctrl-C (or
+/// SIGTERM) drains: nothing new fires, what runs may end.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  \
+    mainstay schedule --config jobs.toml --dry-run 5\n  \
+    mainstay schedule --config jobs.toml --store redis://127.0.0.1/\n  \
+    mainstay schedule resolve --store redis://127.0.0.1/\n\n\
+    A job, in jobs.toml:\n  \
+    [[job]]\n  \
+    name = \"reconcile\"\n  \
+    cron = \"*/5 * * * *\"          # or every = \"250ms\", at = \"2026-12-01T03:00:00Z\", after = \"10s\"\n  \
+    run = [\"sh\", \"-c\", \"echo $MAINSTAY_JOB $MAINSTAY_FIRE_TIME\"]"
+)]
+pub(crate) struct ScheduleArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// The jobs (TOML)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MAINSTAY_SCHEDULE_CONFIG",
+        required = true
+    )]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Print the next N firings of each job and end
+    #[arg(long, value_name = "N")]
+    dry_run: Option<usize>,
+    /// Where a dry run begins, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME", requires = "dry_run", value_parser = parse_time)]
+    from: Option<FireTime>,
+    /// Where the status page and /metrics are served [default: 127.0.0.1:7481]
+    #[arg(long, value_name = "ADDR", env = "MAINSTAY_SCHEDULE_HTTP")]
+    http: Option<SocketAddr>,
+    /// A Host name that HTTP requests may carry, besides the loopback ones; may be repeated
+    #[arg(
+        long = "host",
+        value_name = "NAME",
+        env = "MAINSTAY_SCHEDULE_HOSTS",
+        value_delimiter = ','
+    )]
+    hosts: Vec<String>,
+    /// How long a drain waits for what runs
+    #[arg(long, value_name = "TIME", env = "MAINSTAY_SCHEDULE_DRAIN_TIMEOUT", value_parser = parse_duration, default_value = "10s")]
+    drain_timeout: Duration,
+    /// Print JSON lines instead of text
+    #[arg(long, env = "MAINSTAY_SCHEDULE_JSON", value_parser = clap::builder::FalseyValueParser::new())]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// The store of claims, for jobs with `once`: redis://HOST:PORT, postgres://..., mysql://..., file:DIR
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MAINSTAY_SCHEDULE_STORE",
+        hide_env_values = true
+    )]
+    store: Option<String>,
+    /// How long the claims of a process that died stand before their firings are in doubt
+    #[arg(long, value_name = "TIME", env = "MAINSTAY_SCHEDULE_LEASE", value_parser = parse_interval, default_value = "10s")]
+    lease: u32,
+}
+
+impl StoreArgs {
+    fn open(&self) -> Result<Option<StoreOnce>, String> {
+        let Some(url) = &self.store else {
+            return Ok(None);
+        };
+        let store = Store::connect(url, Options::new()).map_err(|error| error.to_string())?;
+        Ok(Some(StoreOnce::new(store).lease_ms(self.lease.into())))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Resolve(resolve::ResolveArgs),
+}
+
+fn parse_time(text: &str) -> Result<FireTime, String> {
+    FireTime::parse(text).map_err(|error| error.to_string())
+}
+
+/// Runs the command. The error is a sentence for stderr.
+pub(crate) fn run(args: ScheduleArgs) -> Result<Verdict, String> {
+    if let Some(Action::Resolve(args)) = &args.action {
+        return resolve::run(args);
+    }
+    let file = args.config.as_ref().expect("clap requires it");
+    let jobs = config::read(file, args.store.store.is_some())?;
+    if let Some(count) = args.dry_run {
+        return plan::print(&jobs, args.from, count, args.json);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("mainstay-schedule")
+        .build()
+        .map_err(|error| error.to_string())?;
+    let ended = runtime.block_on(serve(&args, jobs));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, String> {
+    let said = |error: std::io::Error| error.to_string();
+    let mut signals = Signals::listen().map_err(said)?;
+    let report = Arc::new(Report::new(args.json));
+    let scheduler = tokio::task::block_in_place(|| start(args, &report))?;
+    let mut table = Table {
+        scheduler,
+        jobs: Vec::new(),
+        means: Means::find(),
+    };
+    tokio::task::block_in_place(|| table.change_to(jobs))?;
+    let http = args
+        .http
+        .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7481)));
+    let listener = TcpListener::bind(http).await;
+    let listener =
+        listener.map_err(|error| format!("{http}: {error}; another --http is possible"))?;
+    let http = listener.local_addr().map_err(said)?;
+    let pages = pages::Pages::new(Arc::clone(&table.scheduler), args.hosts.clone());
+    tokio::spawn(pages::serve(listener, Arc::clone(&pages)));
+    report.ready(http, table.jobs.len(), args.store.store.is_some());
+    loop {
+        match signals.next().await {
+            Wish::Stop => break,
+            Wish::Reload => tokio::task::block_in_place(|| reload(args, &mut table, &report)),
+        }
+    }
+    pages.drain();
+    report.say("draining", "draining; Ctrl-C again ends at once");
+    let patience = args.drain_timeout;
+    let scheduler = table.scheduler;
+    let drained = tokio::task::spawn_blocking(move || scheduler.shutdown(patience));
+    tokio::select! {
+        drained = drained => report.stopped(drained.map_err(|error| error.to_string())?),
+        () = signals.stop_again() => return Err("ended before it was drained".into()),
+    }
+    Ok(Verdict::Good)
+}
+
+fn start(args: &ScheduleArgs, report: &Arc<Report>) -> Result<Arc<Scheduler>, String> {
+    let mut config = Config::default();
+    if let Some(once) = args.store.open()? {
+        config.once = Some(Arc::new(once));
+    }
+    let report = Arc::clone(report);
+    config.observer = Some(Box::new(move |spec, record| report.settled(spec, record)));
+    let scheduler = Scheduler::start(config).map_err(|error| error.to_string())?;
+    Ok(Arc::new(scheduler))
+}
+
+fn reload(args: &ScheduleArgs, table: &mut Table, report: &Report) {
+    let file = args.config.as_ref().expect("clap requires it");
+    let changed =
+        config::read(file, args.store.store.is_some()).and_then(|jobs| table.change_to(jobs));
+    match changed {
+        Ok(changed) => report.reloaded(&changed),
+        Err(error) => report.failed("reload-failed", &error),
+    }
+}
+
+/// The jobs as the file has them, and the scheduler that runs them.
+struct Table {
+    scheduler: Arc<Scheduler>,
+    jobs: Vec<JobConfig>,
+    means: Arc<Means>,
+}
+
+/// What a reload did.
+#[derive(serde::Serialize)]
+struct Changed {
+    kept: usize,
+    added: usize,
+    removed: usize,
+}
+
+impl Table {
+    /// Jobs that are the same stay as they are; others go or come.
+    fn change_to(&mut self, wanted: Vec<JobConfig>) -> Result<Changed, String> {
+        let is_kept = |job: &JobConfig| wanted.contains(job);
+        let gone = self.jobs.extract_if(.., |job| !is_kept(job));
+        let mut changed = Changed {
+            kept: 0,
+            added: 0,
+            removed: 0,
+        };
+        for job in gone {
+            changed.removed += 1;
+            if let Some(job) = self.scheduler.find(&job.name, job.shard) {
+                job.cancel();
+            }
+        }
+        changed.kept = self.jobs.len();
+        for job in wanted {
+            if self.jobs.contains(&job) {
+                continue;
+            }
+            let spec = spec_of(&job, &self.means);
+            let added = self.scheduler.add(spec);
+            added.map_err(|error| format!("job {:?}: {error}", job.name))?;
+            changed.added += 1;
+            self.jobs.push(job);
+        }
+        Ok(changed)
+    }
+}
+
+fn spec_of(job: &JobConfig, means: &Arc<Means>) -> JobSpec {
+    let action = Arc::new(job.action.clone());
+    let means = Arc::clone(means);
+    let run = move |firing| action::act(Arc::clone(&action), Arc::clone(&means), firing);
+    let rules = &job.rules;
+    let mut spec = JobSpec::future(
+        job.name.as_str(),
+        job.schedule.clone(),
+        Handle::current(),
+        run,
+    )
+    .shard(job.shard)
+    .history_max(rules.history.unwrap_or(20));
+    if let Some(misfire) = rules.misfire {
+        spec = spec.misfire(misfire.0.0);
+    }
+    if let Some(grace) = rules.misfire_after {
+        spec = spec.misfire_after(grace.0);
+    }
+    if let Some(overlap) = rules.overlap {
+        spec = spec.overlap(overlap.0.0);
+    }
+    if let Some(jitter) = rules.jitter {
+        spec = spec.jitter(jitter.0);
+    }
+    if let Some(timeout) = rules.timeout {
+        spec = spec.timeout(timeout.0);
+    }
+    if let Some(retry) = rules.retry {
+        spec = spec.retry(retry.retry());
+    }
+    if let Some(breaker) = rules.breaker {
+        spec = spec.breaker(breaker.rules());
+    }
+    if rules.once == Some(true) {
+        spec = spec.once();
+    }
+    if let Some(in_doubt) = rules.in_doubt {
+        spec = spec.in_doubt(in_doubt.0.0);
+    }
+    spec
+}
+
+/// What a signal asks for.
+enum Wish {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// A second wish to stop. Supervisors may say the first one twice, so what comes at once does not count.
+    async fn stop_again(&mut self) {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        *self = match Self::listen() {
+            Ok(signals) => signals,
+            Err(_) => return std::future::pending().await,
+        };
+        while !matches!(self.next().await, Wish::Stop) {}
+    }
+}

@@ -1,0 +1,118 @@
+//! A job's state, and a run's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use circuit::{Backoff, Breaker, Permit, State, TraceId};
+
+use super::slab::Key;
+use crate::cancel::CancelToken;
+use crate::history::{Counts, Outcome, Record};
+use crate::meter::JobMeter;
+use crate::once::{Claim, FiringId};
+use crate::spec::JobSpec;
+
+/// Whether a job fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JobState {
+    /// It fires by its schedule.
+    Scheduled,
+    /// It does not, until it is resumed.
+    Paused,
+    /// It will not fire any more by itself: its last time has come.
+    Done,
+    /// It was cancelled.
+    Cancelled,
+}
+
+pub(crate) struct Job {
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) state: JobState,
+    pub(crate) added_ms: u64,
+    /// Fire times up to this one were dealt with.
+    pub(crate) last_ms: u64,
+    /// The next fire time, and its timer.
+    pub(crate) next: Option<(u64, timerwheel::Key)>,
+    /// Runs that wait for a worker, run, or wait for their next try.
+    pub(crate) runs: Vec<Key>,
+    /// Firings that wait for the runs to end (overlap policy).
+    pub(crate) waiting: VecDeque<u64>,
+    /// Missed ones whose verdict is not in the store yet.
+    pub(crate) verdicts: u32,
+    /// Firings from here on may be found again after a restart: they were given up without a verdict.
+    pub(crate) open_from_ms: Option<u64>,
+    /// None as long as nothing speaks against the job: ten thousand good ones need no ten thousand breakers.
+    pub(crate) breaker: Option<Box<Breaker>>,
+    pub(crate) history: VecDeque<Record>,
+    pub(crate) counts: Counts,
+    pub(crate) meter: JobMeter,
+}
+
+impl Job {
+    pub(crate) fn id(&self, fire_ms: u64) -> FiringId {
+        FiringId {
+            job: self.spec.name.to_string(),
+            fire_ms,
+            shard: self.spec.shard,
+        }
+    }
+
+    pub(crate) fn record(&mut self, record: Record) {
+        self.counts.add(record.outcome, 1);
+        self.meter.count(record.outcome, 1);
+        while self.history.len() >= self.spec.history_max.max(1) {
+            self.history.pop_front();
+        }
+        if self.spec.history_max > 0 {
+            self.history.push_back(record);
+        }
+    }
+
+    /// A firing that had no run, or whose run never began.
+    pub(crate) fn record_unrun(&self, fire_ms: u64, outcome: Outcome, at_ms: u64) -> Record {
+        Record {
+            fire_ms,
+            began_ms: None,
+            ended_ms: at_ms,
+            attempts: 0,
+            outcome,
+            trace: None,
+            error: None,
+        }
+    }
+
+    pub(crate) fn breaker_state(&self, mono_ms: u64) -> State {
+        let breaker = self.breaker.as_ref();
+        breaker.map_or(State::Closed, |breaker| breaker.state(mono_ms))
+    }
+}
+
+pub(crate) struct Run {
+    pub(crate) job: Key,
+    pub(crate) fire_ms: u64,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) trace: TraceId,
+    pub(crate) cancel: CancelToken,
+    pub(crate) phase: RunPhase,
+    /// First try, wall clock.
+    pub(crate) began_ms: Option<u64>,
+    /// This try, steady clock.
+    pub(crate) try_began_ms: u64,
+    pub(crate) claim: Option<Claim>,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) timeout: Option<timerwheel::Key>,
+    /// Since when the store does not say whether the firing is ours; steady clock.
+    pub(crate) unclaimed_since_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunPhase {
+    /// In the queue of those that wait for a worker.
+    Ready,
+    /// On a worker or a runtime.
+    Running,
+    /// Until its next try.
+    Resting(timerwheel::Key),
+}

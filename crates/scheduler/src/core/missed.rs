@@ -1,0 +1,109 @@
+//! Which of the fire times that have come run, and which were missed.
+
+use std::collections::VecDeque;
+
+use crate::policy::Misfire;
+use crate::schedule::Cursor;
+
+/// So many fire times of a stretch are looked at one by one; of the rest before them it is only known that they were
+/// missed. Halving the rest again and again reaches the last ones.
+const LOOKED_AT_MAX: u32 = 100_000;
+
+/// So many missed firings are named one by one.
+const NAMED_MAX: usize = 1_000;
+
+/// What has come due.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Run these, in this order.
+    pub(crate) run: Vec<u64>,
+    /// These were missed and do not run: the last ones of them.
+    pub(crate) missed: VecDeque<u64>,
+    /// Missed before those.
+    pub(crate) missed_before: u64,
+    /// More were missed than anybody counted.
+    pub(crate) is_more: bool,
+}
+
+/// Sorts the fire times of `cursor` after `last_ms` and up to `now_ms`. Those before `missed_ms` are missed.
+pub(crate) fn sort(
+    cursor: &mut Cursor<'_>,
+    last_ms: u64,
+    now_ms: u64,
+    missed_ms: u64,
+    misfire: Misfire,
+) -> Due {
+    let mut due = Due::default();
+    let mut at_ms = last_ms;
+    let mut looked_at = 0;
+    while let Some(fire_ms) = cursor.next_after_ms(at_ms).filter(|ms| *ms <= now_ms) {
+        at_ms = fire_ms;
+        if fire_ms >= missed_ms {
+            due.run.push(fire_ms);
+            continue;
+        }
+        due.missed.push_back(fire_ms);
+        if due.missed.len() > NAMED_MAX.max(misfire.keeps()) {
+            due.missed.pop_front();
+            due.missed_before += 1;
+        }
+        looked_at += 1;
+        if looked_at == LOOKED_AT_MAX {
+            looked_at = 0;
+            let halfway_ms = at_ms + missed_ms.saturating_sub(at_ms) / 2;
+            due.is_more |= cursor.next_after_ms(at_ms) < cursor.next_after_ms(halfway_ms);
+            at_ms = halfway_ms;
+        }
+    }
+    let kept_from = due.missed.len().saturating_sub(misfire.keeps());
+    let kept = due.missed.split_off(kept_from);
+    due.run.splice(0..0, kept);
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::schedule::Schedule;
+
+    fn sorted(misfire: Misfire) -> Due {
+        let every = Schedule::every(Duration::from_millis(10)).unwrap();
+        sort(&mut every.cursor(0), 100, 165, 150, misfire)
+    }
+
+    #[test]
+    fn the_policy_says_which_missed_ones_run() {
+        let due = sorted(Misfire::Skip);
+        assert_eq!(due.run, [150, 160]);
+        assert_eq!(due.missed, [110, 120, 130, 140]);
+        let due = sorted(Misfire::Once);
+        assert_eq!(due.run, [140, 150, 160]);
+        assert_eq!(due.missed, [110, 120, 130]);
+        let due = sorted(Misfire::All(3));
+        assert_eq!(due.run, [120, 130, 140, 150, 160]);
+        assert_eq!(due.missed, [110]);
+        assert_eq!(sorted(Misfire::All(99)).missed, []);
+    }
+
+    #[test]
+    fn a_year_of_milliseconds_is_sorted_and_the_last_ones_are_exact() {
+        let every = Schedule::every(Duration::from_millis(1)).unwrap();
+        let now_ms = 31_536_000_000;
+        let due = sort(&mut every.cursor(0), 0, now_ms, now_ms - 5, Misfire::All(2));
+        let last: Vec<u64> = (now_ms - 7..=now_ms).collect();
+        assert_eq!(due.run, last);
+        assert_eq!(due.missed.back(), Some(&(now_ms - 8)));
+        assert!(due.is_more);
+        assert!(due.missed_before < 3_000_000, "{}", due.missed_before);
+    }
+
+    #[test]
+    fn ten_thousand_are_counted_to_the_last() {
+        let every = Schedule::every(Duration::from_millis(1)).unwrap();
+        let due = sort(&mut every.cursor(0), 0, 10_000, 10_000, Misfire::Skip);
+        assert_eq!(due.missed_before + due.missed.len() as u64, 9_999);
+        assert!(!due.is_more);
+    }
+}

@@ -1,0 +1,411 @@
+//! The threads: one that watches the clock, workers that run, one that talks to the store.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::core::slab::Key;
+use crate::core::{Core, Now, Start, Tried};
+#[cfg(feature = "tokio")]
+use crate::firing::Firing;
+use crate::firing::{JobError, Task};
+use crate::history::{Outcome, Record};
+use crate::keeper;
+use crate::once::{Claim, Claimed, Once, OnceError};
+use crate::policy::InDoubt;
+use crate::spec::JobSpec;
+
+/// The clock's thread looks up at least this often: nobody tells it when the wall clock is set.
+const NAP_MAX: Duration = Duration::from_secs(1);
+
+/// It lets others at the jobs after so many firings.
+const ADVANCE_BUDGET: usize = 256;
+
+/// Is told each settled firing, on the thread that settled it.
+pub(crate) type Observer = dyn Fn(&JobSpec, &Record) + Send + Sync;
+
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The clock's thread has to look again.
+    pub(crate) clock: Condvar,
+    /// There is a run to take.
+    work: Condvar,
+    /// The last run ended.
+    pub(crate) quiet: Condvar,
+    /// There is something to tell the store.
+    pub(crate) keeper: Condvar,
+    pub(crate) once: Option<Arc<dyn Once>>,
+    observer: Option<Box<Observer>>,
+    epoch: Instant,
+}
+
+pub(crate) struct State {
+    pub(crate) core: Core,
+    idle_workers: usize,
+    /// When the clock's thread looks next, on the steady clock.
+    clock_ms: u64,
+    /// The threads end.
+    pub(crate) is_over: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        make: impl FnOnce(Now) -> Core,
+        once: Option<Arc<dyn Once>>,
+        observer: Option<Box<Observer>>,
+    ) -> Self {
+        let epoch = Instant::now();
+        let core = make(now_since(epoch));
+        Self {
+            state: Mutex::new(State {
+                core,
+                idle_workers: 0,
+                clock_ms: 0,
+                is_over: false,
+            }),
+            clock: Condvar::new(),
+            work: Condvar::new(),
+            quiet: Condvar::new(),
+            keeper: Condvar::new(),
+            once,
+            observer,
+            epoch,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        now_since(self.epoch)
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Does something with the jobs, and wakes whom it concerns.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Core, Now) -> R) -> R {
+        let mut state = self.lock();
+        let now = self.now();
+        let result = act(&mut state.core, now);
+        self.release(state, now);
+        result
+    }
+
+    /// Wakes whom the new state concerns, and hands out what it left to do, without the lock.
+    fn release(&self, mut state: MutexGuard<'_, State>, now: Now) {
+        if state.idle_workers > 0 && !state.core.ready.is_empty() {
+            self.work.notify_one();
+        }
+        let due_ms = state
+            .core
+            .quiet_ms(now)
+            .map(|quiet_ms| now.mono_ms.saturating_add(quiet_ms));
+        if due_ms.is_some_and(|due_ms| due_ms < state.clock_ms) {
+            self.clock.notify_one();
+        }
+        if !state.core.verdicts.is_empty() {
+            self.keeper.notify_one();
+        }
+        if state.core.is_stopped && state.core.runs.len() == 0 {
+            self.quiet.notify_all();
+        }
+        let ended = std::mem::take(&mut state.core.ended);
+        let unsettled = std::mem::take(&mut state.core.unsettled);
+        drop(state);
+        for (claim, outcome) in unsettled {
+            self.settle(claim, outcome);
+        }
+        if let Some(observer) = &self.observer {
+            ended
+                .iter()
+                .for_each(|(spec, record)| observer(spec, record));
+        }
+    }
+
+    pub(crate) fn settle(&self, claim: Claim, outcome: Outcome) {
+        if let Some(once) = &self.once {
+            once.settle(claim, outcome);
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.clock.notify_all();
+        self.work.notify_all();
+        self.keeper.notify_all();
+    }
+
+    fn tried(&self, run: Key, tried: Tried) {
+        self.with(|core, now| {
+            let end = core.tried(run, tried, now);
+            core.unsettled.extend(end.settle);
+        });
+    }
+}
+
+fn now_since(epoch: Instant) -> Now {
+    Now {
+        wall_ms: u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX),
+        mono_ms: u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// A clock before 1970 stands at its beginning.
+fn since_1970() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// Watches the clock until the end.
+pub(crate) fn run_clock(shared: &Shared) {
+    loop {
+        let mut state = shared.lock();
+        if state.is_over {
+            return;
+        }
+        let now = shared.now();
+        if state.core.advance(now, ADVANCE_BUDGET) {
+            // There is more. What is ready is worth a worker meanwhile.
+            state.clock_ms = 0;
+            shared.release(state, now);
+            continue;
+        }
+        // Cut off, the milliseconds would make it up to one late.
+        let past_ms = Duration::from_nanos(since_1970().as_nanos() as u64 % 1_000_000);
+        let quiet_ms = state.core.quiet_ms(now);
+        let nap = quiet_ms.map(|ms| {
+            Duration::from_millis(ms)
+                .saturating_sub(past_ms)
+                .min(NAP_MAX)
+        });
+        state.clock_ms = quiet_ms.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms));
+        let has_news = !state.core.ended.is_empty()
+            || !state.core.verdicts.is_empty()
+            || !state.core.unsettled.is_empty()
+            || (state.idle_workers > 0 && !state.core.ready.is_empty());
+        if has_news {
+            shared.release(state, now);
+            state = shared.lock();
+            let due_ms = state.core.quiet_ms(shared.now());
+            if state.is_over || due_ms != quiet_ms && due_ms < quiet_ms.or(Some(u64::MAX)) {
+                continue;
+            }
+        }
+        match nap {
+            Some(nap) => {
+                shared.clock.wait_for(&mut state, nap);
+            }
+            None => shared.clock.wait(&mut state),
+        }
+    }
+}
+
+/// Takes runs and runs them until the end.
+pub(crate) fn run_worker(shared: &Arc<Shared>) {
+    while let Some(start) = take(shared) {
+        let run = start.run;
+        if let Some((id, in_doubt)) = &start.claim
+            && let Some(once) = &shared.once
+        {
+            let claimed = catch_unwind(AssertUnwindSafe(|| claim(&**once, id, *in_doubt)));
+            let claimed = claimed.unwrap_or_else(|_| Err(OnceError::new("the hook panicked")));
+            let is_ours = shared.with(|core, now| match claimed {
+                Ok(Ours::Run(claim)) => {
+                    core.claimed(run, claim, now);
+                    true
+                }
+                Ok(Ours::Not(outcome)) => {
+                    core.not_claimed(run, outcome, now);
+                    false
+                }
+                Err(error) => {
+                    tracing::warn!(firing = %id, %error, "not claimed");
+                    core.unclaimed(run, &error.to_string(), now);
+                    false
+                }
+            });
+            if !is_ours {
+                continue;
+            }
+        }
+        run_task(shared, start);
+    }
+}
+
+fn take(shared: &Shared) -> Option<Start> {
+    let mut state = shared.lock();
+    loop {
+        if state.is_over {
+            return None;
+        }
+        let now = shared.now();
+        let start = state.core.take(now);
+        if start.is_some() {
+            shared.release(state, now);
+            return start;
+        }
+        if !state.core.ended.is_empty() || !state.core.unsettled.is_empty() {
+            shared.release(state, now);
+            state = shared.lock();
+            continue;
+        }
+        state.idle_workers += 1;
+        shared.work.wait(&mut state);
+        state.idle_workers -= 1;
+    }
+}
+
+/// Whose a firing is.
+enum Ours {
+    Run(Claim),
+    Not(Outcome),
+}
+
+fn claim(
+    once: &dyn Once,
+    id: &crate::once::FiringId,
+    in_doubt: InDoubt,
+) -> Result<Ours, OnceError> {
+    Ok(match once.claim(id)? {
+        Claimed::Fresh(claim) => Ours::Run(claim),
+        Claimed::Elsewhere => Ours::Not(Outcome::Elsewhere),
+        Claimed::InDoubt { claim, rerun } => match in_doubt {
+            _ if rerun => renewed(once, claim)?,
+            InDoubt::Rerun => renewed(once, claim)?,
+            InDoubt::Skip => {
+                once.settle(claim, Outcome::InDoubt);
+                Ours::Not(Outcome::InDoubt)
+            }
+            InDoubt::Ask => Ours::Not(Outcome::InDoubt),
+        },
+    })
+}
+
+fn renewed(once: &dyn Once, claim: Claim) -> Result<Ours, OnceError> {
+    once.renew(&claim)?;
+    Ok(Ours::Run(claim))
+}
+
+fn run_task(shared: &Arc<Shared>, start: Start) {
+    let Start {
+        run, task, firing, ..
+    } = start;
+    let span = tracing::info_span!(
+        "firing",
+        job = %firing.job,
+        fire_time = %firing.fire_time(),
+        trace_id = %firing.trace,
+        attempt = firing.attempt,
+    );
+    match task {
+        Task::Blocking(code) => {
+            let tried = span.in_scope(|| tried(catch_unwind(AssertUnwindSafe(|| code(&firing)))));
+            shared.tried(run, tried);
+        }
+        #[cfg(feature = "tokio")]
+        Task::Future { make, runtime } => {
+            use tracing::Instrument;
+            let report = Report {
+                shared: Arc::clone(shared),
+                run,
+                tried: None,
+            };
+            runtime.spawn(future(make, firing, report).instrument(span));
+        }
+        #[cfg(not(feature = "tokio"))]
+        Task::Future { .. } => unreachable!("nobody can make one"),
+    }
+}
+
+fn tried(ended: thread::Result<Result<(), JobError>>) -> Tried {
+    match ended {
+        Ok(Ok(())) => Tried::Succeeded,
+        Ok(Err(error)) => Tried::Failed(error.to_string().into()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Tried::Panicked(text.unwrap_or("it panicked").into())
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+async fn future(make: Arc<crate::firing::Making>, firing: Firing, mut report: Report) {
+    let made = catch_unwind(AssertUnwindSafe(|| make(firing)));
+    report.tried = Some(match made {
+        Ok(future) => tried(Caught(future).await),
+        Err(panic) => tried(Err(panic)),
+    });
+}
+
+/// Tells how a future ended, also when its runtime dropped it.
+#[cfg(feature = "tokio")]
+struct Report {
+    shared: Arc<Shared>,
+    run: Key,
+    tried: Option<Tried>,
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for Report {
+    fn drop(&mut self) {
+        let dropped = || Tried::Failed("its runtime dropped it".into());
+        let tried = self.tried.take().unwrap_or_else(dropped);
+        self.shared.tried(self.run, tried);
+    }
+}
+
+/// A future whose panics are answers.
+#[cfg(feature = "tokio")]
+struct Caught(crate::firing::Made);
+
+#[cfg(feature = "tokio")]
+impl Future for Caught {
+    type Output = thread::Result<Result<(), JobError>>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        use std::task::Poll;
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+/// Starts the threads.
+pub(crate) fn spawn(
+    shared: &Arc<Shared>,
+    workers: usize,
+) -> std::io::Result<Vec<thread::JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    let mut start = |name: String, run: Box<dyn FnOnce() + Send>| {
+        threads.push(thread::Builder::new().name(name).spawn(run)?);
+        std::io::Result::Ok(())
+    };
+    let clock = Arc::clone(shared);
+    start(
+        "scheduler-clock".into(),
+        Box::new(move || run_clock(&clock)),
+    )?;
+    if shared.once.is_some() {
+        let shared = Arc::clone(shared);
+        start(
+            "scheduler-store".into(),
+            Box::new(move || keeper::run(&shared)),
+        )?;
+    }
+    for number in 0..workers.max(1) {
+        let shared = Arc::clone(shared);
+        start(
+            format!("scheduler-{number}"),
+            Box::new(move || run_worker(&shared)),
+        )?;
+    }
+    Ok(threads)
+}

@@ -1,0 +1,307 @@
+//! Once across replicas, in doubt, and missed while nothing ran: two schedulers on one store.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use idem_store::{Options, Store};
+use scheduler::{
+    Claimed, Config, FiringId, InDoubt, Job, JobSpec, Misfire, Once, Outcome, Overlap, Record,
+    Resolution, Schedule, Scheduler, StoreOnce,
+};
+
+/// Only a broken scheduler takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn store(dir: &tempfile::TempDir) -> StoreOnce {
+    StoreOnce::new(Store::open(dir.path(), Options::new()).unwrap()).lease_ms(300)
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as u64
+}
+
+/// A scheduler, and what it settles.
+fn start(once: &StoreOnce) -> (Scheduler, Receiver<Record>) {
+    let (sender, settled) = mpsc::channel();
+    let sender = std::sync::Mutex::new(sender);
+    let mut config = Config::default();
+    config.once = Some(Arc::new(once.clone()));
+    config.observer = Some(Box::new(move |_, record| {
+        // The receiver is gone at the end.
+        drop(sender.lock().unwrap().send(record.clone()));
+    }));
+    (Scheduler::start(config).unwrap(), settled)
+}
+
+fn every(ms: u64) -> Schedule {
+    Schedule::every(Duration::from_millis(ms)).unwrap()
+}
+
+fn job(name: &str, schedule: Schedule, ran: &mpsc::Sender<u64>) -> JobSpec {
+    let ran = ran.clone();
+    let spec = JobSpec::new(name, schedule, move |firing| {
+        ran.send(firing.fire_ms)?;
+        Ok(())
+    });
+    spec.once().overlap(Overlap::Allow)
+}
+
+fn wait_for(job: &Job, outcome: Outcome) {
+    let started = std::time::Instant::now();
+    while job.status().unwrap().counts.of(outcome) == 0 {
+        assert!(started.elapsed() < PATIENCE, "{:?}", job.status());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn id(job: &str, fire_ms: u64) -> FiringId {
+    FiringId {
+        job: job.to_owned(),
+        fire_ms,
+        shard: 0,
+    }
+}
+
+/// A firing whose runner died.
+fn leave_in_doubt(once: &StoreOnce, id: &FiringId) {
+    match once.claim(id).unwrap() {
+        Claimed::Fresh(claim) => drop(claim),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_schedulers_run_each_firing_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let (ran, runs) = mpsc::channel();
+    let (a, a_settled) = start(&once);
+    let (b, b_settled) = start(&once);
+    for scheduler in [&a, &b] {
+        scheduler.add(job("job", every(10), &ran)).unwrap();
+    }
+    let mut fired = std::collections::HashSet::new();
+    while fired.len() < 100 {
+        let fire_ms = runs.recv_timeout(PATIENCE).unwrap();
+        assert!(fired.insert(fire_ms), "{fire_ms} ran twice");
+    }
+    a.shutdown(PATIENCE);
+    b.shutdown(PATIENCE);
+    let elsewhere = a_settled.try_iter().chain(b_settled.try_iter());
+    let elsewhere = elsewhere
+        .filter(|record| record.outcome == Outcome::Elsewhere)
+        .count();
+    assert!(elsewhere > 0, "they had to meet");
+}
+
+#[test]
+fn shards_claim_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let (ran, runs) = mpsc::channel();
+    let (scheduler, _settled) = start(&once);
+    let at_ms = now_ms() + 50;
+    for shard in 0..3 {
+        scheduler
+            .add(job("job", Schedule::at_ms(at_ms), &ran).shard(shard))
+            .unwrap();
+    }
+    let fired: Vec<u64> = (0..3)
+        .map(|_| runs.recv_timeout(PATIENCE).unwrap())
+        .collect();
+    assert_eq!(fired, [at_ms; 3]);
+}
+
+#[test]
+fn what_was_missed_while_nothing_ran_is_found_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let (ran, runs) = mpsc::channel();
+    // The last process had come so far.
+    let last_ms = now_ms() / 1_000 * 1_000 - 60_000;
+    once.remember("job", 0, last_ms).unwrap();
+    // One of them was run by another replica that the memory is not of.
+    match once.claim(&id("job", last_ms + 5_000)).unwrap() {
+        Claimed::Fresh(claim) => once.settle(claim, Outcome::Succeeded),
+        other => panic!("{other:?}"),
+    }
+    let (scheduler, settled) = start(&once);
+    let spec = job("job", every(1_000), &ran).misfire(Misfire::All(2));
+    scheduler.add(spec).unwrap();
+    let mut misfired = Vec::new();
+    while misfired.len() < 55 {
+        let record = settled.recv_timeout(PATIENCE).unwrap();
+        if record.outcome == Outcome::Misfired {
+            misfired.push((record.fire_ms - last_ms) / 1_000);
+        }
+    }
+    assert_eq!(misfired[..6], [1, 2, 3, 4, 6, 7], "the fifth had run");
+    let first = runs.recv_timeout(PATIENCE).unwrap();
+    assert!(first >= last_ms + 57_000, "the last two missed ones run");
+    scheduler.shutdown(PATIENCE);
+    // What the store had not heard of at the end would be looked at again.
+    assert!(once.recall("job", 0).unwrap() > Some(last_ms + 55_000));
+}
+
+#[test]
+fn a_time_that_passed_long_ago_runs_once_for_all_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let (ran, runs) = mpsc::channel();
+    let at_ms = now_ms() - 3_600_000;
+    for expected in [Outcome::Succeeded, Outcome::Elsewhere] {
+        let (scheduler, settled) = start(&once);
+        scheduler
+            .add(job("job", Schedule::at_ms(at_ms), &ran))
+            .unwrap();
+        let record = settled.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((record.fire_ms, record.outcome), (at_ms, expected));
+        scheduler.shutdown(PATIENCE);
+    }
+    assert_eq!(runs.try_iter().count(), 1);
+}
+
+#[test]
+fn a_firing_in_doubt_is_skipped_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let fire_ms = now_ms() - 10_000;
+    leave_in_doubt(&once, &id("job", fire_ms));
+    let (ran, runs) = mpsc::channel();
+    let (scheduler, settled) = start(&once);
+    scheduler.add(job("job", every(3_600_000), &ran)).unwrap();
+    let record = settled.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(
+        (record.fire_ms, record.outcome),
+        (fire_ms, Outcome::InDoubt)
+    );
+    assert!(once.in_doubt().unwrap().is_empty());
+    assert_eq!(runs.try_iter().count(), 0);
+    scheduler.shutdown(PATIENCE);
+}
+
+#[test]
+fn a_firing_in_doubt_runs_again_where_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let fire_ms = now_ms() - 10_000;
+    leave_in_doubt(&once, &id("job", fire_ms));
+    let (ran, runs) = mpsc::channel();
+    let (scheduler, _settled) = start(&once);
+    let spec = job("job", every(3_600_000), &ran).in_doubt(InDoubt::Rerun);
+    scheduler.add(spec).unwrap();
+    assert_eq!(runs.recv_timeout(PATIENCE), Ok(fire_ms));
+    scheduler.shutdown(PATIENCE);
+    assert!(once.in_doubt().unwrap().is_empty());
+    assert!(matches!(
+        once.claim(&id("job", fire_ms)),
+        Ok(Claimed::Elsewhere)
+    ));
+}
+
+#[test]
+fn a_firing_in_doubt_waits_for_an_answer_where_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let fire_ms = now_ms() - 10_000;
+    let ids = [
+        id("job", fire_ms),
+        id("job", fire_ms + 1),
+        id("job", fire_ms + 2),
+    ];
+    ids.iter().for_each(|id| leave_in_doubt(&once, id));
+    let (ran, runs) = mpsc::channel();
+    let (scheduler, settled) = start(&once);
+    let spec = job("job", every(3_600_000), &ran).in_doubt(InDoubt::Ask);
+    let job = scheduler.add(spec).unwrap();
+    for _ in 0..3 {
+        assert_eq!(
+            settled.recv_timeout(PATIENCE).unwrap().outcome,
+            Outcome::InDoubt
+        );
+    }
+    assert_eq!(once.in_doubt().unwrap().len(), 3);
+    assert!(once.resolve(&ids[0], Resolution::Ran).unwrap());
+    assert!(once.resolve(&ids[1], Resolution::Skip).unwrap());
+    assert!(once.resolve(&ids[2], Resolution::Rerun).unwrap());
+    assert_eq!(runs.recv_timeout(PATIENCE), Ok(fire_ms + 2));
+    wait_for(&job, Outcome::Succeeded);
+    scheduler.shutdown(PATIENCE);
+    assert!(once.in_doubt().unwrap().is_empty());
+    assert!(
+        !once.resolve(&ids[0], Resolution::Rerun).unwrap(),
+        "it is settled"
+    );
+    assert_eq!(runs.try_iter().count(), 0);
+}
+
+#[test]
+fn a_run_keeps_its_claim_however_long_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let (scheduler, settled) = start(&once);
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let (began, begun) = mpsc::channel();
+    let at_ms = now_ms() + 10;
+    let spec = JobSpec::new("job", Schedule::at_ms(at_ms), move |_| {
+        began.send(())?;
+        Ok(gate.lock().unwrap().recv_timeout(PATIENCE)?)
+    });
+    scheduler.add(spec.once()).unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    // Three leases later it is still its runner's.
+    let until = std::time::Instant::now() + Duration::from_millis(900);
+    while std::time::Instant::now() < until {
+        let claimed = once.claim(&id("job", at_ms)).unwrap();
+        assert!(matches!(claimed, Claimed::Elsewhere), "{claimed:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    open.send(()).unwrap();
+    assert_eq!(
+        settled.recv_timeout(PATIENCE).unwrap().outcome,
+        Outcome::Succeeded
+    );
+    scheduler.shutdown(PATIENCE);
+}
+
+#[test]
+fn how_far_a_job_came_is_the_latest_that_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    assert_eq!(once.recall("job", 0).unwrap(), None);
+    for ms in [5, 7, 7, 9] {
+        once.remember("job", 0, ms).unwrap();
+        assert_eq!(once.recall("job", 0).unwrap(), Some(ms));
+    }
+    assert_eq!(once.recall("job", 1).unwrap(), None);
+}
+
+#[test]
+fn once_needs_a_store_and_a_schedule_that_replicas_agree_on() {
+    let scheduler = Scheduler::start(Config::default()).unwrap();
+    let (ran, _runs) = mpsc::channel();
+    assert!(scheduler.add(job("job", every(10), &ran)).is_err());
+    let dir = tempfile::tempdir().unwrap();
+    let (scheduler, _settled) = start(&store(&dir));
+    let after = Schedule::after(Duration::from_secs(1));
+    assert!(scheduler.add(job("job", after, &ran)).is_err());
+}
+
+#[test]
+fn how_far_a_job_came_outlives_a_writer_that_dies_in_the_middle() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = Store::open(dir.path(), Options::new()).unwrap();
+    let once = StoreOnce::new(raw.clone());
+    once.remember_first("job", 0, 5).unwrap();
+    // It forgot the cell that it was about to write, and so did another at the turn of the cells.
+    for cell in [1, 2] {
+        let key = format!("job:0:last:{cell}");
+        assert!(raw.forget(key.as_bytes()).wait().unwrap());
+    }
+    assert_eq!(once.recall("job", 0).unwrap(), Some(5));
+}
