@@ -6,7 +6,7 @@ use crate::contract::suite;
 
 mod contract {
     use super::*;
-    suite!(Tables::on(&MARIADB));
+    suite!(Tables::on(&MARIADB), Tables::alone_on(&MARIADB));
 }
 
 mod beyond {
