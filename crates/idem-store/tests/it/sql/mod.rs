@@ -95,3 +95,17 @@ fn pass(ms: u64) {
         std::thread::sleep(rest);
     }
 }
+
+#[test]
+fn a_url_that_demands_tls_is_refused() {
+    for url in [
+        #[cfg(feature = "postgres")]
+        "postgres://u@127.0.0.1:1/d?sslmode=require",
+        #[cfg(feature = "mysql")]
+        "mysql://u@127.0.0.1:1/d?require_ssl=true",
+    ] {
+        let refused = Store::connect(url, Options::new()).unwrap_err();
+        assert!(refused.is_options(), "{refused}");
+        assert!(refused.to_string().contains("TLS"), "{refused}");
+    }
+}

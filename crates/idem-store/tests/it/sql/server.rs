@@ -1,10 +1,16 @@
 //! A database server of the tests' own: private directory, private socket, gone with them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+#[cfg(feature = "mysql")]
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "mysql")]
+use std::process::ChildStdout;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
 
 /// Only a server that does not start takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -13,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Kind {
     /// The user that it runs as when the tests run as root.
     pub(crate) user: &'static str,
+    /// What ends it at once, without leaving anything outside of its directory.
+    pub(crate) end: (&'static str, Signal),
     /// Prints its version.
     pub(crate) version: fn() -> Command,
     /// Makes the data directory, called in it.
@@ -119,7 +127,7 @@ impl Drop for Server {
         let child = self.child.get_mut();
         let child = child.unwrap_or_else(PoisonError::into_inner);
         // It may have been killed already.
-        let _ = child.kill();
+        let _ = rustix::process::kill_process(Pid::from_child(child), self.kind.end.1);
         let _ = child.wait();
     }
 }
@@ -213,7 +221,7 @@ fn as_user(kind: &Kind, inner: Command) -> Command {
             .arg("--clear-groups");
     }
     command
-        .args(["--pdeathsig", "KILL"])
+        .args(["--pdeathsig", kind.end.0])
         .arg(inner.get_program())
         .args(inner.get_args());
     command.current_dir(inner.get_current_dir().expect("each has one"));
@@ -272,6 +280,8 @@ const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql"];
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Kind = Kind {
     user: "postgres",
+    // An immediate shutdown: killed, it would leave a segment of shared memory.
+    end: ("QUIT", Signal::QUIT),
     version: || {
         let mut command = Command::new(program("postgres", POSTGRES_PLACES));
         command.arg("--version");
@@ -294,6 +304,8 @@ pub(crate) static POSTGRES: Kind = Kind {
             .arg(format!("unix_socket_directories={}", dir.display()))
             .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
             .args(["-c", "restart_after_crash=off"])
+            // In its directory, so that a killed server leaves nothing in /dev/shm.
+            .args(["-c", "dynamic_shared_memory_type=mmap"])
             .current_dir(dir);
         command
     },
@@ -325,6 +337,7 @@ const MARIADB_LOG: &str = "--innodb-log-file-size=8M";
 #[cfg(feature = "mysql")]
 pub(crate) static MARIADB: Kind = Kind {
     user: "mysql",
+    end: ("KILL", Signal::KILL),
     version: || {
         let mut command = Command::new(program("mariadbd", &[]));
         command.args(["--no-defaults", "--version"]);
@@ -372,6 +385,48 @@ pub(crate) static MARIADB: Kind = Kind {
     template: OnceLock::new(),
     shared: OnceLock::new(),
 };
+
+/// A session of MariaDB's own shell that stays open.
+#[cfg(feature = "mysql")]
+pub(crate) struct Session {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+#[cfg(feature = "mysql")]
+impl Session {
+    pub(crate) fn on(server: &Server) -> Self {
+        let mut command = mariadb(server.dir.path());
+        command
+            .args(["--database=mainstay", "--unbuffered"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self { child, answers }
+    }
+
+    /// Waits until the statements are done.
+    pub(crate) fn run(&mut self, statements: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{statements}; SELECT 'it is done';").unwrap();
+        let mut line = String::new();
+        while line.trim() != "it is done" {
+            line.clear();
+            let got = self.answers.read_line(&mut line).unwrap();
+            assert!(got > 0, "{statements} failed");
+        }
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 #[cfg(feature = "mysql")]
 fn mariadb(dir: &Path) -> Command {
