@@ -108,7 +108,9 @@ impl Bare {
 
     async fn set(mut self, key: [u8; 16]) -> Outcome<()> {
         let mut set = redis::cmd("EVALSHA");
-        set.arg(&self.hash).arg(1).arg(&[b"bare:", &key[..]].concat());
+        set.arg(&self.hash)
+            .arg(1)
+            .arg(&[b"bare:", &key[..]].concat());
         set.arg(&VALUE[..]).arg(LEASE_MS);
         Ok(set.query_async::<()>(&mut self.connection).await?)
     }

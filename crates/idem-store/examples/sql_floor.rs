@@ -91,8 +91,8 @@ impl Bare {
         let mut lane = self.lanes[next % self.lanes.len()].lock().await;
         match &mut *lane {
             Lane::Postgres(client, statement) => {
-                let row = client.query_one(statement, &[&key, &&[1_u8; 32][..], &&VALUE[..]]);
-                row.await?;
+                let (print, value): (&[u8], &[u8]) = (&[1; 32], &VALUE);
+                client.query_one(statement, &[&key, &print, &value]).await?;
             }
             Lane::Mysql(conn, statement) => {
                 let parameters = (key, &[1_u8; 32][..], &VALUE[..]);

@@ -60,7 +60,7 @@ impl Mysql {
             return Ok(ops.iter().map(|_| None).collect());
         }
         text.push_str("COMMIT");
-        let done = match run(conn, text).await {
+        let done = match run(conn, &text).await {
             Ok(done) => done,
             Err(error) => {
                 // The statements before it may still be under way.
@@ -68,6 +68,12 @@ impl Mysql {
                 return Err(fault(error));
             }
         };
+        // Every semicolon ended a statement: no literal has one.
+        if done.len() != text.matches(';').count() + 1 {
+            return Err(Fault::Lost(
+                "answers of a transaction are missing".to_owned(),
+            ));
+        }
         let mut done = done.into_iter().skip(1);
         let answers = ops.iter().zip(is_in);
         let answers = answers.map(|(op, is_in)| is_in.then(|| read(op, &mut done)).flatten());
@@ -148,12 +154,14 @@ fn put_literal(text: &mut String, value: &Value) {
 /// What a statement did: rows, and the last number of an AUTO_INCREMENT.
 type Done = (u64, Option<u64>);
 
-async fn run(conn: &mut Conn, text: String) -> mysql_async::Result<Vec<Done>> {
+async fn run(conn: &mut Conn, text: &str) -> mysql_async::Result<Vec<Done>> {
     let mut result = conn.query_iter(text).await?;
     let mut done = Vec::new();
     loop {
         done.push((result.affected_rows(), result.last_insert_id()));
         if result.is_empty() {
+            // An error after the first statement is only told here.
+            result.drop_result().await?;
             return Ok(done);
         }
         result.next().await?;
