@@ -110,7 +110,7 @@ impl Bare {
         let mut set = redis::cmd("EVALSHA");
         set.arg(&self.hash)
             .arg(1)
-            .arg(&[b"bare:", &key[..]].concat());
+            .arg([b"bare:", &key[..]].concat());
         set.arg(&VALUE[..]).arg(LEASE_MS);
         Ok(set.query_async::<()>(&mut self.connection).await?)
     }
