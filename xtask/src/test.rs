@@ -173,8 +173,9 @@ fn tests(
             .run()?;
         again(options.retries, || {
             Cmd::cargo()
-                .args(["test", "--package", "idem-store", "--all-features"])
-                .args(["--test", "it", "--", "--test-threads=1", "redis::", "sql::"])
+                .arg("test")
+                .args(&features.args)
+                .args(["--test", "it", "--", "redis::", "sql::"])
                 .quiet_envs(&envs)
                 .run()
         })?;
@@ -211,8 +212,7 @@ fn again(retries: u64, mut run: impl FnMut() -> Result<(), String>) -> Result<()
     run()
 }
 
-/// Tests that share one database server in their process, which some of them kill: one after the other. cargo-nextest would
-/// start a server for each.
+/// Tests that share database servers in their process: cargo-nextest would start a server for each of them.
 const SHARE_A_SERVER: &str = "package(idem-store) & test(/^(redis|sql)::/)";
 
 /// An empty file that tests append a line to when they cannot run: `name: reason`.

@@ -125,6 +125,12 @@ const TOOLS: &[Tool] = &[
         needed_for: "the tests of stores on Redis",
     },
     Tool {
+        name: "openssl",
+        sign: Sign::Program(&["openssl"]),
+        package: "openssl",
+        needed_for: "the test of a store on Redis over TLS",
+    },
+    Tool {
         name: "postgresql",
         sign: Sign::Versioned("/usr/lib/postgresql", "bin/postgres"),
         package: "postgresql",

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::workspace::{Dependency, Package, Workspace};
 
-/// Packages from the registry whose build scripts compile C against libelf and zlib.
-const NATIVE: &[&str] = &["libbpf-sys", "libbpf-rs", "libbpf-cargo"];
+/// Packages from the registry whose build scripts compile C against libelf and zlib, and rustls, which is only taken
+/// with ring.
+const NATIVE: &[&str] = &["libbpf-sys", "libbpf-rs", "libbpf-cargo", "rustls"];
 
 /// What a workspace-wide cargo command gets.
 pub(crate) struct Selection {

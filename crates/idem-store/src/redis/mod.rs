@@ -213,11 +213,23 @@ impl Run {
     }
 
     fn count(&self, cmds: &[redis::Cmd]) {
-        let bytes: usize = cmds.iter().map(|cmd| cmd.get_packed_command().len()).sum();
+        let bytes: usize = cmds.iter().map(sent_bytes).sum();
         Counters::add(&self.counters.operations, cmds.len() as u64);
         Counters::add(&self.counters.bytes, bytes as u64);
         Counters::add(&self.counters.batches, 1);
     }
+}
+
+/// The length of a command on the wire: it is packed only once, by the client library.
+fn sent_bytes(cmd: &redis::Cmd) -> usize {
+    // A sign, a number, CR and LF.
+    let line = |number: usize| 4 + number.checked_ilog10().unwrap_or_default() as usize;
+    let arg = |arg: redis::Arg<&[u8]>| match arg {
+        redis::Arg::Simple(bytes) => line(bytes.len()) + bytes.len() + 2,
+        _ => 0,
+    };
+    let args = cmd.args_iter();
+    line(args.len()) + args.map(arg).sum::<usize>()
 }
 
 fn writes(op: &Op) -> bool {
@@ -347,4 +359,18 @@ async fn server_ms(connection: &mut link::Connection, key: &str) -> Result<u64, 
         .arg(key);
     let answer = connection.ask(&cmd).await?;
     redis::from_redis_value(answer).map_err(|_| script::unreadable())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sent_bytes_are_those_of_the_packed_command() {
+        for length in [0, 1, 9, 10, 99, 100, 12_345] {
+            let mut cmd = redis::cmd("SET");
+            for _ in 0..length % 13 {
+                cmd.arg(vec![b'x'; length]);
+            }
+            assert_eq!(super::sent_bytes(&cmd), cmd.get_packed_command().len());
+        }
+    }
 }

@@ -78,7 +78,10 @@ pub(crate) fn start<E: Engine>(
         runtime.block_on(engine.serve(jobs));
     });
     let thread = thread.map_err(|error| Error::io("start the store's thread", error))?;
-    let reported = reported.recv().expect("the thread reports before it ends");
+    // A client library that panics, as rustls does without a provider, has said why on the way.
+    let reported = reported
+        .recv()
+        .map_err(|panicked| Error::unavailable("the store's thread panicked", panicked))?;
     let mut claim_prefix = [0; 8];
     getrandom::fill(&mut claim_prefix)
         .map_err(|error| Error::io("get random bytes", std::io::Error::other(error)))?;

@@ -1,13 +1,16 @@
-//! MariaDB and MySQL: the row is read FOR UPDATE, the state machine is in Rust, the row is written.
+//! MariaDB and MySQL: new keys and what holders do go the quick way, see `quick`; otherwise the row is read
+//! FOR UPDATE, the state machine is in Rust, the row is written.
 //!
 //! Under READ COMMITTED a missing row locks no gap, so callers on new keys that lie beside each other
 //! do not wait for each other; two on the same new key meet in the primary key, and the second one
 //! tries again. Tokens come from an AUTO_INCREMENT, drawn while the row's lock is held.
 
+mod quick;
+
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder, Params, TxOpts};
+use mysql_async::{Conn, Opts, OptsBuilder, TxOpts, Value};
 
 use super::pool::{Changed, Database, Fault, Pool};
 use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, HELD, Judged, Row};
@@ -27,6 +30,11 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
     };
     let opts = Opts::from_url(&url)
         .map_err(|error| url::wrong(&format!("this URL cannot be understood: {error}")))?;
+    if opts.ssl_opts().is_some() {
+        return Err(url::wrong(
+            "require_ssl=true: this program speaks no TLS to MariaDB and MySQL",
+        ));
+    }
     let lock_wait_s = settings.timeout.as_secs().max(1);
     let opts = OptsBuilder::from_opts(opts)
         // An update that changes nothing has found its row all the same.
@@ -44,6 +52,7 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
             let database = Mysql {
                 opts: opts.into(),
                 sql: Sql::new(&settings.name),
+                quick: quick::Quick::new(&settings.name),
                 settings: settings.clone(),
             };
             let connecting: Connecting<_> = Pool::connect(database, settings, counters);
@@ -55,7 +64,16 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
 struct Mysql {
     opts: Opts,
     sql: Sql,
+    quick: quick::Quick,
     settings: Settings,
+}
+
+/// What only the holder's token lets through, as one statement.
+struct Held<'a> {
+    statement: &'a str,
+    parameters: Vec<Value>,
+    /// The states in which the row is when it had come through before and the answer was lost.
+    ended: &'static [i16],
 }
 
 /// The statements; the client prepares each once for a connection.
@@ -182,42 +200,14 @@ impl Database for Mysql {
         let sql = &self.sql;
         match op {
             Op::Begin { .. } => self.begin(conn, op).await,
-            Op::Declare { key, token, memo } => {
-                let parameters = (&memo[..], &key[..], token);
-                self.end(conn, &sql.declare, parameters.into(), key, *token, &[])
-                    .await
-            }
-            Op::Extend {
-                key,
-                token,
-                lease_ms,
-            } => {
-                let parameters = (lease_ms, &key[..], token);
-                self.end(conn, &sql.extend, parameters.into(), key, *token, &[])
-                    .await
-            }
-            Op::Complete {
-                key,
-                token,
-                failed,
-                retain_ms,
-                outcome,
-            } => {
-                let state = if *failed { FAILED } else { COMPLETED };
-                let parameters = (retain_ms, &outcome[..], state, &key[..], token);
-                let ended = &[COMPLETED, FAILED];
-                self.end(conn, &sql.complete, parameters.into(), key, *token, ended)
-                    .await
-            }
-            Op::Release {
+            Op::Declare { key, token, .. }
+            | Op::Extend { key, token, .. }
+            | Op::Complete { key, token, .. }
+            | Op::Release {
                 key,
                 token,
                 release: Release::Always,
-            } => {
-                let parameters = (&key[..], token);
-                self.end(conn, &sql.release, parameters.into(), key, *token, &[FREE])
-                    .await
-            }
+            } => self.end(conn, op, key, *token).await,
             Op::Release { key, token, .. } => self.release_unless_declared(conn, key, *token).await,
             Op::Get { key } => {
                 let row = self.read(conn, &sql.select, key).await?;
@@ -237,22 +227,13 @@ impl Database for Mysql {
         }
     }
 
-    /// One by one: the client waits for each answer, and so does each row's lock.
     async fn serve_all(
         &self,
         conn: &mut Conn,
         ops: &[&Op],
     ) -> Result<Vec<Result<Answer, Changed>>, Fault> {
-        let mut answers = Vec::with_capacity(ops.len());
-        for op in ops {
-            answers.push(match self.serve(conn, op).await {
-                Ok(answer) => Ok(answer),
-                // Those before it are answered; this one and the others go by themselves.
-                Err(_) => break,
-            });
-        }
-        answers.resize_with(ops.len(), || Err(Changed));
-        Ok(answers)
+        let answers = self.serve_quickly(conn, ops).await?;
+        Ok(answers.into_iter().map(|a| a.ok_or(Changed)).collect())
     }
 
     async fn sweep(&self, conn: &mut Conn) -> Result<u64, Fault> {
@@ -319,7 +300,17 @@ impl Mysql {
         else {
             unreachable!("asked for a begin only");
         };
+        let quick = self.serve_quickly(conn, &[op]).await?;
+        if let Some(answer) = quick.into_iter().flatten().next() {
+            return Ok(answer);
+        }
         let (sql, key) = (&self.sql, &key[..]);
+        // Mostly it is only looked at.
+        if let Some(row) = self.read(conn, &sql.select, key).await?
+            && let Judged::Answer(answer) = row.judge(*claim, fingerprint)
+        {
+            return Ok(answer);
+        }
         let mut tx = conn.start_transaction(TxOpts::new()).await.map_err(fault)?;
         let found = self.read(&mut tx, &sql.lock, key).await?;
         let exists = found.is_some();
@@ -361,25 +352,60 @@ impl Mysql {
         })
     }
 
-    /// A statement that only the holder's token lets through. `ended`: the states in which the row
-    /// is when it had come through before and the answer was lost.
-    async fn end(
-        &self,
-        conn: &mut Conn,
-        statement: &str,
-        parameters: Params,
-        key: &[u8],
-        token: u64,
-        ended: &[i16],
-    ) -> Result<Answer, Fault> {
-        let done = conn.exec_drop(statement, parameters).await;
+    fn held<'a>(&'a self, op: &'a Op) -> Option<Held<'a>> {
+        let sql = &self.sql;
+        let (statement, parameters, ended): (_, Vec<Value>, &[i16]) = match op {
+            Op::Declare { key, token, memo } => {
+                let parameters = vec![(&memo[..]).into(), (&key[..]).into(), token.into()];
+                (&sql.declare, parameters, &[])
+            }
+            Op::Extend {
+                key,
+                token,
+                lease_ms,
+            } => {
+                let parameters = vec![lease_ms.into(), (&key[..]).into(), token.into()];
+                (&sql.extend, parameters, &[])
+            }
+            Op::Complete {
+                key,
+                token,
+                failed,
+                retain_ms,
+                outcome,
+            } => {
+                let state = if *failed { FAILED } else { COMPLETED };
+                let (key, outcome) = ((&key[..]).into(), (&outcome[..]).into());
+                let parameters = vec![retain_ms.into(), outcome, state.into(), key, token.into()];
+                (&sql.complete, parameters, &[COMPLETED, FAILED])
+            }
+            Op::Release {
+                key,
+                token,
+                release: Release::Always,
+            } => {
+                let parameters = vec![(&key[..]).into(), token.into()];
+                (&sql.release, parameters, &[FREE])
+            }
+            _ => return None,
+        };
+        Some(Held {
+            statement,
+            parameters,
+            ended,
+        })
+    }
+
+    async fn end(&self, conn: &mut Conn, op: &Op, key: &[u8], token: u64) -> Result<Answer, Fault> {
+        let held = self.held(op).expect("asked for these operations only");
+        let done = conn.exec_drop(held.statement, held.parameters).await;
         done.map_err(fault)?;
         if conn.affected_rows() > 0 {
             return Ok(Answer::Done);
         }
         let row = self.read(conn, &self.sql.select, key).await?;
         Ok(match row {
-            Some(row) if row.token == token && ended.contains(&row.state) => Answer::Done,
+            Some(row) if row.token == token && held.ended.contains(&row.state) => Answer::Done,
             _ => Answer::Fenced,
         })
     }

@@ -181,7 +181,7 @@ async fn dispatch(lanes: &[UnboundedSender<Task>], hasher: &RandomState, job: Jo
     drop(lanes[lane].send(Task::Job(job, Instant::now())));
 }
 
-fn key_of(op: &Op) -> Option<&[u8]> {
+pub(super) fn key_of(op: &Op) -> Option<&[u8]> {
     match op {
         Op::Begin { key, .. }
         | Op::Declare { key, .. }

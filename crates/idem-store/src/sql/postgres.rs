@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
-use super::pool::{Changed, Database, Fault, Pool};
+use super::pool::{Changed, Database, Fault, Pool, key_of};
 use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, HELD, Judged, Row};
 use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
@@ -56,6 +56,7 @@ struct Postgres {
 
 struct Connection {
     client: Client,
+    claim: Statement,
     begin: Statement,
     declare: Statement,
     extend: Statement,
@@ -96,7 +97,7 @@ impl Database for Postgres {
     }
 
     async fn serve(&self, connection: &mut Connection, op: &Op) -> Result<Answer, Fault> {
-        connection.serve(op).await
+        connection.serve(op, true).await
     }
 
     async fn serve_all(
@@ -199,14 +200,21 @@ const NOW: &str = "(date_part('epoch', clock_timestamp()) * 1000)::bigint";
 const ROW: &str = "k.state, k.token, k.claim, k.fingerprint, k.lease_until_ms, k.since_ms, \
                    coalesce(k.expires_ms, 0), k.memo, coalesce(k.outcome, '')";
 
+/// The row of a new key, from the parameters of a begin.
+fn insert_sql(name: &str) -> String {
+    format!(
+        "INSERT INTO {name}_keys AS k
+            (key, state, token, claim, fingerprint, lease_until_ms, since_ms, expires_ms, memo)
+         VALUES ($1, $5::smallint, nextval('{name}_token'), $2, $3, {NOW} + $4::bigint, {NOW},
+            CASE WHEN $5::smallint = {HELD} THEN {NOW} + $4::bigint END, $6::bytea)"
+    )
+}
+
 fn begin_sql(name: &str) -> String {
     let doubt = format!("k.state IN ({DECLARED}, {DOUBTED})");
+    let insert = insert_sql(name);
     format!(
-        "WITH mine AS (
-            INSERT INTO {name}_keys AS k
-                (key, state, token, claim, fingerprint, lease_until_ms, since_ms, expires_ms, memo)
-            VALUES ($1, $5::smallint, nextval('{name}_token'), $2, $3, {NOW} + $4::bigint, {NOW},
-                CASE WHEN $5::smallint = {HELD} THEN {NOW} + $4::bigint END, $6::bytea)
+        "WITH mine AS ({insert}
             ON CONFLICT (key) DO UPDATE SET
                 state = CASE WHEN {doubt} THEN {DOUBTED} ELSE EXCLUDED.state END,
                 token = nextval('{name}_token'),
@@ -232,6 +240,7 @@ fn begin_sql(name: &str) -> String {
 }
 
 async fn prepare(client: Client, name: &str) -> Result<Connection, tokio_postgres::Error> {
+    let claim = insert_sql(name) + " ON CONFLICT (key) DO NOTHING RETURNING token";
     let held = format!("key = $1 AND token = $2 AND state IN ({HELD}, {DECLARED}, {DOUBTED})");
     let update = |set: &str| format!("UPDATE {name}_keys SET {set} WHERE {held}");
     let freed = format!("expires_ms = {NOW}, memo = '', outcome = NULL");
@@ -264,6 +273,7 @@ async fn prepare(client: Client, name: &str) -> Result<Connection, tokio_postgre
          WHERE expires_ms <= {NOW} - $1 ORDER BY expires_ms LIMIT $2 FOR UPDATE SKIP LOCKED)"
     );
     Ok(Connection {
+        claim: client.prepare(&claim).await?,
         begin: client.prepare(&begin_sql(name)).await?,
         declare: client.prepare(&declare).await?,
         extend: client.prepare(&extend).await?,
@@ -280,9 +290,10 @@ async fn prepare(client: Client, name: &str) -> Result<Connection, tokio_postgre
 }
 
 impl Connection {
-    async fn serve(&self, op: &Op) -> Result<Answer, Fault> {
+    /// `may_ask_twice`: a begin takes the cheaper way, which asks again when its key is known.
+    async fn serve(&self, op: &Op, may_ask_twice: bool) -> Result<Answer, Fault> {
         match op {
-            Op::Begin { .. } => self.begin(op).await,
+            Op::Begin { .. } => self.begin(op, may_ask_twice).await,
             Op::Declare { key, token, memo } => {
                 self.end(&self.declare, key, *token, &[&&memo[..]], &[])
                     .await
@@ -315,11 +326,8 @@ impl Connection {
             } => self.end(&self.release, key, *token, &[], &[FREE]).await,
             Op::Release { key, token, .. } => self.release_unless_declared(key, *token).await,
             Op::Get { key } => {
-                let row = self.client.query_opt(&self.get, &[&&key[..]]).await;
-                let lookup = match row.map_err(fault)? {
-                    Some(row) => read(&row, 0)?.lookup(key),
-                    None => crate::Lookup::Absent,
-                };
+                let row = self.look(key).await?;
+                let lookup = row.map_or(crate::Lookup::Absent, |row| row.lookup(key));
                 Ok(Answer::Found(lookup))
             }
             Op::Forget { key } => {
@@ -339,7 +347,12 @@ impl Connection {
         let client = &self.client;
         let begun = async { client.batch_execute("BEGIN").await.map_err(fault) };
         let committed = async { client.batch_execute("COMMIT").await.map_err(fault) };
-        let served = ops.iter().map(|op| self.serve(op));
+        // What asks again does so after the COMMIT: others on its key would overtake it.
+        let same = |one: &Op, two: Option<&&Op>| two.is_some_and(|two| key_of(one) == key_of(two));
+        let served = ops.iter().enumerate().map(|(at, op)| {
+            let is_alone = !same(op, ops.get(at + 1)) && (at == 0 || !same(op, ops.get(at - 1)));
+            self.serve(op, is_alone)
+        });
         let (begun, answers, committed) = in_order(begun, served, committed).await;
         begun?;
         let answers = answers.into_iter().map(|answer| match answer {
@@ -353,7 +366,12 @@ impl Connection {
         Ok(answers)
     }
 
-    async fn begin(&self, op: &Op) -> Result<Answer, Fault> {
+    async fn look(&self, key: &[u8]) -> Result<Option<Row>, Fault> {
+        let row = self.client.query_opt(&self.get, &[&key]).await;
+        row.map_err(fault)?.map(|row| read(&row, 0)).transpose()
+    }
+
+    async fn begin(&self, op: &Op, may_ask_twice: bool) -> Result<Answer, Fault> {
         let Op::Begin {
             key,
             fingerprint,
@@ -375,6 +393,19 @@ impl Connection {
             &state,
             &&memo[..],
         ];
+        if may_ask_twice {
+            let row = self.client.query_opt(&self.claim, &parameters).await;
+            if let Some(row) = row.map_err(fault)? {
+                let token = row.get::<_, i64>(0).cast_unsigned();
+                return Ok(Answer::Fresh { token });
+            }
+            // Mostly it is only looked at, which locks and writes nothing.
+            if let Some(row) = self.look(key).await?
+                && let Judged::Answer(answer) = row.judge(*claim, fingerprint)
+            {
+                return Ok(answer);
+            }
+        }
         let row = self.client.query_opt(&self.begin, &parameters).await;
         let Some(row) = row.map_err(fault)? else {
             // It was made after this statement began to look.

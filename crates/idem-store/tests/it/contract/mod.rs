@@ -46,16 +46,26 @@ fn small() -> Options {
         .batch_bytes_max(256 << 10)
 }
 
-/// Runs every function of the suite as a test of its own, each on a new `$rig`.
+/// Runs every function of the suite as a test of its own, each on a new `$rig`, those that crash it
+/// on a new `$own`: a rig that no other test uses.
 macro_rules! suite {
     ($rig:expr) => {
-        $crate::contract::suite!(@ $rig, states: [
+        $crate::contract::suite!($rig, $rig);
+    };
+    ($rig:expr, $own:expr) => {
+        $crate::contract::suite!(@ $own, states: [
             an_outcome_replays_until_its_retention_ends_also_after_a_crash,
+            forget_removes_what_is_known,
+        ]);
+        $crate::contract::suite!(@ $own, fences: [
+            a_crash_keeps_doubts_and_fences_with_growing_tokens,
+            tokens_grow_across_forget_and_retention,
+        ]);
+        $crate::contract::suite!(@ $rig, states: [
             another_fingerprint_conflicts_and_changes_nothing,
             a_dropped_permit_frees_the_key_only_when_no_effect_was_declared,
             a_begin_that_nobody_awaited_frees_the_key,
             failures_release_or_replay,
-            forget_removes_what_is_known,
             get_tells_every_state,
             a_doubt_is_handed_on_until_it_is_resolved,
             lengths_are_limited,
@@ -69,8 +79,6 @@ macro_rules! suite {
             a_late_outcome_counts_while_nobody_else_came,
             a_lapsed_claim_does_not_come_back_when_its_successor_goes,
             an_extended_lease_is_not_passed_on,
-            a_crash_keeps_doubts_and_fences_with_growing_tokens,
-            tokens_grow_across_forget_and_retention,
             a_forgotten_holder_is_fenced,
             the_lease_and_the_retention_are_two_clocks,
             a_permit_of_another_store_is_fenced,

@@ -43,9 +43,13 @@ pub(crate) fn another_fingerprint_conflicts_and_changes_nothing(rig: &dyn Rig) {
     assert!(matches!(other(), Begun::Conflict), "in doubt");
     assert_eq!(get(), doubt);
     let permit = in_doubt(&store, request(rig, b"k"));
-    let completed = store.complete(permit, b"x", rig.short_ms(), rig.now());
+    let completed = store.complete(permit, b"x", DAY, rig.now());
     completed.wait().unwrap();
     assert!(matches!(other(), Begun::Conflict), "stored");
+    store.forget(b"k").wait().unwrap();
+    let permit = fresh(&store, request(rig, b"k"));
+    let completed = store.complete(permit, b"x", rig.short_ms(), rig.now());
+    completed.wait().unwrap();
     rig.pass(rig.short_ms());
     assert!(matches!(other(), Begun::Fresh(_)), "retention over");
 }
@@ -128,9 +132,13 @@ pub(crate) fn get_tells_every_state(rig: &dyn Rig) {
     assert_eq!(doubt.fingerprint, Fingerprint([1; 32]));
     assert!(!doubt.held);
     let permit = in_doubt(&store, request(rig, b"k"));
-    let completed = store.complete(permit, b"out", rig.short_ms(), rig.now());
+    let completed = store.complete(permit, b"out", DAY, rig.now());
     completed.wait().unwrap();
     assert!(matches!(get(), Lookup::Stored(stored) if stored.outcome() == b"out"));
+    store.forget(b"k").wait().unwrap();
+    let permit = fresh(&store, request(rig, b"k"));
+    let completed = store.complete(permit, b"out", rig.short_ms(), rig.now());
+    completed.wait().unwrap();
     rig.pass(rig.short_ms());
     assert_eq!(get(), Lookup::Absent);
 }

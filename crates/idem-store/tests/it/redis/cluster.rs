@@ -1,6 +1,5 @@
 //! The suite of all backends on a cluster of three servers.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use idem_store::{Options, Store};
 
 use super::pass;
-use super::server::Server;
+use super::server::{Server, free_port};
 use crate::contract::{Rig, suite};
 
 /// Only a cluster that does not form takes so long.
@@ -81,11 +80,6 @@ impl Rig for Cluster {
 
 suite!(Cluster::new());
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// Three masters that share the slots.
 fn form() -> (Vec<u16>, Vec<Server>) {
     let nodes: Vec<(u16, u16)> = (0..3).map(|_| (free_port(), free_port())).collect();
@@ -106,7 +100,7 @@ fn form() -> (Vec<u16>, Vec<Server>) {
                 "--cluster-enabled",
                 "yes",
                 "--cluster-node-timeout",
-                "5000",
+                "60000",
             ])
         })
         .collect();

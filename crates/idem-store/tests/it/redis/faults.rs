@@ -60,12 +60,14 @@ fn a_server_that_is_not_there_is_unavailable() {
     assert!(error(Store::connect(&url, Options::new())).is_unavailable());
 
     let server = Server::start();
-    let store = connect(&server.url("?timeout_ms=200"));
+    let store = connect(&server.url("?timeout_ms=2000"));
     let permit = fresh(&store, begin(b"k", LEASE).declare(b""));
     server.kill();
-    assert!(error(store.get(b"k", 0).wait()).is_unavailable());
-    assert!(error(store.begin(&begin(b"x", LEASE)).wait()).is_unavailable());
-    assert!(error(store.unresolved(0, 9).wait()).is_unavailable());
+    let (got, begun) = (store.get(b"k", 0), store.begin(&begin(b"x", LEASE)));
+    let listed = store.unresolved(0, 9);
+    assert!(error(got.wait()).is_unavailable());
+    assert!(error(begun.wait()).is_unavailable());
+    assert!(error(listed.wait()).is_unavailable());
     assert_eq!(store.stats().unavailable, 2);
     server.restart();
     store.complete(permit, b"x", DAY, 0).wait().unwrap();
@@ -129,18 +131,20 @@ fn an_operation_whose_answer_is_lost_is_done_once() {
 fn a_begin_that_may_have_claimed_blocks_its_key_for_one_lease_only() {
     let server = Server::start();
     let proxy = Proxy::start(&server.socket());
-    let store = connect(&proxy.url("?timeout_ms=300"));
+    let store = connect(&proxy.url("?timeout_ms=1000"));
     let direct = connect(&server.url(""));
     proxy.set(Mood::LoseEveryAnswer);
-    let plain = store.begin(&begin(b"plain", 2_000));
-    let declared = store.begin(&begin(b"declared", 2_000).declare(b"m"));
+    // Long enough that it has not ended when this machine has been busy with something else.
+    let lease_ms = 6_000;
+    let plain = store.begin(&begin(b"plain", lease_ms));
+    let declared = store.begin(&begin(b"declared", lease_ms).declare(b"m"));
     assert!(error(plain.wait()).is_unavailable());
     assert!(error(declared.wait()).is_unavailable());
     for key in [&b"plain"[..], b"declared"] {
         let begun = direct.begin(&begin(key, LEASE)).wait().unwrap();
         assert!(matches!(begun, Begun::InFlight { .. }), "{begun:?}");
     }
-    pass(2_000);
+    pass(lease_ms);
     drop(fresh(&direct, begin(b"plain", LEASE)));
     let begun = direct.begin(&begin(b"declared", LEASE)).wait().unwrap();
     assert!(matches!(begun, Begun::InDoubt(_)), "{begun:?}");
@@ -199,7 +203,9 @@ fn kill_9_of_the_server_under_load_loses_no_outcome_and_repeats_no_effect() {
         }
         stopping.store(true, Ordering::Relaxed);
     });
-    assert!(stores.iter().any(|store| store.stats().reconnects >= KILLS));
+    // One of them may sleep through a kill between two attempts.
+    let reconnects: u64 = stores.iter().map(|store| store.stats().reconnects).sum();
+    assert!(reconnects >= KILLS, "{reconnects}");
     let effects = effects.into_inner().unwrap();
     assert!(effects.values().all(|&count| count == 1));
     for (number, outcome) in acknowledged.into_inner().unwrap() {

@@ -7,6 +7,8 @@ mod proxy;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
 mod server;
+#[cfg(feature = "redis-tls-ring")]
+mod tls;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,12 +1,12 @@
 //! MariaDB under the suite.
 
 use super::Tables;
-use super::server::{MARIADB, Server};
-use crate::contract::suite;
+use super::server::{MARIADB, Server, Session};
+use crate::contract::{DAY, fresh, replayed, request, suite};
 
 mod contract {
     use super::*;
-    suite!(Tables::on(&MARIADB));
+    suite!(Tables::on(&MARIADB), Tables::alone_on(&MARIADB));
 }
 
 mod beyond {
@@ -23,5 +23,50 @@ mod beyond {
         let error = connect("").unwrap_err();
         assert!(error.is_refused(), "{error}");
         connect("durability=relaxed").unwrap();
+    }
+
+    /// InnoDB ends the transaction that changed less: the store's.
+    #[test]
+    fn a_deadlock_is_tried_again() {
+        let rig = Tables::alone_on(&MARIADB);
+        let url = rig.url("&connections=1");
+        let store = idem_store::Store::connect(&url, idem_store::Options::new()).unwrap();
+        let [a, b, z] = ["a", "b", "z"].map(|key| fresh(&store, request(&rig, key.as_bytes())));
+        let name = &rig.name;
+        let lock = |key| format!("SELECT id FROM {name}_keys WHERE id = '{key}' FOR UPDATE");
+        let waits = || {
+            let waits =
+                "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+            while rig.server.sql(waits).trim() == "0" {}
+        };
+        let (mut one, mut other) = (Session::on(&rig.server), Session::on(&rig.server));
+        one.run("CREATE TABLE work (n INT PRIMARY KEY) ENGINE=InnoDB");
+        one.run("BEGIN; INSERT INTO work SELECT seq FROM seq_1_to_1000");
+        one.run(&lock("b"));
+        other.run(&format!("BEGIN; {}", lock("z")));
+        // While this waits the two after it become one transaction.
+        let z = store.complete(z, b"z", DAY, 0);
+        waits();
+        let (a, b) = (
+            store.complete(a, b"a", DAY, 0),
+            store.complete(b, b"b", DAY, 0),
+        );
+        other.run("COMMIT");
+        z.wait().unwrap();
+        waits();
+        one.run(&lock("a"));
+        one.run("COMMIT");
+        a.wait().unwrap();
+        b.wait().unwrap();
+        for key in ["a", "b", "z"] {
+            let stored = replayed(&store, request(&rig, key.as_bytes()));
+            assert_eq!(stored.outcome(), key.as_bytes());
+        }
+        let deadlocks = rig.server.sql("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'");
+        assert_eq!(
+            deadlocks.split_whitespace().last(),
+            Some("1"),
+            "{deadlocks}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The store in SQL databases: the suite of all backends, on servers of the tests' own.
 //!
-//! Tests that run at the same time share a server, each with tables of its own; when one of them
-//! kills it, the others see what clients see when a server dies.
+//! Tests share a server, each with tables of its own. One that kills its server has one of its own: what
+//! the others see must not depend on who runs at the same time.
 
 #[cfg(feature = "mysql")]
 mod mariadb;
@@ -19,20 +19,37 @@ use idem_store::{Options, Store};
 use crate::contract::Rig;
 use server::{Kind, Server};
 
-/// A store of its own on the shared server.
+/// A store of its own.
 pub(crate) struct Tables {
     server: Arc<Server>,
     name: String,
+    is_alone: bool,
 }
 
 impl Tables {
+    /// On the server that tests share.
     fn on(kind: &'static Kind) -> Self {
         static TABLES: AtomicU64 = AtomicU64::new(0);
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
         Self {
             server: Server::shared(kind),
             name: format!("t{number}"),
+            is_alone: false,
         }
+    }
+
+    /// On a server that this test may kill.
+    fn alone_on(kind: &'static Kind) -> Self {
+        Self {
+            server: Arc::new(Server::start(kind)),
+            name: "alone".to_owned(),
+            is_alone: true,
+        }
+    }
+
+    fn kill_and_restart(&self) {
+        assert!(self.is_alone, "other tests use this server");
+        self.server.kill_and_restart();
     }
 
     fn url(&self, query: &str) -> String {
@@ -48,7 +65,7 @@ impl Rig for Tables {
     }
 
     fn crash(&self, store: Store) -> Store {
-        self.server.kill_and_restart();
+        self.kill_and_restart();
         store
     }
 
@@ -76,5 +93,19 @@ fn pass(ms: u64) {
     let until = now() + Duration::from_millis(ms + 1);
     while let Some(rest) = until.checked_sub(now()) {
         std::thread::sleep(rest);
+    }
+}
+
+#[test]
+fn a_url_that_demands_tls_is_refused() {
+    for url in [
+        #[cfg(feature = "postgres")]
+        "postgres://u@127.0.0.1:1/d?sslmode=require",
+        #[cfg(feature = "mysql")]
+        "mysql://u@127.0.0.1:1/d?require_ssl=true",
+    ] {
+        let refused = Store::connect(url, Options::new()).unwrap_err();
+        assert!(refused.is_options(), "{refused}");
+        assert!(refused.to_string().contains("TLS"), "{refused}");
     }
 }

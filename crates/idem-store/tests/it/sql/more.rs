@@ -73,7 +73,7 @@ pub(crate) fn callers_on_new_keys_of_several_handles_all_get_theirs(kind: &'stat
 }
 
 pub(crate) fn acknowledged_is_kept_over_kill_9_under_load(kind: &'static Kind) {
-    let rig = Tables::on(kind);
+    let rig = Tables::alone_on(kind);
     let store = rig.open();
     let stop = AtomicBool::new(false);
     let done = AtomicU64::new(0);
@@ -109,7 +109,7 @@ pub(crate) fn acknowledged_is_kept_over_kill_9_under_load(kind: &'static Kind) {
             while done.load(Ordering::Relaxed) < kills * 60 {
                 std::thread::yield_now();
             }
-            rig.server.kill_and_restart();
+            rig.kill_and_restart();
         }
         let then = done.load(Ordering::Relaxed);
         while done.load(Ordering::Relaxed) < then + 30 {
@@ -139,22 +139,23 @@ pub(crate) fn acknowledged_is_kept_over_kill_9_under_load(kind: &'static Kind) {
 
 pub(crate) fn while_the_server_is_gone_errors_come_in_time(kind: &'static Kind) {
     let server = Server::start(kind);
-    let url = server.url("timeout_ms=300");
+    let url = server.url("timeout_ms=3000");
     let store = Store::connect(&url, Options::new()).unwrap();
     let begin = |key: &'static [u8]| {
         let begin = Begin::new(key, Fingerprint([1; 32]), 60_000, 0);
-        store.begin(&begin.declare(b"m")).wait()
+        store.begin(&begin.declare(b"m"))
     };
-    let held = begin(b"held").unwrap().into_fresh().unwrap();
+    let held = begin(b"held").wait().unwrap().into_fresh().unwrap();
     server.without(|| {
-        let refused = error(begin(b"k"));
-        assert!(refused.is_unavailable(), "{refused}");
+        let refused = begin(b"k");
         let late = error(Store::connect(&url, Options::new()));
         assert!(late.is_unavailable(), "{late}");
+        let refused = error(refused.wait());
+        assert!(refused.is_unavailable(), "{refused}");
     });
     // The same handle goes on.
     store.complete(held, b"x", DAY, 0).wait().unwrap();
-    begin(b"k").unwrap();
+    begin(b"k").wait().unwrap();
     assert!(store.stats().reconnects > 0);
     assert!(store.stats().unavailable > 0);
 }

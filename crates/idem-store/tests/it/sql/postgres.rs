@@ -6,7 +6,7 @@ use crate::contract::suite;
 
 mod contract {
     use super::*;
-    suite!(Tables::on(&POSTGRES));
+    suite!(Tables::on(&POSTGRES), Tables::alone_on(&POSTGRES));
 }
 
 mod beyond {

@@ -1,9 +1,16 @@
 //! A database server of the tests' own: private directory, private socket, gone with them.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+#[cfg(feature = "mysql")]
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+#[cfg(feature = "mysql")]
+use std::process::ChildStdout;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
 
 /// Only a server that does not start takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -12,6 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Kind {
     /// The user that it runs as when the tests run as root.
     pub(crate) user: &'static str,
+    /// What ends it at once, without leaving anything outside of its directory.
+    pub(crate) end: (&'static str, Signal),
+    /// Prints its version.
+    pub(crate) version: fn() -> Command,
     /// Makes the data directory, called in it.
     pub(crate) install: fn(&Path) -> Command,
     /// The server itself, in the foreground.
@@ -21,7 +32,8 @@ pub(crate) struct Kind {
     /// A shell of SQL that reads a statement from its last argument.
     pub(crate) shell: fn(&Path) -> Command,
     pub(crate) url: fn(&Path, &str) -> String,
-    pub(crate) shared: Mutex<Weak<Server>>,
+    pub(crate) template: OnceLock<PathBuf>,
+    pub(crate) shared: OnceLock<Arc<Server>>,
 }
 
 pub(crate) struct Server {
@@ -31,23 +43,22 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The one that tests share while at least one of them runs.
+    /// The one of all tests that leave it alone. It ends with the process.
     pub(crate) fn shared(kind: &'static Kind) -> Arc<Self> {
-        let mut shared = kind.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return server;
-        }
-        let server = Arc::new(Self::start(kind));
-        *shared = Arc::downgrade(&server);
-        server
+        let server = kind.shared.get_or_init(|| {
+            let server = Self::start(kind);
+            remove_after_this_process(server.dir.path());
+            Arc::new(server)
+        });
+        Arc::clone(server)
     }
 
+    /// One of the caller's own.
     pub(crate) fn start(kind: &'static Kind) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         give_to(dir.path(), kind.user);
-        let installed = as_user(kind, (kind.install)(dir.path())).output();
-        let installed = installed.expect("the database is installed (cargo xtask test does it)");
-        assert!(installed.status.success(), "{installed:?}");
+        let template = kind.template.get_or_init(|| template(kind));
+        copy(template, &dir.path().join("data"));
         let child = Mutex::new(serve(kind, dir.path()));
         let server = Self { kind, dir, child };
         server.wait_until_ready(&mut server.lock());
@@ -116,9 +127,65 @@ impl Drop for Server {
         let child = self.child.get_mut();
         let child = child.unwrap_or_else(PoisonError::into_inner);
         // It may have been killed already.
-        let _ = child.kill();
+        let _ = rustix::process::kill_process(Pid::from_child(child), self.kind.end.1);
         let _ = child.wait();
     }
+}
+
+/// A new directory, in memory if there is plenty: what a server has written is there again after
+/// `kill -9` either way, and PostgreSQL syncs every file before it recovers, which takes disks seconds.
+fn directory() -> tempfile::TempDir {
+    const MEMORY: &str = "/dev/shm";
+    const PLENTY: u64 = 1 << 30;
+    let free = rustix::fs::statvfs(MEMORY).map_or(0, |found| found.f_bavail * found.f_frsize);
+    let made = (free >= PLENTY).then(|| tempfile::tempdir_in(MEMORY));
+    made.unwrap_or_else(tempfile::tempdir).unwrap()
+}
+
+/// A data directory that was installed once, under the build directory, and is copied from then on:
+/// installing takes seconds.
+fn template(kind: &Kind) -> PathBuf {
+    let dir = tempfile::tempdir().unwrap();
+    let version = (kind.version)().output();
+    let version = version.expect("the database is installed (cargo xtask test does it)");
+    let install = (kind.install)(Path::new("."));
+    let mut hash = DefaultHasher::new();
+    (version.stdout, format!("{install:?}")).hash(&mut hash);
+    let templates = Path::new(env!("CARGO_TARGET_TMPDIR")).join("databases");
+    let uid = rustix::process::geteuid().as_raw();
+    let made = templates.join(format!("{}-{uid}-{:016x}", kind.user, hash.finish()));
+    if made.exists() {
+        return made;
+    }
+    give_to(dir.path(), kind.user);
+    let installed = as_user(kind, (kind.install)(dir.path())).output().unwrap();
+    assert!(installed.status.success(), "{installed:?}");
+    // Another process may do the same at this time: one of them takes the name.
+    std::fs::create_dir_all(&templates).unwrap();
+    let mine = tempfile::tempdir_in(&templates).unwrap();
+    copy(&dir.path().join("data"), &mine.path().join("data"));
+    let renamed = std::fs::rename(mine.path().join("data"), &made);
+    assert!(renamed.is_ok() || made.exists(), "{renamed:?}");
+    made
+}
+
+/// A directory with everything in it, owners and rights as they are.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
+}
+
+/// Nothing that is dropped ends a server that lives as long as its process.
+fn remove_after_this_process(dir: &Path) {
+    // `read` ends when this process, the only one that could write, is gone; the server, which dies
+    // then too, may still be writing.
+    const REMOVE: &str = "trap '' HUP INT TERM; read -r _; \
+                          for _ in 1 2 3 4 5; do rm -rf \"$0\" && exit; sleep 1; done";
+    let mut command = Command::new("sh");
+    command.args(["-c", REMOVE]).arg(dir).stdin(Stdio::piped());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    // Not waited for, and its input never closed.
+    std::mem::forget(command.spawn().unwrap());
 }
 
 /// Starts the server so that it dies with this process. The kernel takes the death of the starting
@@ -154,7 +221,7 @@ fn as_user(kind: &Kind, inner: Command) -> Command {
             .arg("--clear-groups");
     }
     command
-        .args(["--pdeathsig", "KILL"])
+        .args(["--pdeathsig", kind.end.0])
         .arg(inner.get_program())
         .args(inner.get_args());
     command.current_dir(inner.get_current_dir().expect("each has one"));
@@ -213,11 +280,19 @@ const POSTGRES_PLACES: &[&str] = &["/usr/lib/postgresql"];
 #[cfg(feature = "postgres")]
 pub(crate) static POSTGRES: Kind = Kind {
     user: "postgres",
+    // An immediate shutdown: killed, it would leave a segment of shared memory.
+    end: ("QUIT", Signal::QUIT),
+    version: || {
+        let mut command = Command::new(program("postgres", POSTGRES_PLACES));
+        command.arg("--version");
+        command
+    },
     install: |dir| {
         let mut command = Command::new(program("initdb", POSTGRES_PLACES));
         command
             .args(["--auth=trust", "--username=mainstay", "--no-sync"])
-            .args(["--encoding=UTF8", "--locale=C", "--pgdata=data"])
+            .args(["--encoding=UTF8", "--locale=C", "--wal-segsize=1"])
+            .arg("--pgdata=data")
             .current_dir(dir);
         command
     },
@@ -229,6 +304,8 @@ pub(crate) static POSTGRES: Kind = Kind {
             .arg(format!("unix_socket_directories={}", dir.display()))
             .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
             .args(["-c", "restart_after_crash=off"])
+            // In its directory, so that a killed server leaves nothing in /dev/shm.
+            .args(["-c", "dynamic_shared_memory_type=mmap"])
             .current_dir(dir);
         command
     },
@@ -249,17 +326,29 @@ pub(crate) static POSTGRES: Kind = Kind {
         let dir = dir.display();
         format!("postgres:///postgres?user=mainstay&host={dir}&{query}")
     },
-    shared: Mutex::new(Weak::new()),
+    template: OnceLock::new(),
+    shared: OnceLock::new(),
 };
+
+/// A small log: a server is copied with it.
+#[cfg(feature = "mysql")]
+const MARIADB_LOG: &str = "--innodb-log-file-size=8M";
 
 #[cfg(feature = "mysql")]
 pub(crate) static MARIADB: Kind = Kind {
     user: "mysql",
+    end: ("KILL", Signal::KILL),
+    version: || {
+        let mut command = Command::new(program("mariadbd", &[]));
+        command.args(["--no-defaults", "--version"]);
+        command
+    },
     install: |dir| {
         let mut command = Command::new(program("mariadb-install-db", &[]));
         command
             .args(["--no-defaults", "--auth-root-authentication-method=normal"])
             .args(["--skip-test-db", "--skip-name-resolve"])
+            .arg(MARIADB_LOG)
             .arg(format!("--datadir={}/data", dir.display()))
             // Two at once in one directory remove each other's temporary tables.
             .arg(format!("--tmpdir={}", dir.display()))
@@ -271,7 +360,7 @@ pub(crate) static MARIADB: Kind = Kind {
         command
             .args(["--no-defaults", "--skip-networking", "--skip-name-resolve"])
             .args(["--max-connections=300", "--innodb-buffer-pool-size=64M"])
-            .args(["--innodb-log-file-size=48M", "--skip-log-bin"])
+            .args([MARIADB_LOG, "--skip-log-bin"])
             .arg(format!("--datadir={}/data", dir.display()))
             .arg(format!("--tmpdir={}", dir.display()))
             .arg(format!("--socket={}/socket", dir.display()))
@@ -293,8 +382,51 @@ pub(crate) static MARIADB: Kind = Kind {
         let dir = dir.display();
         format!("mysql://root@localhost/mainstay?socket={dir}/socket&{query}")
     },
-    shared: Mutex::new(Weak::new()),
+    template: OnceLock::new(),
+    shared: OnceLock::new(),
 };
+
+/// A session of MariaDB's own shell that stays open.
+#[cfg(feature = "mysql")]
+pub(crate) struct Session {
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+#[cfg(feature = "mysql")]
+impl Session {
+    pub(crate) fn on(server: &Server) -> Self {
+        let mut command = mariadb(server.dir.path());
+        command
+            .args(["--database=mainstay", "--unbuffered"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self { child, answers }
+    }
+
+    /// Waits until the statements are done.
+    pub(crate) fn run(&mut self, statements: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{statements}; SELECT 'it is done';").unwrap();
+        let mut line = String::new();
+        while line.trim() != "it is done" {
+            line.clear();
+            let got = self.answers.read_line(&mut line).unwrap();
+            assert!(got > 0, "{statements} failed");
+        }
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 #[cfg(feature = "mysql")]
 fn mariadb(dir: &Path) -> Command {

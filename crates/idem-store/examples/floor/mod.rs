@@ -1,0 +1,129 @@
+//! A store beside the least that could do: both in turns, in many short rounds of one process, and
+//! the median of the ratios of rounds that lie beside each other. What else the machine does hits
+//! both alike; the best or the sum of many rounds would compare one's luck with the other's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+pub(crate) const CALLERS: [usize; 3] = [1, 64, 256];
+
+/// How long and how often: `[ROUNDS] [MILLISECONDS]` after `--` on the command line.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounds {
+    pub(crate) count: usize,
+    pub(crate) time: Duration,
+}
+
+impl Rounds {
+    pub(crate) fn from(mut args: impl Iterator<Item = String>) -> Outcome<Self> {
+        let mut number = |default: u64| args.next().map_or(Ok(default), |arg| arg.parse());
+        Ok(Self {
+            count: number(15)?.max(1) as usize,
+            time: Duration::from_millis(number(300)?),
+        })
+    }
+}
+
+/// What came of one comparison.
+pub(crate) struct Compared {
+    /// Operations a second, medians.
+    pub(crate) floor: f64,
+    pub(crate) store: f64,
+    /// The quartiles of the ratios.
+    pub(crate) ratios: [f64; 3],
+}
+
+impl std::fmt::Display for Compared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            floor,
+            store,
+            ratios: [low, median, high],
+        } = self;
+        write!(
+            f,
+            "{floor:>8.0} {store:>8.0}   {median:.2} ({low:.2} to {high:.2})"
+        )
+    }
+}
+
+/// Runs both with so many callers, each of which does one operation after the other on new keys.
+pub(crate) async fn compare<F, S>(
+    rounds: Rounds,
+    callers: usize,
+    floor: impl Fn([u8; 16]) -> F + Clone + Send + 'static,
+    store: impl Fn([u8; 16]) -> S + Clone + Send + 'static,
+) -> Outcome<Compared>
+where
+    F: Future<Output = Outcome<()>> + Send,
+    S: Future<Output = Outcome<()>> + Send,
+{
+    let (mut floors, mut stores, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    // The first round warms both up.
+    for number in 0..=rounds.count {
+        // In changing order, so that neither always follows the other.
+        let (one, other) = if number % 2 == 0 {
+            let one = round(callers, rounds.time, floor.clone()).await?;
+            (one, round(callers, rounds.time, store.clone()).await?)
+        } else {
+            let other = round(callers, rounds.time, store.clone()).await?;
+            (round(callers, rounds.time, floor.clone()).await?, other)
+        };
+        if number > 0 {
+            floors.push(one);
+            stores.push(other);
+            ratios.push(other / one);
+        }
+    }
+    for list in [&mut floors, &mut stores, &mut ratios] {
+        list.sort_by(f64::total_cmp);
+    }
+    let middle = rounds.count / 2;
+    Ok(Compared {
+        floor: floors[middle],
+        store: stores[middle],
+        ratios: [rounds.count / 4, middle, rounds.count * 3 / 4].map(|at| ratios[at]),
+    })
+}
+
+/// Operations a second.
+async fn round<F>(
+    callers: usize,
+    time: Duration,
+    operation: impl Fn([u8; 16]) -> F + Clone + Send + 'static,
+) -> Outcome<f64>
+where
+    F: Future<Output = Outcome<()>> + Send,
+{
+    let done = Arc::new(AtomicU64::new(0));
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|_| {
+            let (operation, done) = (operation.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                while started.elapsed() < time {
+                    operation(new_key()).await?;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Outcome::Ok(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    Ok(done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
+}
+
+/// One that no run has used before, spread as keys are.
+fn new_key() -> [u8; 16] {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
+    key[8..].copy_from_slice(&u64::from(std::process::id()).to_be_bytes());
+    key
+}
