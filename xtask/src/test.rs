@@ -125,22 +125,34 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
     })
 }
 
-/// Tests that run under loom: every interleaving of the atomics that they use.
-const UNDER_LOOM: &[&str] = &["ebpf-ring", "idem-store"];
+/// Packages whose tests run under loom, every interleaving of the atomics that they use, and the features for it.
+const UNDER_LOOM: &[(&str, &str)] = &[
+    ("ebpf-ring", ""),
+    ("idem-store", ""),
+    ("timerwheel", "service"),
+];
 
 fn loom(workspace: &Workspace) -> Result<Outcome, String> {
     // The flag changes every dependency, so it gets a target directory of its own.
     let target = workspace.target.join("loom");
-    for package in UNDER_LOOM {
+    for (package, features) in UNDER_LOOM {
         Cmd::cargo()
-            .args(["test", "--lib", "--package", package])
+            .args([
+                "test",
+                "--lib",
+                "--package",
+                package,
+                "--features",
+                features,
+            ])
             .env("RUSTFLAGS", "--cfg loom")
             .env("CARGO_TARGET_DIR", &target)
             // Models run on small stacks, which the frames of unoptimised code overflow.
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
             .run()?;
     }
-    Ok(Outcome::Passed(UNDER_LOOM.join(", ")))
+    let packages: Vec<&str> = UNDER_LOOM.iter().map(|(package, _)| *package).collect();
+    Ok(Outcome::Passed(packages.join(", ")))
 }
 
 /// The committed objects and skeletons are those of the sources.

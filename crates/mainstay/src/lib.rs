@@ -5,7 +5,7 @@
 //! | feature | the question it answers |
 //! |---|---|
 //! | [`canon-ser`](canon_ser), and with it `canon-ser-blake3`, `canon-ser-ciborium`, `canon-ser-rules` | do two machines produce the same bytes for the same value? |
-//! | [`timerwheel`] | when does it fire? |
+//! | [`timerwheel`], and with it `timerwheel-service`, `timerwheel-tokio` | when does it fire? |
 //! | [`idem-store`](idem_store) | did this already happen? |
 //! | [`heartbeat-codec`](heartbeat_codec) | is the other side alive? |
 //! | [`conn-reactor`](conn_reactor) | who is connected, what can be read or written? |

@@ -28,9 +28,12 @@
 mod fd;
 #[cfg(feature = "tokio")]
 mod futures;
+#[cfg(all(loom, test))]
+mod loom_tests;
 mod shard;
 mod sleeper;
 mod slots;
+mod sync;
 
 use core::fmt;
 use std::boxed::Box;
@@ -38,22 +41,21 @@ use std::format;
 use std::io;
 use std::num::NonZeroU64;
 use std::string::String;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
-use crossbeam_queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
 pub use fd::FdTimers;
 #[cfg(feature = "tokio")]
 pub use futures::{DelayQueue, Elapsed, Sleep, Sleeps, Timeout};
-use shard::{Command, Shard, Shared, Timer};
+use shard::{Shard, Shared};
 pub use sleeper::Clock;
-use sleeper::Sleeper;
-use slots::{Slots, Ticket};
+use slots::Ticket;
+use sync::Ordering;
 
 /// How a [`TimerService`] works. Start from the default and change what you need.
 #[derive(Clone, Debug)]
@@ -63,7 +65,8 @@ pub struct Config {
     pub shards: usize,
     /// Timers that may wait in one shard; one more is refused. Default: 2^20.
     pub timers_max: u32,
-    /// Commands (insert, cancel) that may queue up in front of one shard; an insert beyond is refused. Default: 4,096.
+    /// New timers that may queue up in front of one shard; one more is refused. When half of them queue up, or as
+    /// many timers were cancelled, the shard is woken to look at them. Default: 4,096.
     pub commands_max: usize,
     /// The clock of all deadlines.
     pub clock: Clock,
@@ -100,6 +103,8 @@ impl Default for Config {
 /// A value never fires before its deadline. It fires as soon after it as the kernel wakes the thread, and its
 /// siblings' handlers return; see [`Config`] for what buys precision and what saves CPU time.
 ///
+/// A shard's memory grows with the most timers that ever waited; below that, it fires without allocating.
+///
 /// Dropping the service stops the threads and drops what waits.
 pub struct TimerService<T> {
     shards: Vec<Arc<Shared<T>>>,
@@ -114,7 +119,7 @@ pub struct Handle<T> {
     ticket: Ticket,
 }
 
-/// A timer was refused: too many wait, or too many commands queue up. Holds the value.
+/// A timer was refused: too many wait, or too many new ones queue up. Holds the value.
 pub struct Refused<T> {
     value: T,
     is_queue_full: bool,
@@ -158,14 +163,7 @@ impl<T: Send + 'static> TimerService<T> {
     }
 
     fn start_shard<F: FnMut(T) + Send + 'static>(&mut self, at: usize, fire: F) -> io::Result<()> {
-        let shared = Arc::new(Shared {
-            slots: Slots::new(self.config.timers_max),
-            commands: ArrayQueue::new(self.config.commands_max.max(1)),
-            sleeper: Sleeper::new(self.config.clock)?,
-            stop: AtomicBool::new(false),
-            wakeups: AtomicU64::new(0),
-            lateness_ns: Mutex::new(histogram()),
-        });
+        let shared = Arc::new(Shared::new(&self.config)?);
         self.shards.push(shared.clone());
         let (config, warnings) = (self.config.clone(), self.warnings.clone());
         let prepared = Arc::new(std::sync::Barrier::new(2));
@@ -208,7 +206,7 @@ impl<T: Send + 'static> TimerService<T> {
     ///
     /// # Errors
     ///
-    /// When `timers_max` wait in the shard, or `commands_max` commands queue up: try again later, or elsewhere.
+    /// When `timers_max` wait in the shard, or `commands_max` new ones queue up: try again later, or elsewhere.
     pub fn at_ns(&self, deadline_ns: u64, value: T) -> Result<Handle<T>, Refused<T>> {
         self.insert_on(own_shard() % self.shards.len(), deadline_ns, value)
     }
@@ -225,41 +223,12 @@ impl<T: Send + 'static> TimerService<T> {
         value: T,
     ) -> Result<Handle<T>, Refused<T>> {
         let shard = &self.shards[shard % self.shards.len()];
-        let Some(ticket) = shard.slots.take() else {
-            // The places of cancelled timers are free again when the shard has seen its commands.
-            if !shard.commands.is_empty() {
-                shard.sleeper.wake_before(u64::MAX - 1);
-            }
-            let is_queue_full = false;
-            return Err(Refused {
-                value,
-                is_queue_full,
-            });
-        };
-        let command = Command::Insert(Timer {
-            deadline_ns,
-            ticket,
-            value,
-        });
-        if let Err(command) = shard.commands.push(command) {
-            shard.slots.release(ticket);
-            shard.sleeper.wake_before(u64::MAX - 1);
-            let Command::Insert(Timer { value, .. }) = command else {
-                unreachable!("a queue gives back what it was given")
-            };
-            let is_queue_full = true;
-            return Err(Refused {
-                value,
-                is_queue_full,
-            });
-        }
         let wake_ns = deadline_ns
             .saturating_add(self.config.slack_ns)
             .saturating_sub(self.config.spin_ns);
-        shard.sleeper.wake_before(wake_ns.min(u64::MAX - 1));
         Ok(Handle {
+            ticket: shard.insert(deadline_ns, wake_ns, value)?,
             shard: shard.clone(),
-            ticket,
         })
     }
 }
@@ -299,46 +268,46 @@ impl<T> TimerService<T> {
 impl<T> Drop for TimerService<T> {
     fn drop(&mut self) {
         for shard in &self.shards {
-            shard.stop.store(true, Ordering::SeqCst);
-            shard.sleeper.wake();
+            shard.stop();
         }
         for thread in self.threads.drain(..) {
             // A handler that panicked has said so already.
             let _ = thread.join();
         }
+        // Handles keep the queues alive, not the values in them.
+        self.shards.iter().for_each(|shard| shard.drop_inserts());
     }
 }
 
 impl<T> Handle<T> {
     /// Cancels the timer: true when it has not fired and never will. From any thread, without waiting.
     ///
-    /// The shard drops the value when it next looks at its commands, at the latest at the deadline.
+    /// The shard drops the value, and frees its place, when it next wakes up: at the latest at the deadline, or when
+    /// half of `commands_max` are cancelled, or when a timer is refused for want of places.
     pub fn cancel(&self) -> bool {
-        let shard = &self.shard;
-        let ended = shard.slots.cancel(self.ticket);
-        if ended {
-            // In a full queue there is no room: then the shard finds out at the deadline.
-            let _ = shard.commands.push(Command::Cancel(self.ticket));
-            if shard.commands.len() > shard.commands.capacity() / 2 {
-                shard.sleeper.wake_before(u64::MAX - 1);
-            }
-        }
-        ended
+        self.shard.cancel(self.ticket)
     }
 
     /// Whether the timer has neither fired nor been cancelled.
     pub fn is_waiting(&self) -> bool {
-        self.shard.slots.is_waiting(self.ticket)
+        self.shard.is_waiting(self.ticket)
     }
 }
 
 impl<T> Refused<T> {
+    fn new(value: T, is_queue_full: bool) -> Self {
+        Refused {
+            value,
+            is_queue_full,
+        }
+    }
+
     /// The value that was refused.
     pub fn into_value(self) -> T {
         self.value
     }
 
-    /// Too many commands queue up: the shard is behind, try again soon.
+    /// Too many new timers queue up: the shard is behind, try again soon.
     pub fn is_queue_full(&self) -> bool {
         self.is_queue_full
     }

@@ -1,28 +1,23 @@
 //! A shard: one thread, one wheel.
 
+use std::io;
 use std::num::NonZeroU64;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::vec::Vec;
 
-use crossbeam_queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
-use super::Config;
 use super::sleeper::Sleeper;
-use super::slots::{Slots, Ticket};
+use super::slots::{Cancelled, Slots, Ticket};
+use super::sync::{ArrayQueue, AtomicBool, AtomicU64, Ordering};
+use super::{Config, Refused};
 use crate::{Key, OrderedWheel};
 
 /// The wheel's tick: about a millisecond. What one tick holds is ordered to the nanosecond.
 const TICK_NS: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
 
-/// Commands taken, and timers fired, before the other kind has its turn.
+/// New timers and cancelled ones taken, and timers fired, before the others have their turn.
 const TURN: usize = 256;
-
-pub(crate) enum Command<T> {
-    Insert(Timer<T>),
-    Cancel(Ticket),
-}
 
 pub(crate) struct Timer<T> {
     pub(crate) deadline_ns: u64,
@@ -32,12 +27,94 @@ pub(crate) struct Timer<T> {
 
 /// What callers and the shard's thread share.
 pub(crate) struct Shared<T> {
-    pub(crate) slots: Slots,
-    pub(crate) commands: ArrayQueue<Command<T>>,
-    pub(crate) sleeper: Sleeper,
-    pub(crate) stop: AtomicBool,
+    slots: Slots,
+    inserts: ArrayQueue<Timer<T>>,
+    sleeper: Sleeper,
+    stop: AtomicBool,
     pub(crate) wakeups: AtomicU64,
     pub(crate) lateness_ns: Mutex<Histogram<u64>>,
+}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(config: &Config) -> io::Result<Self> {
+        Ok(Shared {
+            slots: Slots::new(config.timers_max),
+            inserts: ArrayQueue::new(config.commands_max.max(1)),
+            sleeper: Sleeper::new(config.clock)?,
+            stop: AtomicBool::new(false),
+            wakeups: AtomicU64::new(0),
+            lateness_ns: Mutex::new(super::histogram()),
+        })
+    }
+
+    /// Hands a timer to the shard, which need not wake up before `wake_ns` for it.
+    pub(crate) fn insert(
+        &self,
+        deadline_ns: u64,
+        wake_ns: u64,
+        value: T,
+    ) -> Result<Ticket, Refused<T>> {
+        let Some(ticket) = self.slots.take() else {
+            // The places of cancelled timers are free again when the shard has looked at them.
+            if self.has_work() {
+                self.sleeper.wake_now();
+            }
+            return Err(Refused::new(value, false));
+        };
+        let timer = Timer {
+            deadline_ns,
+            ticket,
+            value,
+        };
+        if let Err(timer) = self.inserts.push(timer) {
+            self.slots.release(ticket);
+            self.sleeper.wake_now();
+            return Err(Refused::new(timer.value, true));
+        }
+        let is_filling = self.inserts.len() > self.inserts.capacity() / 2;
+        // `u64::MAX` is when a shard without timers would wake up: later than any.
+        let wake_ns = if is_filling {
+            0
+        } else {
+            wake_ns.min(u64::MAX - 1)
+        };
+        self.sleeper.wake_before(wake_ns);
+        Ok(ticket)
+    }
+
+    /// True when the timer has not fired and never will.
+    pub(crate) fn cancel(&self, ticket: Ticket) -> bool {
+        let Some(cancelled) = self.slots.cancel(ticket) else {
+            return false;
+        };
+        if cancelled as usize > self.inserts.capacity() / 2 {
+            self.sleeper.wake_now();
+        }
+        true
+    }
+
+    pub(crate) fn is_waiting(&self, ticket: Ticket) -> bool {
+        self.slots.is_waiting(ticket)
+    }
+
+    /// Ends the shard's thread.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.sleeper.wake();
+    }
+
+    /// Drops what the ended thread has not seen.
+    pub(crate) fn drop_inserts(&self) {
+        while self.inserts.pop().is_some() {}
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn has_work(&self) -> bool {
+        !self.inserts.is_empty() || self.slots.has_cancelled()
+    }
 }
 
 pub(crate) struct Shard<'a, T, F> {
@@ -46,6 +123,8 @@ pub(crate) struct Shard<'a, T, F> {
     wheel: OrderedWheel<Timer<T>>,
     /// The wheel's keys by ticket.
     keys: Vec<Option<Key>>,
+    /// Taken from the callers and not looked at yet.
+    cancelled: Cancelled,
     fire: F,
 }
 
@@ -56,36 +135,37 @@ impl<'a, T, F: FnMut(T)> Shard<'a, T, F> {
             config,
             wheel: OrderedWheel::with_tick(config.clock.now_ns(), TICK_NS),
             keys: Vec::new(),
+            cancelled: Cancelled::default(),
             fire,
         }
     }
 
     pub(crate) fn run(&mut self) {
-        while !self.shared.stop.load(Ordering::SeqCst) {
-            let commands = self.take_commands();
+        while !self.shared.is_stopped() {
+            let inserted = self.take_inserts();
+            let cancelled = self.take_cancelled();
             let fired = self.fire_due();
-            if commands < TURN && fired < TURN {
+            if inserted.max(cancelled).max(fired) < TURN {
                 self.wait();
             }
         }
     }
 
-    fn take_commands(&mut self) -> usize {
+    fn take_inserts(&mut self) -> usize {
         for taken in 0..TURN {
-            match self.shared.commands.pop() {
-                None => return taken,
-                Some(Command::Insert(timer)) => self.insert(timer),
-                Some(Command::Cancel(ticket)) => self.cancel(ticket),
-            }
+            let Some(timer) = self.shared.inserts.pop() else {
+                return taken;
+            };
+            self.insert(timer);
         }
         TURN
     }
 
     fn insert(&mut self, timer: Timer<T>) {
         let ticket = timer.ticket;
-        if !self.shared.slots.is_waiting(ticket) {
-            // Cancelled on the way. The command to do so may still come, and will find the ticket spent.
-            self.shared.slots.release(ticket);
+        if !self.shared.is_waiting(ticket) {
+            // Cancelled on the way.
+            self.shared.slots.part(ticket);
             return;
         }
         let at = ticket.index as usize;
@@ -95,13 +175,20 @@ impl<'a, T, F: FnMut(T)> Shard<'a, T, F> {
         self.keys[at] = Some(self.wheel.insert(timer.deadline_ns, (), timer));
     }
 
-    fn cancel(&mut self, ticket: Ticket) {
-        if self.shared.slots.is_cancelled(ticket)
-            && let Some(key) = self.keys.get(ticket.index as usize).copied().flatten()
-            && self.wheel.cancel(key).is_some()
-        {
-            self.shared.slots.release(ticket);
+    fn take_cancelled(&mut self) -> usize {
+        for taken in 0..TURN {
+            let Some(ticket) = self.shared.slots.next_cancelled(&mut self.cancelled) else {
+                return taken;
+            };
+            // A slot's former timers have left the wheel, so their keys do no harm.
+            let key = self.keys.get(ticket.index as usize).copied().flatten();
+            if key.and_then(|key| self.wheel.cancel(key)).is_some() {
+                self.shared.slots.release(ticket);
+            } else {
+                self.shared.slots.part(ticket);
+            }
         }
+        TURN
     }
 
     fn fire_due(&mut self) -> usize {
@@ -110,26 +197,29 @@ impl<'a, T, F: FnMut(T)> Shard<'a, T, F> {
             let Some((_, timer)) = self.wheel.pop_due(now_ns) else {
                 return fired;
             };
-            let fires = self.shared.slots.claim(timer.ticket);
-            self.shared.slots.release(timer.ticket);
-            if fires {
-                // A poisoned histogram is still one.
-                let mut lateness = match self.shared.lateness_ns.lock() {
-                    Ok(lateness) => lateness,
-                    Err(poisoned) => poisoned.into_inner(),
-                };
-                lateness.saturating_record(now_ns.saturating_sub(timer.deadline_ns));
-                drop(lateness);
-                (self.fire)(timer.value);
+            if !self.shared.slots.claim(timer.ticket) {
+                // Cancelled, and the shard has not come to look at that.
+                self.shared.slots.part(timer.ticket);
+                continue;
             }
+            self.shared.slots.release(timer.ticket);
+            self.record(now_ns.saturating_sub(timer.deadline_ns));
+            (self.fire)(timer.value);
         }
         TURN
+    }
+
+    fn record(&self, late_ns: u64) {
+        // A poisoned histogram is still one.
+        let lateness = self.shared.lateness_ns.lock();
+        let mut lateness = lateness.unwrap_or_else(PoisonError::into_inner);
+        lateness.saturating_record(late_ns);
     }
 
     /// Sleeps, then spins, until the next timer may fire or there is something to do.
     fn wait(&mut self) {
         let shared = self.shared;
-        let has_work = || !shared.commands.is_empty() || shared.stop.load(Ordering::SeqCst);
+        let has_work = || shared.has_work() || shared.is_stopped();
         let Some(deadline_ns) = self.wheel.look_ahead() else {
             self.sleep(u64::MAX, has_work);
             return;

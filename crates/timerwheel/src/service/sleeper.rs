@@ -1,15 +1,15 @@
 //! Sleeping to the nanosecond, and waking a sleeper.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
-use rustix::thread::futex;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
 };
+
+use super::sync::{AtomicU64, Ordering, Word, fence};
 
 /// The clock that deadlines are read on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub enum Clock {
 impl Clock {
     /// Nanoseconds since some moment before the service started.
     pub fn now_ns(self) -> u64 {
+        if cfg!(loom) {
+            // Every run of a model must see the same.
+            return 0;
+        }
         let now = clock_gettime(match self {
             Clock::Monotonic => ClockId::Monotonic,
             Clock::Boottime => ClockId::Boottime,
@@ -65,7 +69,7 @@ pub(crate) fn timerfd(clock: Clock) -> io::Result<OwnedFd> {
 /// One sleeping thread and those who may wake it.
 pub(crate) struct Sleeper {
     /// Changes with every wake-up call.
-    epoch: AtomicU32,
+    epoch: Word,
     /// Until when the thread sleeps; 0 while it is awake, `u64::MAX` when nothing but a call wakes it.
     until: AtomicU64,
     /// The futex takes deadlines on CLOCK_MONOTONIC only: for others, a timer and an event.
@@ -82,7 +86,7 @@ impl Sleeper {
             }
         };
         Ok(Sleeper {
-            epoch: AtomicU32::new(0),
+            epoch: Word::new(),
             until: AtomicU64::new(0),
             fds,
         })
@@ -91,32 +95,19 @@ impl Sleeper {
     /// Sleeps until `until_ns` or a call; not at all when `has_work`, which is asked after callers can see that
     /// the thread sleeps. Returns whether it slept.
     pub(crate) fn sleep(&self, until_ns: u64, has_work: impl Fn() -> bool) -> bool {
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = self.epoch.load();
         self.until.store(until_ns, Ordering::SeqCst);
         // Against the fence in `wake_before`: either the caller sees `until`, or its work is seen here.
         fence(Ordering::SeqCst);
         let sleeps = !has_work();
         if sleeps {
             match &self.fds {
-                None => self.wait_futex(epoch, until_ns),
+                None => self.epoch.sleep_while(epoch, until_ns),
                 Some((timer, event)) => wait_fds(timer, event, until_ns),
             }
         }
         self.until.store(0, Ordering::SeqCst);
         sleeps
-    }
-
-    fn wait_futex(&self, epoch: u32, until_ns: u64) {
-        let timeout = timespec(until_ns);
-        let timeout = (until_ns != u64::MAX).then_some(&timeout);
-        // Absolute, on CLOCK_MONOTONIC. Time-out, call and interruption are all reasons to look again.
-        let _ = futex::wait_bitset(
-            &self.epoch,
-            futex::Flags::PRIVATE,
-            epoch,
-            timeout,
-            core::num::NonZeroU32::MAX,
-        );
     }
 
     /// Wakes the thread if it would sleep beyond `deadline_ns`. To be called after the work was handed over.
@@ -127,17 +118,17 @@ impl Sleeper {
         }
     }
 
+    /// Wakes the thread if it sleeps, whatever it waits for. To be called after the work was handed over.
+    pub(crate) fn wake_now(&self) {
+        self.wake_before(0);
+    }
+
     /// Wakes the thread, or keeps it from falling asleep.
     pub(crate) fn wake(&self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
-        match &self.fds {
-            None => {
-                let _ = futex::wake(&self.epoch, futex::Flags::PRIVATE, 1);
-            }
+        self.epoch.change();
+        if let Some((_, event)) = &self.fds {
             // A full counter has woken it already.
-            Some((_, event)) => {
-                let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
-            }
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
         }
     }
 }

@@ -1,10 +1,16 @@
 //! Who may fire a timer and who may cancel it: one atomic state per timer, in memory that callers and the shard
 //! share.
+//!
+//! A cancelled slot is on its way back along two roads: the timer itself, which the shard finds in its commands or
+//! its wheel, and the list of the cancelled, which the slot was put on by who cancelled. The shard frees the slot at
+//! the end of both, in whatever order they end. The list goes through the slots themselves: it has room for all, so
+//! that no cancellation is ever lost.
 
 use std::boxed::Box;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::vec::Vec;
+
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Names one timer of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +23,20 @@ pub(crate) struct Ticket {
 const STATES: u64 = 4;
 const FREE: u64 = 0;
 const WAITING: u64 = 1;
+/// Cancelled, and neither road has ended.
 const CANCELLED: u64 = 2;
+/// Cancelled, and one road has ended.
+const LEAVING: u64 = 3;
 
 struct Slot {
     /// The generation times `STATES`, plus one of the states.
     state: AtomicU64,
-    /// The next free slot's index plus one.
+    /// Index plus one of the next slot that is free, or cancelled, as this one is; 0 for none.
     next: AtomicU32,
 }
 
-const CHUNK: usize = 4096;
+/// Slots that are allocated at once. Few in a model, which watches each.
+const CHUNK: usize = if cfg!(loom) { 2 } else { 4096 };
 
 /// The slots of one shard.
 pub(crate) struct Slots {
@@ -37,6 +47,16 @@ pub(crate) struct Slots {
     /// A Treiber stack: the first free slot's index plus one below, above it a tag that changes with every push, so
     /// that a slot that left and came back is not mistaken for one that stayed.
     free: AtomicU64,
+    /// The same of cancelled slots, with their number above. The shard takes all at once, so there is nothing to
+    /// mistake.
+    cancelled: AtomicU64,
+}
+
+/// Cancelled slots that the shard has taken.
+#[derive(Default)]
+pub(crate) struct Cancelled {
+    /// Index plus one.
+    first: u32,
 }
 
 impl Slots {
@@ -44,12 +64,17 @@ impl Slots {
         let chunks: Vec<_> = (0..(slots_max as usize).div_ceil(CHUNK))
             .map(|_| OnceLock::new())
             .collect();
-        Slots {
+        let slots = Slots {
             chunks: chunks.into_boxed_slice(),
             slots_max,
             fresh: AtomicU32::new(0),
             free: AtomicU64::new(0),
-        }
+            cancelled: AtomicU64::new(0),
+        };
+        // What `OnceLock` orders, a model does not see.
+        let at_once = if cfg!(loom) { slots_max } else { 0 };
+        (0..at_once).for_each(|index| _ = slots.slot(index));
+        slots
     }
 
     fn slot(&self, index: u32) -> &Slot {
@@ -124,9 +149,53 @@ impl Slots {
         self.change(ticket, WAITING, FREE)
     }
 
-    /// Ends the wait on behalf of a handle: true when the timer will not fire.
-    pub(crate) fn cancel(&self, ticket: Ticket) -> bool {
-        self.change(ticket, WAITING, CANCELLED)
+    /// Ends the wait on behalf of a handle: when the timer will not fire for that, how many cancelled slots the
+    /// shard has to look at.
+    pub(crate) fn cancel(&self, ticket: Ticket) -> Option<u32> {
+        if !self.change(ticket, WAITING, CANCELLED) {
+            return None;
+        }
+        let slot = self.slot(ticket.index);
+        let mut top = self.cancelled.load(Ordering::Relaxed);
+        loop {
+            slot.next.store(top as u32, Ordering::Relaxed);
+            let count = (top >> 32) + 1;
+            // Release: the shard that takes the list sees `next` and the state.
+            match self.cancelled.compare_exchange_weak(
+                top,
+                count << 32 | u64::from(ticket.index + 1),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(count as u32),
+                Err(now) => top = now,
+            }
+        }
+    }
+
+    /// Whether slots were cancelled that the shard has not taken.
+    pub(crate) fn has_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst) != 0
+    }
+
+    /// The next slot that was cancelled; for the shard, which keeps `taken` between calls. To be followed by
+    /// [`part`](Self::part) or [`release`](Self::release).
+    pub(crate) fn next_cancelled(&self, taken: &mut Cancelled) -> Option<Ticket> {
+        if taken.first == 0 && self.has_cancelled() {
+            taken.first = self.cancelled.swap(0, Ordering::Acquire) as u32;
+        }
+        let index = taken.first.checked_sub(1)?;
+        let slot = self.slot(index);
+        taken.first = slot.next.load(Ordering::Relaxed);
+        let generation = slot.state.load(Ordering::Relaxed) / STATES;
+        Some(Ticket { index, generation })
+    }
+
+    /// One of the roads of a cancelled slot has ended; frees it when the other had. For the shard.
+    pub(crate) fn part(&self, ticket: Ticket) {
+        if !self.change(ticket, CANCELLED, LEAVING) {
+            self.release(ticket);
+        }
     }
 
     fn change(&self, ticket: Ticket, from: u64, to: u64) -> bool {
@@ -141,14 +210,9 @@ impl Slots {
         self.slot(ticket.index).state.load(Ordering::Acquire)
             == ticket.generation * STATES + WAITING
     }
-
-    pub(crate) fn is_cancelled(&self, ticket: Ticket) -> bool {
-        self.slot(ticket.index).state.load(Ordering::Acquire)
-            == ticket.generation * STATES + CANCELLED
-    }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -158,12 +222,36 @@ mod tests {
         let first = slots.take().expect("room");
         let second = slots.take().expect("room");
         assert!(slots.take().is_none());
-        assert!(slots.cancel(first) && !slots.cancel(first) && !slots.claim(first));
-        assert!(slots.claim(second) && !slots.cancel(second));
-        slots.release(first);
+        assert_eq!(slots.cancel(first), Some(1));
+        assert!(slots.cancel(first).is_none() && !slots.claim(first));
+        assert!(slots.claim(second) && slots.cancel(second).is_none());
+        slots.release(second);
         let third = slots.take().expect("room");
-        assert_eq!(third.index, first.index);
-        assert!(!slots.cancel(first) && slots.is_waiting(third));
+        assert_eq!(third.index, second.index);
+        assert!(slots.cancel(second).is_none() && slots.is_waiting(third));
+    }
+
+    #[test]
+    fn a_cancelled_slot_is_free_when_timer_and_notice_have_come() {
+        let slots = Slots::new(3);
+        let tickets = [0; 3].map(|_| slots.take().expect("room"));
+        for (ticket, count) in tickets.iter().zip(1..) {
+            assert_eq!(slots.cancel(*ticket), Some(count));
+        }
+        let mut taken = Cancelled::default();
+        let mut notices = Vec::new();
+        while let Some(ticket) = slots.next_cancelled(&mut taken) {
+            notices.push(ticket);
+        }
+        assert!(!slots.has_cancelled());
+        assert!(notices.iter().eq(tickets.iter().rev()));
+        for ticket in tickets {
+            assert!(slots.take().is_none());
+            slots.part(ticket);
+            assert!(slots.take().is_none());
+            slots.part(ticket);
+            assert!(slots.take().is_some());
+        }
     }
 
     #[test]

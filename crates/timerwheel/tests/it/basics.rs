@@ -178,15 +178,21 @@ fn a_budget_that_ends_with_the_work_leaves_the_next_deadline_exact() {
 
 #[test]
 fn a_callback_that_panics_leaves_a_working_wheel() {
-    let mut wheel = Wheel::new(0);
-    for n in 0..5 {
-        wheel.insert(n, n);
+    // On the lowest level, and on those above it.
+    for start in [0, 300, 70_000] {
+        let mut wheel = Wheel::new(0);
+        for n in 0..5 {
+            wheel.insert(start + n, n);
+        }
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wheel.advance(start + 10, 100, |_, n| assert_ne!(n, 2, "on purpose"))
+        }));
+        assert!(caught.is_err());
+        assert_eq!(wheel.next_deadline(), Some(start + 3));
+        wheel.insert(start + 3, 5);
+        assert_eq!(drain(&mut wheel, start + 10), [3, 5, 4]);
+        assert!(wheel.is_empty());
     }
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        wheel.advance(10, 100, |_, n| assert_ne!(n, 2, "on purpose"))
-    }));
-    assert!(caught.is_err());
-    assert_eq!(drain(&mut wheel, 10), [3, 4]);
 }
 
 #[test]

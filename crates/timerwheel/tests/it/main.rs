@@ -1,5 +1,6 @@
 //! Behaviour of the wheel as its users see it.
 
+mod allocations;
 mod basics;
 #[cfg(feature = "tokio")]
 mod futures;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use timerwheel::service::{Clock, Config, FdTimers, TimerService};
+use timerwheel::service::{Clock, Config, FdTimers, Handle, TimerService};
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
@@ -193,12 +193,65 @@ fn a_full_shard_refuses_and_gives_the_value_back() {
         .expect("threads");
     let hour = Duration::from_secs(3_600);
     let first = service.after(hour, 1).expect("room");
-    service.after(hour, 2).expect("room");
+    let second = service.after(hour, 2).expect("room");
     let refused = service.after(hour, 3).expect_err("full");
     assert!(refused.is_too_many());
     assert!(refused.to_string().contains("timers_max"));
     assert_eq!(refused.into_value(), 3);
     assert!(first.cancel());
+    // The shard sleeps for an hour; being refused calls it, and it gives the place back.
+    let mut waiting = std::collections::VecDeque::from([second, accepted(&service, hour)]);
+    for _ in 0..2_000 {
+        assert!(waiting.pop_front().expect("two").cancel());
+        waiting.push_back(accepted(&service, hour));
+    }
+}
+
+/// A cancelled timer gives its place back however many are cancelled at a time.
+#[test]
+fn cancelling_everything_makes_room_for_everything() {
+    let change = |config: &mut Config| (config.timers_max, config.commands_max) = (3_000, 8);
+    let service = TimerService::start(config(change), |_| |_: u8| ()).expect("threads");
+    let hour = Duration::from_secs(3_600);
+    for _ in 0..3 {
+        let handles: Vec<_> = (0..3_000).map(|_| accepted(&service, hour)).collect();
+        assert!(service.after(hour, 5).is_err());
+        assert!(handles.iter().all(Handle::cancel));
+    }
+}
+
+#[test]
+fn a_full_queue_is_looked_at_before_the_first_deadline() {
+    let service = TimerService::start(config(|config| config.commands_max = 2), |_| |_: u8| ())
+        .expect("threads");
+    for n in 0..1_000 {
+        accepted(&service, Duration::from_secs(3_600 + n));
+    }
+}
+
+#[test]
+fn a_service_that_ends_drops_every_value() {
+    let value = Arc::new(());
+    for _ in 0..100 {
+        let service = TimerService::start(config(|_| ()), |_| |_: Arc<()>| ()).expect("threads");
+        let handles = [9, 8, 10].map(|hours| {
+            let delay = Duration::from_secs(3_600 * hours);
+            service.after(delay, value.clone()).expect("room")
+        });
+        drop(service);
+        assert_eq!(Arc::strong_count(&value), 1);
+        assert!(handles.iter().all(Handle::is_waiting));
+    }
+}
+
+/// Tries until there is room.
+fn accepted(service: &TimerService<u8>, delay: Duration) -> Handle<u8> {
+    loop {
+        match service.after(delay, 4) {
+            Ok(handle) => return handle,
+            Err(_) => std::thread::yield_now(),
+        }
+    }
 }
 
 #[test]
