@@ -5,27 +5,26 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use crate::history::Outcome;
 
-/// A job's counters.
+/// A job's counters. Most jobs have one or two outcomes, so only those have one.
+#[derive(Default)]
 pub(crate) struct JobMeter {
-    firings: Box<[Counter]>,
+    firings: Vec<(Outcome, Counter)>,
 }
 
 impl JobMeter {
-    pub(crate) fn new(job: &str) -> Self {
-        let counter_of = |outcome: &Outcome| {
-            counter!(
-                "mainstay_scheduler_firings_total",
-                "job" => job.to_owned(),
-                "outcome" => outcome.name(),
-            )
-        };
-        Self {
-            firings: Outcome::ALL.iter().map(counter_of).collect(),
+    pub(crate) fn count(&mut self, job: &str, outcome: Outcome, count: u64) {
+        let known = self.firings.iter().find(|(known, _)| *known == outcome);
+        if let Some((_, firings)) = known {
+            return firings.increment(count);
         }
-    }
-
-    pub(crate) fn count(&self, outcome: Outcome, count: u64) {
-        self.firings[outcome.index()].increment(count);
+        let firings = counter!(
+            "mainstay_scheduler_firings_total",
+            "job" => job.to_owned(),
+            "outcome" => outcome.name(),
+        );
+        firings.increment(count);
+        self.firings.reserve_exact(1);
+        self.firings.push((outcome, firings));
     }
 }
 

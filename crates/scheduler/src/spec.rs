@@ -87,7 +87,7 @@ impl JobSpec {
             breaker: None,
             once: false,
             in_doubt: InDoubt::default(),
-            history_max: 8,
+            history_max: 4,
         }
     }
 
@@ -162,7 +162,7 @@ impl JobSpec {
         self
     }
 
-    /// How many firings the history holds. Default: 8.
+    /// How many firings the history holds. Default: 4.
     #[must_use]
     pub fn history_max(mut self, records: usize) -> Self {
         self.history_max = records;

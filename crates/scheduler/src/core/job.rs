@@ -60,7 +60,7 @@ impl Job {
 
     pub(crate) fn record(&mut self, record: Record) {
         self.counts.add(record.outcome, 1);
-        self.meter.count(record.outcome, 1);
+        self.meter.count(&self.spec.name, record.outcome, 1);
         while self.history.len() >= self.spec.history_max.max(1) {
             self.history.pop_front();
         }

@@ -131,7 +131,7 @@ impl Core {
             breaker: None,
             history: VecDeque::new(),
             counts: Default::default(),
-            meter: JobMeter::new(&spec.name),
+            meter: JobMeter::default(),
             spec: Arc::new(spec),
         };
         let key = self.jobs.insert(job);
@@ -231,7 +231,8 @@ impl Core {
             .unwrap_or(job.last_ms);
         if due.missed_before > 0 {
             job.counts.add(Outcome::Misfired, due.missed_before);
-            job.meter.count(Outcome::Misfired, due.missed_before);
+            job.meter
+                .count(&job.spec.name, Outcome::Misfired, due.missed_before);
             let spec = &job.spec;
             tracing::warn!(
                 job = %spec.name,

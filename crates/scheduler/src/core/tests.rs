@@ -507,3 +507,79 @@ fn histories_are_bounded() {
     assert_eq!(kept, [70, 80, 90]);
     assert_eq!(job.counts.of(Succeeded), 9);
 }
+
+/// Counters by name and labels.
+#[derive(Default)]
+struct Counted(
+    std::sync::Mutex<std::collections::BTreeMap<String, Arc<std::sync::atomic::AtomicU64>>>,
+);
+
+impl metrics::Recorder for Counted {
+    fn describe_counter(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_gauge(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_histogram(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        let mut counted = self.0.lock().unwrap();
+        let counter = counted.entry(key.to_string()).or_default();
+        metrics::Counter::from_arc(Arc::clone(counter))
+    }
+
+    fn register_gauge(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::noop()
+    }
+
+    fn register_histogram(
+        &self,
+        _: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+#[test]
+fn outcomes_and_changes_of_breakers_are_counted() {
+    let counted = Counted::default();
+    metrics::with_local_recorder(&counted, || {
+        let mut sim = Sim::new();
+        sim.add(every(1_000).breaker(BreakerRules::default()));
+        for round in 0..5 {
+            sim.jump(1_000);
+            match sim.take() {
+                Some(start) if round == 0 => sim.succeed(start.run),
+                Some(start) => sim.fail(start.run),
+                None => {}
+            }
+        }
+    });
+    let counted = counted.0.into_inner().unwrap();
+    let count = |key: &str| counted[key].load(std::sync::atomic::Ordering::Relaxed);
+    let firings = "Key(mainstay_scheduler_firings_total, [job = job, outcome = ";
+    assert_eq!(count(&format!("{firings}succeeded])")), 1);
+    assert_eq!(count(&format!("{firings}failed])")), 3);
+    assert_eq!(count(&format!("{firings}breaker-open])")), 1);
+    assert_eq!(
+        count("Key(mainstay_scheduler_breaker_changes_total, [job = job, to = open])"),
+        1
+    );
+    assert_eq!(counted.len(), 4, "{:?}", counted.keys());
+}

@@ -305,3 +305,34 @@ fn how_far_a_job_came_outlives_a_writer_that_dies_in_the_middle() {
     }
     assert_eq!(once.recall("job", 0).unwrap(), Some(5));
 }
+
+#[test]
+fn a_worker_that_meets_a_firing_in_doubt_does_not_run_it_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let fire_ms = now_ms() / 1_000 * 1_000 - 5_000;
+    leave_in_doubt(&once, &id("job", fire_ms));
+    once.remember("job", 0, fire_ms - 1).unwrap();
+    let (ran, runs) = mpsc::channel();
+    let (scheduler, settled) = start(&once);
+    let spec = job("job", every(1_000), &ran);
+    let spec = spec.misfire(Misfire::All(100)).in_doubt(InDoubt::Ask);
+    scheduler.add(spec).unwrap();
+    // The ones behind it run, and it is told.
+    let mut later = std::collections::HashSet::new();
+    while later.len() < 3 {
+        later.insert(runs.recv_timeout(PATIENCE).unwrap());
+    }
+    let settled = std::iter::from_fn(|| settled.recv_timeout(PATIENCE).ok());
+    let mut told = settled.filter(|record| record.fire_ms == fire_ms);
+    assert_eq!(told.next().unwrap().outcome, Outcome::InDoubt);
+    scheduler.shutdown(PATIENCE);
+    drop(told);
+    later.extend(runs.try_iter());
+    assert!(!later.contains(&fire_ms));
+    assert_eq!(
+        once.in_doubt().unwrap().len(),
+        1,
+        "it still waits for an answer"
+    );
+}
