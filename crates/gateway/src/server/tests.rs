@@ -22,8 +22,8 @@ use super::shard::{ShardMessage, Stray};
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use super::{Config, Gateway, Shared, settle};
 use crate::proto::{
-    Beat, BootId, CommandId, DeviceId, FromDevice, GoAwayReason, Hello, ResultStatus, SessionToken,
-    ToDevice, decode_to_device, encode_from_device, encode_preface,
+    Beat, BootId, CommandId, DeviceId, Forms, FromDevice, GoAwayReason, Hello, ResultStatus,
+    SessionToken, ToDevice, decode_to_device, encode_from_device, encode_preface,
 };
 
 const BOOT: BootId = BootId([1; 16]);
@@ -175,6 +175,7 @@ impl RawDevice {
             boot: BOOT,
             interval_ms: 60_000,
             resume,
+            forms: Forms::FRAMED,
         };
         encode_from_device(&FromDevice::Hello(hello), &mut out);
         this.stream.write_all(&out).unwrap();
