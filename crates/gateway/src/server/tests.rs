@@ -576,3 +576,21 @@ fn a_device_that_talks_on_hears_the_goodbye() {
         drop(drained.join().unwrap());
     });
 }
+
+#[test]
+fn tcp_watches_device_connections_as_configured() {
+    let mut config = Config::default();
+    let options = super::reactor_options(&config);
+    let keepalive = conn_reactor::Keepalive {
+        idle_s: 60,
+        interval_s: 10,
+        count: 3,
+    };
+    assert_eq!(options.keepalive, Some(keepalive));
+    assert_eq!(options.user_timeout_ms, Some(90_000));
+    config.devices.keepalive_count = 4;
+    config.devices.user_timeout_ms = 0;
+    let options = super::reactor_options(&config);
+    assert_eq!(options.keepalive.map(|it| it.count), Some(4));
+    assert_eq!(options.user_timeout_ms, None);
+}
