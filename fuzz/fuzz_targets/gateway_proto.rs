@@ -4,14 +4,16 @@
 use gateway::proto::{
     FromDevice, FrontDoor, Native, NativePhase, PREFACE, Step, decode_to_device, encode_from_device,
 };
+use heartbeat_codec::delta::DeltaDecoder;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (start, bytes) = input;
-    match start % 4 {
+    match start % 5 {
         0 => read_as_gateway(NativePhase::Preface, bytes),
         1 => read_as_gateway(NativePhase::Hello, bytes),
         2 => read_as_gateway(NativePhase::Open, bytes),
+        3 => read_as_gateway(NativePhase::Delta(DeltaDecoder::new()), bytes),
         _ => read_as_device(bytes),
     }
 });
@@ -44,7 +46,7 @@ fn read_as_gateway(mut phase: NativePhase, mut rest: &[u8]) {
 fn read_as_device(mut rest: &[u8]) {
     while let Ok(Some((consumed, message))) = decode_to_device(rest) {
         let mut again = Vec::new();
-        Native::encode(&NativePhase::Open, &message, &mut again);
+        Native::encode(&mut NativePhase::Open, &message, &mut again);
         assert_eq!(decode_to_device(&again), Ok(Some((again.len(), message))));
         rest = &rest[consumed..];
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ::gateway::device::{Fleet, FleetConfig, FleetReport, Percentiles};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::units::{parse_duration, parse_interval};
@@ -41,6 +41,14 @@ pub(crate) struct SwarmArgs {
     /// Time between two beats of a device
     #[arg(long, value_name = "TIME", env = "MAINSTAY_SWARM_BEAT", default_value = "30s", value_parser = parse_interval)]
     beat: u32,
+    /// How beats look: one byte, mostly, or a frame each as devices of the first version send it
+    #[arg(
+        long,
+        value_name = "FORM",
+        env = "MAINSTAY_SWARM_BEATS",
+        default_value = "delta"
+    )]
+    beats: Beats,
     /// How long to stay, counted from the start; without it until Ctrl-C
     #[arg(long = "for", value_name = "TIME", env = "MAINSTAY_SWARM_FOR", value_parser = parse_duration)]
     stay: Option<Duration>,
@@ -56,6 +64,12 @@ pub(crate) struct SwarmArgs {
     /// Print one JSON object at the end and nothing else on stdout
     #[arg(long, env = "MAINSTAY_SWARM_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Beats {
+    Plain,
+    Delta,
 }
 
 /// The fixed part of `--json`, with more fields behind it.
@@ -102,6 +116,7 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
         interval_ms: args.beat,
         ramp_per_s: args.ramp,
         shards: args.shards.into(),
+        delta_beats: args.beats == Beats::Delta,
         ..FleetConfig::new(args.connect, args.devices)
     };
     let started = Instant::now();

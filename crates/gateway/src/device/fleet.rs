@@ -32,6 +32,8 @@ pub struct FleetConfig {
     pub shards: usize,
     /// The longest pause between two tries to connect.
     pub reconnect_cap_ms: u32,
+    /// Beat in one byte, mostly, when the gateway can read that.
+    pub delta_beats: bool,
 }
 
 impl FleetConfig {
@@ -46,6 +48,7 @@ impl FleetConfig {
             ramp_per_s: 5_000,
             shards: 1,
             reconnect_cap_ms: RECONNECT_CAP_MS,
+            delta_beats: true,
         }
     }
 }
@@ -124,7 +127,8 @@ impl Fleet {
                 let id = DeviceId::parse(id.as_bytes())
                     .map_err(|violation| io::Error::new(io::ErrorKind::InvalidInput, violation))?;
                 let ledger = Ledger::in_memory(BootId(random_id()), COMMANDS_MAX);
-                Ok(Member::new(id, config.interval_ms, ledger))
+                let delta_beats = config.delta_beats;
+                Ok(Member::new(id, config.interval_ms, ledger, delta_beats))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let crew_config = CrewConfig {

@@ -12,7 +12,7 @@ use super::random_u64;
 use super::reply::{Command, Outbox, Reply};
 use super::session::{Event, Session};
 use crate::proto::{
-    CommandId, DeviceId, ErrorCode, FromDevice, GoAway, GoAwayReason, ResultStatus,
+    CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, GoAwayReason, ResultStatus,
     encode_from_device,
 };
 
@@ -36,7 +36,7 @@ pub(crate) struct Member {
     connection: Option<Token>,
     timer: Option<TimerKey>,
     beats: u32,
-    /// When the beat was sent whose answer is awaited.
+    /// When the oldest beat was sent whose answer is awaited.
     beat_sent: Option<Instant>,
     /// The gateway said within which time to come back.
     return_within_ms: Option<u32>,
@@ -44,10 +44,20 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(id: DeviceId<'_>, interval_ms: u32, ledger: Ledger) -> Self {
+    pub(crate) fn new(
+        id: DeviceId<'_>,
+        interval_ms: u32,
+        ledger: Ledger,
+        delta_beats: bool,
+    ) -> Self {
+        let forms = if delta_beats {
+            Forms::DELTA
+        } else {
+            Forms::FRAMED
+        };
         Self {
             device: id.as_str().into(),
-            session: Session::new(id, ledger.boot(), interval_ms),
+            session: Session::new(id, ledger.boot(), interval_ms, forms),
             ledger,
             backoff: Backoff::new(),
             connection: None,
@@ -186,7 +196,8 @@ impl Members {
         member.beats = member.beats.wrapping_add(1);
         // The stamp wraps every 49 days; it only has to tell two beats apart.
         member.session.beat(now_ms as u32, load, &mut self.out);
-        member.beat_sent = Some(Instant::now());
+        // Acknowledgements come in order, so the next one is that of the oldest beat without.
+        member.beat_sent.get_or_insert_with(Instant::now);
         if member.beats.is_multiple_of(REPEAT_BEATS) {
             put_results(&member.ledger, &mut self.out);
         }
@@ -198,7 +209,9 @@ impl Members {
     fn load_of(&self, index: usize) -> Option<u8> {
         if self.config.simulates_load {
             let beats = self.members[index].beats as usize;
-            return Some(((index * 37 + beats * 3) % 101) as u8);
+            // Up and down by 2 a beat, each device from another place.
+            let place = (index * 37 + beats * 2) % 200;
+            return Some(place.min(200 - place) as u8);
         }
         self.counters.load()
     }

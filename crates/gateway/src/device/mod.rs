@@ -78,6 +78,7 @@ pub struct Builder {
     interval_ms: u32,
     journal: Option<PathBuf>,
     reconnect_cap_ms: u32,
+    delta_beats: bool,
 }
 
 impl Device {
@@ -90,6 +91,7 @@ impl Device {
             interval_ms: 0,
             journal: None,
             reconnect_cap_ms: RECONNECT_CAP_MS,
+            delta_beats: true,
         }
     }
 
@@ -153,6 +155,14 @@ impl Builder {
         self
     }
 
+    /// Whether to beat in one byte, mostly, when the gateway can read that; true by default. Otherwise, and with a
+    /// gateway that cannot, each beat is a frame of 9 bytes.
+    #[must_use]
+    pub fn delta_beats(mut self, delta_beats: bool) -> Self {
+        self.delta_beats = delta_beats;
+        self
+    }
+
     /// Starts the device: a reactor thread, and a worker thread that runs `execute` for one command
     /// after the other. A panic in `execute` leaves its command in doubt and the worker running.
     ///
@@ -173,7 +183,7 @@ impl Builder {
         };
         let worker = Worker::start(execute)?;
         let jobs = worker.jobs.clone();
-        let member = Member::new(id, self.interval_ms, ledger);
+        let member = Member::new(id, self.interval_ms, ledger, self.delta_beats);
         let config = CrewConfig {
             gateway: self.gateway,
             shards: 1,

@@ -1,10 +1,15 @@
 //! A device's side of one connection, without the connection: bytes and times in, bytes and events
 //! out.
 
+use heartbeat_codec::delta::{DELTA_BYTES_MAX, DeltaBeat, DeltaEncoder};
+
 use crate::proto::{
-    Beat, BootId, CommandId, DeviceId, ErrorCode, FromDevice, GoAway, Hello, SessionToken,
+    Beat, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, Hello, SessionToken,
     ToDevice, Violation, Welcome, decode_to_device, encode_from_device, encode_preface,
 };
+
+/// After so many delta beats one is a resync, which alone can tell the gateway a new round trip.
+const RESYNC_BEATS: u8 = 64;
 
 /// The protocol state of one device. It outlives connections: a new connection resumes the last
 /// session when the gateway still holds that one open.
@@ -15,14 +20,25 @@ pub(crate) struct Session {
     /// What the device asks for; the gateway decides.
     wanted_interval_ms: u32,
     resume: Option<SessionToken>,
+    /// The forms of beat that the device offers.
+    forms: Forms,
     open: Option<Open>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Open {
     welcome: Welcome,
     heard_ms: u64,
     rtt_ms: Option<u16>,
+    delta: Option<Delta>,
+}
+
+/// Where the delta beats of a connection stand.
+#[derive(Debug)]
+struct Delta {
+    encoder: DeltaEncoder,
+    since_resync: u8,
+    has_told_rtt: bool,
 }
 
 /// What a device learns from its gateway.
@@ -47,13 +63,19 @@ pub(crate) enum Event<'a> {
 }
 
 impl Session {
-    pub(crate) fn new(device: DeviceId<'_>, boot: BootId, wanted_interval_ms: u32) -> Self {
+    pub(crate) fn new(
+        device: DeviceId<'_>,
+        boot: BootId,
+        wanted_interval_ms: u32,
+        forms: Forms,
+    ) -> Self {
         let device = device.as_str().into();
         Self {
             device,
             boot,
             wanted_interval_ms,
             resume: None,
+            forms,
             open: None,
         }
     }
@@ -68,6 +90,7 @@ impl Session {
             boot: self.boot,
             interval_ms: self.wanted_interval_ms,
             resume: self.resume,
+            forms: self.forms,
         };
         encode_from_device(&FromDevice::Hello(hello), out);
     }
@@ -79,12 +102,12 @@ impl Session {
 
     /// The agreed beat interval while the session is open.
     pub(crate) fn interval_ms(&self) -> Option<u32> {
-        self.open.map(|open| open.welcome.interval_ms)
+        self.open.as_ref().map(|open| open.welcome.interval_ms)
     }
 
     /// The gateway has been silent for longer than it may leave beats unanswered.
     pub(crate) fn is_deserted(&self, now_ms: u64) -> bool {
-        self.open.is_some_and(|open| {
+        self.open.as_ref().is_some_and(|open| {
             let patience =
                 u64::from(open.welcome.interval_ms) * 2 + u64::from(open.welcome.grace_ms);
             now_ms.saturating_sub(open.heard_ms) > patience
@@ -93,7 +116,18 @@ impl Session {
 
     /// Says that the device lives.
     pub(crate) fn beat(&mut self, stamp_ms: u32, load_percent: Option<u8>, out: &mut Vec<u8>) {
-        let rtt_ms = self.open.and_then(|open| open.rtt_ms);
+        let rtt_ms = self.open.as_ref().and_then(|open| open.rtt_ms);
+        if let Some(open) = &mut self.open
+            && let Some(delta) = &mut open.delta
+        {
+            return delta.beat(
+                stamp_ms,
+                load_percent,
+                rtt_ms,
+                open.welcome.interval_ms,
+                out,
+            );
+        }
         encode_from_device(
             &FromDevice::Beat(Beat {
                 stamp_ms,
@@ -126,15 +160,22 @@ impl Session {
         }
         let event = match message {
             ToDevice::Welcome(welcome) => {
+                let agreed = self.forms.accept(welcome.forms).map_err(|_| {
+                    let why = "WELCOME grants a form of beat that was not offered";
+                    Violation::new(ErrorCode::Malformed, why)
+                })?;
                 self.resume = Some(welcome.session);
                 self.open = Some(Open {
                     welcome,
                     heard_ms: now_ms,
                     rtt_ms: None,
+                    delta: agreed
+                        .contains(Forms::DELTA)
+                        .then(|| Delta::new(welcome.interval_ms)),
                 });
                 Event::Welcome
             }
-            ToDevice::BeatAck(_) => Event::BeatAck,
+            ToDevice::BeatAck(_) | ToDevice::DeltaAck => Event::BeatAck,
             ToDevice::Probe => Event::Probe,
             ToDevice::Command {
                 id,
@@ -150,5 +191,41 @@ impl Session {
             ToDevice::Error { code, text } => Event::Refused { code, text },
         };
         Ok(Some((consumed, event)))
+    }
+}
+
+impl Delta {
+    fn new(interval_ms: u32) -> Self {
+        Self {
+            encoder: DeltaEncoder::new(interval_ms),
+            since_resync: 0,
+            has_told_rtt: false,
+        }
+    }
+
+    fn beat(
+        &mut self,
+        stamp_ms: u32,
+        load_percent: Option<u8>,
+        rtt_ms: Option<u16>,
+        interval_ms: u32,
+        out: &mut Vec<u8>,
+    ) {
+        let has_news = rtt_ms.is_some() && !self.has_told_rtt;
+        if has_news || self.since_resync >= RESYNC_BEATS {
+            self.encoder.resync(interval_ms);
+        }
+        let beat = DeltaBeat {
+            stamp_ms,
+            load_percent,
+        };
+        let encoded = self.encoder.encode(&beat, rtt_ms);
+        out.extend_from_slice(encoded.as_bytes());
+        if encoded.as_bytes().len() == DELTA_BYTES_MAX {
+            self.since_resync = 0;
+            self.has_told_rtt = rtt_ms.is_some();
+        } else {
+            self.since_resync += 1;
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Answer, Device};
 use crate::proto::{
-    BeatAck, BootId, CommandId, FromDevice, FrontDoor, Native, NativePhase, ResultStatus,
+    BeatAck, BootId, CommandId, Forms, FromDevice, FrontDoor, Native, NativePhase, ResultStatus,
     SessionToken, Step, ToDevice, Welcome,
 };
 
@@ -59,7 +59,7 @@ impl Gateway {
 impl Session {
     fn say(&mut self, message: &ToDevice<'_>) {
         let mut bytes = Vec::new();
-        Native::encode(&self.phase, message, &mut bytes);
+        Native::encode(&mut self.phase, message, &mut bytes);
         self.stream.write_all(&bytes).unwrap();
     }
 
@@ -69,6 +69,7 @@ impl Session {
             session,
             interval_ms: 200,
             grace_ms: 60_000,
+            forms: Forms::FRAMED,
         }));
     }
 
@@ -101,7 +102,7 @@ impl Session {
                                 stamp_ms: beat.stamp_ms,
                             });
                             let mut bytes = Vec::new();
-                            Native::encode(&NativePhase::Open, &ack, &mut bytes);
+                            Native::encode(&mut NativePhase::Open, &ack, &mut bytes);
                             // The device may have gone meanwhile.
                             drop(self.stream.write_all(&bytes));
                             Heard::Beat

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Beat, BeatAck, BootId, CommandId, DeviceId, SessionToken};
+use super::{Beat, BeatAck, BootId, CommandId, DeviceId, Forms, SessionToken};
 
 /// What a device says.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -31,6 +31,8 @@ pub enum ToDevice<'a> {
     Welcome(Welcome),
     /// A beat was heard.
     BeatAck(BeatAck),
+    /// A beat was heard, on a connection with delta beats: the oldest that was not acknowledged yet.
+    DeltaAck,
     /// Answer with a beat now: somebody asks whether this connection still lives.
     Probe,
     /// Do this, once.
@@ -69,6 +71,8 @@ pub struct Hello<'a> {
     pub interval_ms: u32,
     /// The token of the session to take over, if the device still has it.
     pub resume: Option<SessionToken>,
+    /// The forms of beat that it speaks.
+    pub forms: Forms,
 }
 
 /// The gateway's answer to [`Hello`].
@@ -80,6 +84,8 @@ pub struct Welcome {
     pub interval_ms: u32,
     /// The device is gone when nothing was heard for `interval_ms + grace_ms`.
     pub grace_ms: u32,
+    /// Of the forms of beat that the device speaks, those that the gateway reads.
+    pub forms: Forms,
 }
 
 /// Why one side closes, and when to come back.

@@ -10,6 +10,7 @@ mod message;
 mod native;
 
 pub use heartbeat_codec::beat::{Beat, BeatAck};
+pub use heartbeat_codec::capability::Forms;
 pub use id::{BootId, CommandId, DeviceId, SessionToken};
 pub use message::{
     ErrorCode, FromDevice, GoAway, GoAwayReason, Hello, ResultStatus, ToDevice, Violation, Welcome,
@@ -49,8 +50,8 @@ pub trait FrontDoor: Send + 'static {
     /// A [`Violation`] ends the connection; its code and text are sent to the device first.
     fn decode<'a>(state: &mut Self::State, input: &'a [u8]) -> Result<Step<'a>, Violation>;
 
-    /// Appends `message` to `out`.
-    fn encode(state: &Self::State, message: &ToDevice<'_>, out: &mut Vec<u8>);
+    /// Appends `message` to `out`. What WELCOME grants holds from then on.
+    fn encode(state: &mut Self::State, message: &ToDevice<'_>, out: &mut Vec<u8>);
 }
 
 /// What [`FrontDoor::decode`] found.

@@ -2,12 +2,13 @@
 //!
 //! `docs/PROTOCOL.md` is the description; the vectors in this crate's tests hold both together.
 
+use heartbeat_codec::delta::{self, DeltaDecoder};
 use heartbeat_codec::frame::{self, Decoded};
 
 use super::{
-    BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, FromDevice, FrontDoor,
-    GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX, PREFACE, ResultStatus,
-    SessionToken, Step, ToDevice, VERSION, Violation, Welcome,
+    BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice,
+    FrontDoor, GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX, PREFACE,
+    ResultStatus, SessionToken, Step, ToDevice, VERSION, Violation, Welcome,
 };
 
 /// The frame kinds, first byte of each frame.
@@ -27,12 +28,15 @@ mod kind {
 /// Bit 0 of HELLO's flags: a resume token follows.
 const HELLO_HAS_RESUME: u8 = 1;
 
+/// The acknowledgement of a beat on a connection with delta beats; a reserved kind, like those.
+const DELTA_ACK: u8 = 0x80;
+
 /// The TCP front door.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Native;
 
 /// How far a TCP connection has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub enum NativePhase {
     /// Nothing but the preface is expected.
     #[default]
@@ -41,6 +45,8 @@ pub enum NativePhase {
     Hello,
     /// HELLO was read.
     Open,
+    /// WELCOME granted delta beats; this is what they have said so far.
+    Delta(DeltaDecoder),
 }
 
 impl FrontDoor for Native {
@@ -66,12 +72,26 @@ impl FrontDoor for Native {
                 }
                 Ok(step)
             }
-            NativePhase::Open => read_frame(input, BODY_BYTES_MAX, decode_from_device),
+            NativePhase::Delta(decoder) if input.first().is_some_and(|first| *first >= 0x80) => {
+                read_delta(decoder, input)
+            }
+            NativePhase::Open | NativePhase::Delta(_) => {
+                read_frame(input, BODY_BYTES_MAX, decode_from_device)
+            }
         }
     }
 
-    fn encode(_phase: &NativePhase, message: &ToDevice<'_>, out: &mut Vec<u8>) {
-        encode_to_device(message, out);
+    fn encode(phase: &mut NativePhase, message: &ToDevice<'_>, out: &mut Vec<u8>) {
+        match (&*phase, message) {
+            (NativePhase::Open, ToDevice::Welcome(welcome))
+                if welcome.forms.contains(Forms::DELTA) =>
+            {
+                *phase = NativePhase::Delta(DeltaDecoder::new());
+                encode_to_device(message, out);
+            }
+            (NativePhase::Delta(_), ToDevice::BeatAck(_)) => out.push(DELTA_ACK),
+            _ => encode_to_device(message, out),
+        }
     }
 }
 
@@ -120,6 +140,34 @@ fn read_frame<'a>(
     }
 }
 
+/// Reads one delta beat. What it does not say about the round trip, a frame would not either.
+fn read_delta<'a>(decoder: &mut DeltaDecoder, input: &'a [u8]) -> Result<Step<'a>, Violation> {
+    let decoded = decoder.decode(input).map_err(|error| {
+        let why = if error.is_out_of_sync() {
+            "the first delta beat of a connection is a resync"
+        } else {
+            "the delta beat cannot be read"
+        };
+        Violation::new(ErrorCode::Malformed, why)
+    })?;
+    Ok(match decoded {
+        delta::Decoded::NeedMore { .. } => Step::NeedMore,
+        delta::Decoded::Beat {
+            beat,
+            resync,
+            consumed,
+        } => {
+            let beat = Beat {
+                stamp_ms: beat.stamp_ms,
+                load_percent: beat.load_percent,
+                rtt_ms: resync.and_then(|resync| resync.rtt_ms),
+            };
+            let message = FromDevice::Beat(beat);
+            Step::Message { consumed, message }
+        }
+    })
+}
+
 fn frame_violation(error: &frame::FrameError) -> Violation {
     if error.is_body_too_long() {
         Violation::new(ErrorCode::TooLarge, "the frame is longer than it may be")
@@ -163,6 +211,9 @@ fn decode_from_device(frame_kind: u8, body: &[u8]) -> Result<FromDevice<'_>, Vio
 ///
 /// A [`Violation`]: this is not a gateway of version 1.
 pub fn decode_to_device(input: &[u8]) -> Result<Option<(usize, ToDevice<'_>)>, Violation> {
+    if input.first() == Some(&DELTA_ACK) {
+        return Ok(Some((1, ToDevice::DeltaAck)));
+    }
     let (frame_kind, body, consumed) =
         match frame::decode(input, BODY_BYTES_MAX).map_err(|e| frame_violation(&e))? {
             Decoded::NeedMore { .. } => return Ok(None),
@@ -178,6 +229,7 @@ pub fn decode_to_device(input: &[u8]) -> Result<Option<(usize, ToDevice<'_>)>, V
             session: SessionToken(fields.array()?),
             interval_ms: fields.u32()?,
             grace_ms: fields.u32()?,
+            forms: fields.forms(),
         }),
         kind::BEAT_ACK => ToDevice::BeatAck(
             BeatAck::decode(body)
@@ -227,6 +279,7 @@ fn decode_hello(mut fields: Fields<'_>) -> Result<Hello<'_>, Violation> {
         boot,
         interval_ms,
         resume,
+        forms: fields.forms(),
     })
 }
 
@@ -261,6 +314,7 @@ pub fn encode_from_device(message: &FromDevice<'_>, out: &mut Vec<u8>) {
                     resume,
                     &[id_bytes],
                     id,
+                    forms_field(hello.forms, &mut [0]),
                 ],
                 out,
             );
@@ -281,10 +335,12 @@ fn encode_to_device(message: &ToDevice<'_>, out: &mut Vec<u8>) {
                 &welcome.session.0,
                 &welcome.interval_ms.to_le_bytes(),
                 &welcome.grace_ms.to_le_bytes(),
+                forms_field(welcome.forms, &mut [0]),
             ],
             out,
         ),
         ToDevice::BeatAck(ack) => put(kind::BEAT_ACK, &[&ack.encode()], out),
+        ToDevice::DeltaAck => out.push(DELTA_ACK),
         ToDevice::Probe => put(kind::PROBE, &[], out),
         ToDevice::Command {
             id,
@@ -301,6 +357,12 @@ fn encode_to_device(message: &ToDevice<'_>, out: &mut Vec<u8>) {
         ToDevice::GoAway(goaway) => put_goaway(goaway, out),
         ToDevice::Error { code, text } => put(kind::ERROR, &[&[code.byte()], text.as_bytes()], out),
     }
+}
+
+/// The last field of HELLO and WELCOME; whoever has nothing but BEAT to say leaves it out.
+fn forms_field(forms: Forms, byte: &mut [u8; 1]) -> &[u8] {
+    *byte = [forms.to_byte()];
+    if forms == Forms::FRAMED { &[] } else { byte }
 }
 
 fn put_goaway(goaway: &GoAway, out: &mut Vec<u8>) {
@@ -346,6 +408,11 @@ impl<'a> Fields<'a> {
 
     fn byte(&mut self) -> Result<u8, Violation> {
         self.array().map(|[byte]| byte)
+    }
+
+    /// The field may be missing: it came later than version 1.
+    fn forms(&mut self) -> Forms {
+        self.byte().map_or(Forms::FRAMED, Forms::from_byte)
     }
 
     fn u32(&mut self) -> Result<u32, Violation> {

@@ -65,6 +65,15 @@ pub struct DeviceLimits {
     pub probe_timeout_ms: u64,
     /// Bytes that wait for one device's socket; a device that lets more pile up is closed.
     pub write_bytes_max: usize,
+    /// TCP keepalive: silence before the first probe, in seconds.
+    pub keepalive_idle_s: u32,
+    /// TCP keepalive: between two probes, in seconds.
+    pub keepalive_interval_s: u32,
+    /// TCP keepalive: probes without an answer before the connection is dead.
+    pub keepalive_count: u32,
+    /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the connection is dead. 0 leaves it to
+    /// the system, which takes about a quarter of an hour.
+    pub user_timeout_ms: u32,
 }
 
 /// Limits and times of commands.
@@ -131,7 +140,7 @@ impl Config {
     ///
     /// A sentence that names the key and what it may be.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 13] = [
+        let positive: [(&str, u64); 16] = [
             ("devices.known_max", self.devices.known_max as u64),
             (
                 "devices.connections_max",
@@ -144,6 +153,18 @@ impl Config {
             ),
             ("devices.hello_timeout_ms", self.devices.hello_timeout_ms),
             ("devices.probe_timeout_ms", self.devices.probe_timeout_ms),
+            (
+                "devices.keepalive_idle_s",
+                self.devices.keepalive_idle_s.into(),
+            ),
+            (
+                "devices.keepalive_interval_s",
+                self.devices.keepalive_interval_s.into(),
+            ),
+            (
+                "devices.keepalive_count",
+                self.devices.keepalive_count.into(),
+            ),
             (
                 "commands.per_device_max",
                 self.commands.per_device_max.into(),
@@ -243,6 +264,10 @@ impl Default for DeviceLimits {
             hello_timeout_ms: 5_000,
             probe_timeout_ms: 1_000,
             write_bytes_max: 1 << 20,
+            keepalive_idle_s: 60,
+            keepalive_interval_s: 10,
+            keepalive_count: 3,
+            user_timeout_ms: 90_000,
         }
     }
 }

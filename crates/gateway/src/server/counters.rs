@@ -11,11 +11,15 @@ use crate::proto::ErrorCode;
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) beats: AtomicU64,
+    /// Bytes that the beats took on the wire.
+    pub(crate) beat_bytes: AtomicU64,
     /// Round trips as the devices report them, in milliseconds.
     pub(crate) beat_rtt_ms: Histogram,
     /// From a request's arrival to its answer, in microseconds.
     pub(crate) command_us: Histogram,
     pub(crate) devices_gone: AtomicU64,
+    /// Devices that are suspect now.
+    pub(crate) devices_suspect: AtomicU64,
     pub(crate) mailbox_full: AtomicU64,
     rejected: [AtomicU64; ErrorCode::ALL.len()],
     commands: [AtomicU64; CommandEnd::ALL.len()],
@@ -82,6 +86,19 @@ impl Counters {
         if let Some(rtt_ms) = rtt_ms {
             self.beat_rtt_ms.record(rtt_ms.into());
         }
+    }
+
+    pub(crate) fn beat_bytes(&self, bytes: usize) {
+        self.beat_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn suspected(&self) {
+        self.devices_suspect.fetch_add(1, Relaxed);
+    }
+
+    /// A suspect beat, or its session ended.
+    pub(crate) fn trusted_again(&self) {
+        self.devices_suspect.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn gone(&self) {

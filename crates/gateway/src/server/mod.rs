@@ -275,6 +275,12 @@ fn reactor_options(config: &Config) -> conn_reactor::Options {
         carry_bytes_max: BODY_BYTES_MAX + 8,
         write_bytes_max: config.devices.write_bytes_max,
         mailbox_max: config.commands.mailbox_max,
+        keepalive: Some(conn_reactor::Keepalive {
+            idle_s: config.devices.keepalive_idle_s,
+            interval_s: config.devices.keepalive_interval_s,
+            count: config.devices.keepalive_count,
+        }),
+        user_timeout_ms: Some(config.devices.user_timeout_ms).filter(|ms| *ms > 0),
         ..defaults
     }
 }

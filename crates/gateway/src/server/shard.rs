@@ -5,6 +5,7 @@
 //! watches the beats; it is moved lazily, once an interval instead of once a beat.
 
 mod entrance;
+mod suspicion;
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use super::drain::Order;
 use super::strangers::Heard;
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use crate::proto::{
-    Beat, BeatAck, BootId, CommandId, ErrorCode, FromDevice, FrontDoor, GoAway, GoAwayReason,
-    SessionToken, Step, ToDevice, Violation,
+    Beat, BeatAck, BootId, CommandId, ErrorCode, Forms, FromDevice, FrontDoor, GoAway,
+    GoAwayReason, SessionToken, Step, ToDevice, Violation,
 };
 
 /// How long a closing connection may take to read the last words.
@@ -108,12 +109,15 @@ struct Knocking {
     boot: BootId,
     interval_ms: u32,
     resume: Option<SessionToken>,
+    forms: Forms,
 }
 
 struct Open {
     device: Arc<Device>,
     epoch: u64,
     interval_ms: u32,
+    /// Counted as suspect.
+    suspect: bool,
     probe: Option<(Asker, TimerKey)>,
 }
 
@@ -144,7 +148,7 @@ impl<P: FrontDoor> ShardHandler<P> {
 
     fn say(&mut self, io: &mut ShardIo<P>, token: Token, message: &ToDevice<'_>) {
         if let Some(conn) = io.state(token) {
-            P::encode(&conn.door, message, &mut self.out);
+            P::encode(&mut conn.door, message, &mut self.out);
         }
     }
 
@@ -194,6 +198,9 @@ impl<P: FrontDoor> ShardHandler<P> {
     }
 
     fn end_session(&mut self, io: &mut ShardIo<P>, open: Open, presence: Presence) {
+        if open.suspect {
+            self.shared.counters.trusted_again();
+        }
         self.shared
             .directory
             .leave(&open.device, open.epoch, presence);
@@ -280,6 +287,7 @@ impl<P: FrontDoor> ShardHandler<P> {
     fn on_beat(&mut self, io: &mut ShardIo<P>, token: Token, device: &Device, beat: Beat) {
         self.shared.counters.beat(beat.rtt_ms);
         device.pulse.beat(self.shared.now_ms(), beat);
+        self.trust(io, token);
         self.say(
             io,
             token,
@@ -328,11 +336,7 @@ impl<P: FrontDoor> ShardHandler<P> {
                     due_ms = now_ms + CATCH_UP_MS;
                 }
                 if due_ms > now_ms {
-                    let timer = io.set_timer(due_ms, Timer::Deadline(token));
-                    if let Some(conn) = io.state(token) {
-                        conn.timer = timer;
-                    }
-                    return;
+                    return self.watch(io, token, due_ms, is_behind);
                 }
                 self.leave(io, token, Presence::Gone);
                 self.shared.counters.gone();
@@ -468,6 +472,9 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                     message,
                 }) => {
                     consumed += bytes;
+                    if let (FromDevice::Beat(_), Phase::Open(_)) = (&message, &conn.phase) {
+                        self.shared.counters.beat_bytes(bytes);
+                    }
                     self.on_message(io, token, message);
                 }
                 Err(violation) => self.reject(io, token, violation),

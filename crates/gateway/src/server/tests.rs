@@ -22,8 +22,8 @@ use super::shard::{ShardMessage, Stray};
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
 use super::{Config, Gateway, Shared, settle};
 use crate::proto::{
-    Beat, BootId, CommandId, DeviceId, FromDevice, GoAwayReason, Hello, ResultStatus, SessionToken,
-    ToDevice, decode_to_device, encode_from_device, encode_preface,
+    Beat, BootId, CommandId, DeviceId, Forms, FromDevice, GoAwayReason, Hello, ResultStatus,
+    SessionToken, ToDevice, decode_to_device, encode_from_device, encode_preface,
 };
 
 const BOOT: BootId = BootId([1; 16]);
@@ -175,6 +175,7 @@ impl RawDevice {
             boot: BOOT,
             interval_ms: 60_000,
             resume,
+            forms: Forms::FRAMED,
         };
         encode_from_device(&FromDevice::Hello(hello), &mut out);
         this.stream.write_all(&out).unwrap();
@@ -574,4 +575,22 @@ fn a_device_that_talks_on_hears_the_goodbye() {
         hear_goodbye(&mut devices);
         drop(drained.join().unwrap());
     });
+}
+
+#[test]
+fn tcp_watches_device_connections_as_configured() {
+    let mut config = Config::default();
+    let options = super::reactor_options(&config);
+    let keepalive = conn_reactor::Keepalive {
+        idle_s: 60,
+        interval_s: 10,
+        count: 3,
+    };
+    assert_eq!(options.keepalive, Some(keepalive));
+    assert_eq!(options.user_timeout_ms, Some(90_000));
+    config.devices.keepalive_count = 4;
+    config.devices.user_timeout_ms = 0;
+    let options = super::reactor_options(&config);
+    assert_eq!(options.keepalive.map(|it| it.count), Some(4));
+    assert_eq!(options.user_timeout_ms, None);
 }

@@ -1,5 +1,6 @@
 //! What the dashboard is told once a second: numbers now, and rates and quantiles since the last tick.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -32,6 +33,8 @@ pub(crate) struct Tick {
 struct Devices {
     known: usize,
     online: usize,
+    /// Among those online.
+    suspect: u64,
     offline: usize,
     gone: usize,
 }
@@ -113,6 +116,7 @@ impl Tick {
             devices: Devices {
                 known,
                 online,
+                suspect: shared.counters.devices_suspect.load(Relaxed),
                 offline: known.saturating_sub(online + gone),
                 gone,
             },

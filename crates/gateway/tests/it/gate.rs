@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use gateway::proto::{
-    Beat, BootId, CommandId, FromDevice, FrontDoor, Native, NativePhase, ResultStatus,
+    Beat, BootId, CommandId, Forms, FromDevice, FrontDoor, Native, NativePhase, ResultStatus,
     SessionToken, Step, ToDevice, Welcome,
 };
 
@@ -68,16 +68,22 @@ impl Gate {
     }
 
     pub(crate) fn welcome(&mut self, session: SessionToken, interval_ms: u32) {
+        self.welcome_with(Forms::FRAMED, session, interval_ms);
+    }
+
+    /// A WELCOME that grants `forms` of beat.
+    pub(crate) fn welcome_with(&mut self, forms: Forms, session: SessionToken, interval_ms: u32) {
         self.say(&ToDevice::Welcome(Welcome {
             session,
             interval_ms,
             grace_ms: 10_000,
+            forms,
         }));
     }
 
     pub(crate) fn say(&mut self, message: &ToDevice<'_>) {
         let mut bytes = Vec::new();
-        Native::encode(&self.phase, message, &mut bytes);
+        Native::encode(&mut self.phase, message, &mut bytes);
         self.stream.as_ref().unwrap().write_all(&bytes).unwrap();
     }
 

@@ -41,6 +41,8 @@ fn the_metrics_page_is_open_metrics_and_names_what_was_promised() {
         "mainstay_accepts counter",
         "mainstay_devices gauge",
         "mainstay_beats counter",
+        "mainstay_beat_bytes counter",
+        "mainstay_devices_suspect gauge",
         "mainstay_beat_round_trip_seconds histogram",
         "mainstay_timer_lateness_seconds histogram",
         "mainstay_commands counter",

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use gateway::proto::{
-    Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, FromDevice, GoAwayReason, Hello,
+    Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAwayReason, Hello,
     ResultStatus, SessionToken, ToDevice, Welcome, decode_to_device, encode_from_device,
     encode_preface,
 };
@@ -23,6 +23,7 @@ pub(crate) struct Peer {
 pub(crate) enum Heard {
     Welcome(Welcome),
     BeatAck(u32),
+    DeltaAck,
     Probe,
     Command {
         id: CommandId,
@@ -196,6 +197,17 @@ pub(crate) fn greeting(
     boot: BootId,
     resume: Option<SessionToken>,
 ) -> Vec<u8> {
+    greeting_with(Forms::FRAMED, interval_ms, id, boot, resume)
+}
+
+/// A greeting that offers `forms` of beat.
+pub(crate) fn greeting_with(
+    forms: Forms,
+    interval_ms: u32,
+    id: &str,
+    boot: BootId,
+    resume: Option<SessionToken>,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_preface(&mut bytes);
     let device = DeviceId::parse(id.as_bytes()).unwrap();
@@ -204,6 +216,7 @@ pub(crate) fn greeting(
         boot,
         interval_ms,
         resume,
+        forms,
     };
     encode_from_device(&FromDevice::Hello(hello), &mut bytes);
     bytes
@@ -219,6 +232,7 @@ fn own(message: ToDevice<'_>) -> Heard {
     match message {
         ToDevice::Welcome(welcome) => Heard::Welcome(welcome),
         ToDevice::BeatAck(BeatAck { stamp_ms }) => Heard::BeatAck(stamp_ms),
+        ToDevice::DeltaAck => Heard::DeltaAck,
         ToDevice::Probe => Heard::Probe,
         ToDevice::Command {
             id,

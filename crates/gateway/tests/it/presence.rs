@@ -137,7 +137,8 @@ fn a_beating_device_is_not_gone() {
         assert_eq!(beating.hear(), Some(Heard::BeatAck(stamp)));
         rig.state("silent") == "gone"
     });
-    assert_eq!(rig.state("beating"), "online");
+    // With beats as fast as they go, a pause of this machine is enough to become a suspect.
+    assert!(["online", "suspect"].contains(&&*rig.state("beating")));
 }
 
 #[test]

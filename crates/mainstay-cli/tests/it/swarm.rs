@@ -40,6 +40,7 @@ fn variables_set_what_no_flag_does() {
         ("MAINSTAY_SWARM_PREFIX", "env"),
         ("MAINSTAY_SWARM_RAMP", "1000"),
         ("MAINSTAY_SWARM_SHARDS", "2"),
+        ("MAINSTAY_SWARM_BEATS", "plain"),
         ("MAINSTAY_SWARM_JSON", "1"),
     ];
     let out = swarm(&["--devices", "5"], &variables);
@@ -49,8 +50,16 @@ fn variables_set_what_no_flag_does() {
     for quantile in ["p50", "p99", "p999", "max"] {
         assert!(report["beat_rtt_ms"][quantile].as_f64().unwrap() > 0.0);
     }
-    let listed = Client::new(gateway.http).get("/v1/devices/env-00004");
+    let mut client = Client::new(gateway.http);
+    let listed = client.get("/v1/devices/env-00004");
     assert_eq!(listed.unwrap().status, 200);
+    let page = client.get("/metrics").unwrap().text();
+    let total = |name: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let bytes = total("mainstay_beat_bytes_total");
+    assert_eq!(bytes, 9 * total("mainstay_beats_total"), "plain beats");
 }
 
 #[test]

@@ -154,7 +154,7 @@ function fill(row, device) {
   const ago = as.ago(device.last_beat_ms_ago);
   row.beat.textContent = Number.isFinite(device.last_beat_ms_ago) ? `${ago} ago` : ago;
   // What an absent device said last is no news of it.
-  const { rtt_ms, load_percent, phi } = device.state === 'online' ? device : {};
+  const { rtt_ms, load_percent, phi } = device.state === 'online' || device.state === 'suspect' ? device : {};
   row.rtt.textContent = as.wholeMs(rtt_ms);
   row.load.textContent = as.percent(load_percent);
   row.bar.hidden = !Number.isFinite(load_percent);

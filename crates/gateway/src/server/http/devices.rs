@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commands::{device_id, unknown_device};
 use super::{Problem, Shared};
-use crate::server::directory::Device;
+use crate::server::directory::{Device, Presence};
 
 const LIMIT: usize = 100;
 
@@ -95,7 +95,10 @@ fn view(shared: &Shared, device: &Device) -> DeviceView {
     let reading = device.pulse.read(shared.now_ms());
     DeviceView {
         id: device.id().to_owned(),
-        state: device.presence().name(),
+        state: match device.presence() {
+            Presence::Online if reading.suspect => "suspect",
+            presence => presence.name(),
+        },
         last_beat_ms_ago: reading.last_beat_ms_ago,
         rtt_ms: reading.rtt_ms,
         load_percent: reading.load_percent,

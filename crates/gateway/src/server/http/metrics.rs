@@ -66,7 +66,17 @@ impl Page {
             ],
         )?;
         let counters = &self.shared.counters;
+        page.gauge(
+            "devices_suspect",
+            "Devices among those online whose beats are later than their rhythm explains",
+            counters.devices_suspect.load(Relaxed),
+        )?;
         page.counter("beats", "Beats heard", self.snapshot.beats)?;
+        page.counter(
+            "beat_bytes",
+            "Bytes that beats took on their connections",
+            counters.beat_bytes.load(Relaxed),
+        )?;
         page.counter(
             "devices_gone",
             "Devices whose deadline passed",

@@ -11,9 +11,13 @@ use conn_reactor::Token;
 
 use super::{Asker, Knocking, Open, Phase, ShardHandler, ShardIo, ShardMessage, Timer};
 use crate::proto::{
-    ErrorCode, FrontDoor, GoAway, GoAwayReason, Hello, SessionToken, ToDevice, Violation, Welcome,
+    ErrorCode, Forms, FrontDoor, GoAway, GoAwayReason, Hello, SessionToken, ToDevice, Violation,
+    Welcome,
 };
 use crate::server::directory::{Admission, Device, Knock, Presence, Session};
+
+/// The forms of beat that a stream may have.
+const FORMS: Forms = Forms::DELTA;
 
 impl<P: FrontDoor> ShardHandler<P> {
     pub(super) fn on_hello(&mut self, io: &mut ShardIo<P>, token: Token, hello: &Hello<'_>) {
@@ -22,6 +26,7 @@ impl<P: FrontDoor> ShardHandler<P> {
             boot: hello.boot,
             interval_ms: hello.interval_ms,
             resume: hello.resume,
+            forms: hello.forms,
         };
         self.knock(io, token, knocking, None);
     }
@@ -55,7 +60,7 @@ impl<P: FrontDoor> ShardHandler<P> {
                 if let Some(session) = replaced {
                     self.send(session.shard, ShardMessage::Replaced { session });
                 }
-                self.open(io, token, device, epoch, who.interval_ms, secret);
+                self.open(io, token, device, epoch, &who, secret);
             }
             Admission::InUse { holder } => {
                 let asker = Asker {
@@ -84,16 +89,19 @@ impl<P: FrontDoor> ShardHandler<P> {
         token: Token,
         device: Arc<Device>,
         epoch: u64,
-        wanted_ms: u32,
+        who: &Knocking,
         session: SessionToken,
     ) {
         let limits = &self.shared.config.devices;
-        let interval_ms = match wanted_ms {
+        let interval_ms = match who.interval_ms {
             0 => limits.interval_ms,
             wanted => wanted.clamp(limits.interval_ms_min, limits.interval_ms_max),
         };
         let grace_ms = limits.grace_ms;
-        device.pulse.start(self.shared.now_ms(), interval_ms);
+        let gateway_ms = self.shared.now_ms();
+        device.pulse.start(gateway_ms, interval_ms, grace_ms);
+        let silence_ms = u64::from(interval_ms) + u64::from(grace_ms);
+        let doubt_ms = device.pulse.doubt_in_ms(gateway_ms).unwrap_or(0);
         let now_ms = io.now_ms();
         let Some(conn) = io.state(token) else { return };
         conn.heard_ms = now_ms;
@@ -101,10 +109,11 @@ impl<P: FrontDoor> ShardHandler<P> {
             device,
             epoch,
             interval_ms,
+            suspect: false,
             probe: None,
         }));
         let timer = conn.timer;
-        io.reschedule_timer(timer, now_ms + u64::from(interval_ms) + u64::from(grace_ms));
+        io.reschedule_timer(timer, now_ms + silence_ms.min(doubt_ms));
         self.say(
             io,
             token,
@@ -112,6 +121,7 @@ impl<P: FrontDoor> ShardHandler<P> {
                 session,
                 interval_ms,
                 grace_ms,
+                forms: who.forms & FORMS,
             }),
         );
     }
