@@ -488,6 +488,7 @@ fn many_keys_with_escapes_sort_by_what_they_stand_for() {
     for beginnings in [
         &[""][..],
         &["abc"],
+        &["abc\n", "abc\"", "abc\\", "abc\u{1}", "abc\u{10}"],
         &["\\\\\u{1}"],
         &["0123456\u{1}\\"],
         &[
