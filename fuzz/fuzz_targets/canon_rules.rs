@@ -10,6 +10,7 @@ const RULES: &[u8] =
     br#"{"id":"r","version":"1.0.0","effective_from":"2026-01-01T00:00:00Z","rules":{"null_is_absent":true,"fields":{
     "a":{"time":"epoch_s","aliases":{"b":{"time":"epoch_ms"}}},
     "m":{"aliases":{"c":{"factor":"0.01"},"k":{"factor":"1000"}}},
+    "l":{"null_is":"empty_object","aliases":{"n":{}}},
     "t":{"time":"rfc3339"}}}}"#;
 
 fuzz_target!(|input: (bool, &[u8], &[u8])| {

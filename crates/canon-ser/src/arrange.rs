@@ -112,6 +112,23 @@ fn rank_behind_prefix<K: KeyRules>(rules: K, body: &[u8], slots: &mut [Slot]) {
     }
 }
 
+/// The same where ranks tell nothing yet.
+fn rank_unescaped<K: KeyRules>(rules: K, body: &[u8], slots: &mut [Slot]) {
+    let key = |slot: &Slot| {
+        let start = slot.start();
+        &body[start + K::KEY_SKIP..start + slot.len()]
+    };
+    let Some((first, rest)) = slots.split_first() else {
+        return;
+    };
+    let first = key(first);
+    let common = |shared, slot| common_prefix(&first[..shared], key(slot));
+    let shared = rest.iter().fold(first.len(), common);
+    for slot in slots {
+        slot.rank = rules.rank_unescaped(key(slot), shared);
+    }
+}
+
 /// Sorts by rank. Where few bytes of the ranks differ, by those, from the last to the first.
 fn sort_by_rank(slots: &mut [Slot], spare: &mut Spare<'_>) {
     let first = slots.first().map_or(0, |slot| slot.rank);
@@ -157,7 +174,7 @@ struct Order<'b, K> {
     body: &'b [u8],
     /// Where the last of them ends, with a separator.
     end: usize,
-    /// Some key holds escapes: ranks tell nothing.
+    /// Some key holds escapes: the ranks of open containers tell nothing.
     escaped: bool,
 }
 
@@ -209,7 +226,9 @@ impl<K: KeyRules> Order<'_, K> {
     /// The same for any number of entries, without the second answer.
     #[inline(never)]
     fn sort_many(&self, slots: &mut [Slot], spare: &mut Spare<'_>) -> Result<usize, Fail> {
-        if !self.escaped {
+        if self.escaped {
+            rank_unescaped(self.rules, self.body, slots);
+        } else {
             rank_behind_prefix(self.rules, self.body, slots);
         }
         let mut end = self.end;
@@ -217,16 +236,12 @@ impl<K: KeyRules> Order<'_, K> {
             *slot = slot.ending_at(end);
             end = slot.start();
         }
-        if self.escaped {
-            self.sort_ties(slots)?;
-        } else {
-            sort_by_rank(slots, spare);
-            if !slots.is_sorted_by(|left, right| left.rank < right.rank) {
-                slots
-                    .chunk_by_mut(|left, right| left.rank == right.rank)
-                    .filter(|ties| ties.len() > 1)
-                    .try_for_each(|ties| self.sort_ties(ties))?;
-            }
+        sort_by_rank(slots, spare);
+        if !slots.is_sorted_by(|left, right| left.rank < right.rank) {
+            slots
+                .chunk_by_mut(|left, right| left.rank == right.rank)
+                .filter(|ties| ties.len() > 1)
+                .try_for_each(|ties| self.sort_ties(ties))?;
         }
         let mut at = 0;
         let in_place = slots.iter().take_while(|slot| {
@@ -237,9 +252,17 @@ impl<K: KeyRules> Order<'_, K> {
         Ok(in_place.count())
     }
 
-    fn sort_ties(&self, slots: &mut [Slot]) -> Result<(), Fail> {
-        slots.sort_unstable_by(|left, right| self.compare(*left, *right));
-        if slots.is_sorted_by(|left, right| self.compare(*left, *right) == Ordering::Less) {
+    /// Sorts entries of one rank by their whole keys. The rank has told all it can: in its place is then where the key
+    /// ends, so that each key is searched for its end only once.
+    fn sort_ties(&self, ties: &mut [Slot]) -> Result<(), Fail> {
+        for slot in &mut *ties {
+            slot.rank = self.rules.key_end(self.body, slot.start()) as u64;
+        }
+        let key = |slot: &Slot| &self.body[slot.start() + K::KEY_SKIP..slot.rank as usize];
+        let compare =
+            |left: &Slot, right: &Slot| self.rules.compare(key(left), key(right), self.escaped);
+        ties.sort_unstable_by(compare);
+        if ties.is_sorted_by(|left, right| compare(left, right) == Ordering::Less) {
             Ok(())
         } else {
             Err(Fail::new(Code::Duplicate))

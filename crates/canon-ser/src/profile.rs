@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::cbor::Dialect;
-#[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
-use crate::drain::{self, Take};
+#[cfg(any(feature = "digest", feature = "blake3"))]
+use crate::drain::Take;
 use crate::error::Error;
 use crate::json::KeyOrder;
 use crate::{cbor, json};
@@ -132,22 +132,22 @@ impl Profile {
         writer: W,
         value: &T,
     ) -> Result<(), Error> {
-        let mut to = drain::Writing::new(writer);
-        let done = self.drain(value, &mut to);
-        done.map_err(|error| to.error(error))
+        match self.key_order() {
+            Some(order) => json::to_writer_with(writer, value, order),
+            None => cbor::to_writer_with(writer, value, self.dialect()),
+        }
     }
 
     /// Lets the canonical bytes go where they go while they are being written.
-    #[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+    #[cfg(any(feature = "digest", feature = "blake3"))]
     pub(crate) fn drain<T: Serialize + ?Sized, K: Take>(
         self,
         value: &T,
         to: &mut K,
     ) -> Result<(), Error> {
         match self.key_order() {
-            Some(order) => drain::write(value, json::Options::from(order), to)
-                .map_err(|(fail, written)| json::refused(fail, &written)),
-            None => drain::write(value, self.dialect(), to).map_err(|(fail, _)| Error::new(fail)),
+            Some(order) => json::drain(value, order.into(), to),
+            None => cbor::drain(value, self.dialect(), to),
         }
     }
 

@@ -141,7 +141,7 @@ impl<const DIALECT: u8> Sink for Checker<'_, DIALECT> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn key_done(&mut self, start: usize, end: usize) -> Result<(), Fail> {
         let level = self.previous.last_mut().expect("keys stand in maps");
         let key = start - self.base..end - self.base;

@@ -11,7 +11,7 @@ use crate::cbor::{Dialect, Options, private};
 use crate::emit::{self, Format, write_display};
 use crate::error::{Code, Fail};
 use crate::json::private::Token;
-use crate::order::{Entry, KeyRules, Members, common_prefix};
+use crate::order::{Entry, KeyRules, Members, common_prefix, leading_eight};
 
 /// Map keys in bytewise lexicographic order of their encodings.
 ///
@@ -45,6 +45,16 @@ impl KeyRules for CborKeys {
     #[inline]
     fn rank(self, leading_eight: u64) -> u64 {
         leading_eight
+    }
+
+    /// The length, if it fits 16 bits, and then the bytes.
+    fn rank_unescaped(self, key: &[u8], shared: usize) -> u64 {
+        let leading = leading_eight(key, shared..key.len());
+        match u16::try_from(key.len()) {
+            _ if !self.length_first => leading,
+            Ok(len) if len < u16::MAX => u64::from(len) << 48 | leading >> 16,
+            _ => u64::MAX,
+        }
     }
 
     fn key_end(self, bytes: &[u8], start: usize) -> usize {

@@ -28,6 +28,8 @@ use crate::buf::Buf;
 #[cfg(feature = "alloc")]
 use crate::buf::Growing;
 use crate::cbor::emit::Emitter;
+#[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+use crate::drain;
 use crate::encoder::encoders;
 use crate::error::Error;
 #[cfg(feature = "alloc")]
@@ -150,7 +152,43 @@ pub fn to_writer<W: std::io::Write, T: Serialize + ?Sized>(
     writer: W,
     value: &T,
 ) -> Result<(), Error> {
-    crate::Profile::CborCoreDetV1.to_writer(writer, value)
+    to_writer_with(writer, value, Options::new())
+}
+
+/// [`to_writer`] under other [`Options`].
+///
+/// # Errors
+///
+/// As [`to_writer`].
+///
+/// ```
+/// use canon_ser::{Profile, cbor};
+///
+/// let options = Profile::DagCborV1.cbor_options().expect("it is CBOR").depth_max(1);
+/// let mut out = Vec::new();
+/// cbor::to_writer_with(&mut out, &[1.0], options)?;
+/// assert_eq!(out, b"\x81\xfb\x3f\xf0\0\0\0\0\0\0");
+/// assert!(cbor::to_writer_with(&mut out, &[[1.0]], options).unwrap_err().is_depth());
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+#[cfg(feature = "std")]
+pub fn to_writer_with<W: std::io::Write, T: Serialize + ?Sized>(
+    writer: W,
+    value: &T,
+    options: Options,
+) -> Result<(), Error> {
+    let mut to = drain::Writing::new(writer);
+    drain(value, options, &mut to).map_err(|error| to.error(error))
+}
+
+/// Lets the deterministic CBOR of a value go where it goes while it is being written.
+#[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+pub(crate) fn drain<T: Serialize + ?Sized, K: drain::Take>(
+    value: &T,
+    options: Options,
+    to: &mut K,
+) -> Result<(), Error> {
+    drain::write(value, options, to).map_err(|(fail, _)| Error::new(fail))
 }
 
 /// Writes the deterministic CBOR of a value into a buffer and returns the part that it fills.
@@ -222,6 +260,41 @@ encoders! {
     FixedEncoder;
 }
 
+#[cfg(feature = "alloc")]
+impl Encoder {
+    /// The deterministic CBOR of any CBOR item, good until the next call: [`canonicalize`] with reused buffers.
+    ///
+    /// # Errors
+    ///
+    /// As [`canonicalize`]. The encoder stays usable.
+    ///
+    /// ```
+    /// let mut encoder = canon_ser::cbor::Encoder::new();
+    /// assert_eq!(encoder.encode_item(b"\xa2\x02\x00\x01\x00")?, b"\xa2\x01\x00\x02\x00");
+    /// # Ok::<(), canon_ser::Error>(())
+    /// ```
+    pub fn encode_item(&mut self, bytes: &[u8]) -> Result<&[u8], Error> {
+        self.reset();
+        rewrite(bytes, &mut self.out, &mut self.scratch, self.options)?;
+        Ok(self.out.bytes())
+    }
+}
+
+#[cfg(feature = "alloc")]
+fn rewrite(
+    bytes: &[u8],
+    out: &mut Growing,
+    scratch: &mut Scratch,
+    options: Options,
+) -> Result<(), Error> {
+    let mut emitter = Emitter::new(out, scratch, options);
+    let mut writer = canon::Writer {
+        emitter: &mut emitter,
+        open: Vec::new(),
+    };
+    read::drive::<_, false>(bytes, &mut writer, options.depth_max).map_err(Error::new)
+}
+
 /// Any well-formed CBOR item to deterministic CBOR.
 ///
 /// Indefinite lengths become definite, strings in chunks are put together, integers, floats and bignums take their
@@ -250,13 +323,7 @@ pub fn canonicalize(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 #[cfg(feature = "alloc")]
 pub fn canonicalize_with(bytes: &[u8], options: Options) -> Result<Vec<u8>, Error> {
     let mut out = Growing::with_room(bytes.len());
-    let mut scratch = Usual::new();
-    let mut emitter = Emitter::new(&mut out, &mut scratch, options);
-    let mut writer = canon::Writer {
-        emitter: &mut emitter,
-        open: Vec::new(),
-    };
-    read::drive::<_, false>(bytes, &mut writer, options.depth_max).map_err(Error::new)?;
+    rewrite(bytes, &mut out, &mut Usual::new(), options)?;
     Ok(out.into_vec())
 }
 

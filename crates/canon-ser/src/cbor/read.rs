@@ -93,14 +93,23 @@ struct Level {
     holds: Holds,
 }
 
+impl Level {
+    /// Was the item that has just been counted a key? One bit, not a comparison of kinds: this is asked for each item.
+    #[inline(always)]
+    fn is_behind_key(&self) -> bool {
+        self.left & self.holds as u64 == Holds::Entries as u64
+    }
+}
+
 /// What the items of a [`Level`] are.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
 enum Holds {
-    Elements,
+    Elements = 0,
     /// Keys and values in turn.
-    Entries,
+    Entries = 1,
     /// The one item that a tag is about.
-    Tagged,
+    Tagged = 2,
 }
 
 /// Reads one item and nothing after it. `STRICT` refuses every encoding that is not deterministic; key order and
@@ -249,7 +258,6 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     /// Reads an item, or the head of a container or tag (then true).
     #[inline(always)]
     fn item<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
-        let place = self.place();
         let start = self.at;
         let head = self.head()?;
         match head.major {
@@ -260,7 +268,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
                         negative,
                         argument: head.argument,
                     },
-                    place,
+                    self.place(),
                 )?;
             }
             BYTES | TEXT => {
@@ -275,7 +283,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
                 } else {
                     Item::Bytes(string)
                 };
-                sink.item(item, place)?;
+                sink.item(item, self.place())?;
             }
             ARRAY | MAP => {
                 let kind = if head.major == MAP {
@@ -283,15 +291,15 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
                 } else {
                     Kind::Array
                 };
-                return self.open(kind, head, start, place, sink).map(|()| true);
+                return self.open(kind, head, start, sink).map(|()| true);
             }
-            TAG if BIGNUMS.contains(&head.argument) => self.bignum(head, place, sink)?,
+            TAG if BIGNUMS.contains(&head.argument) => self.bignum(head, sink)?,
             TAG => {
                 return self
-                    .open(Kind::Tag(head.argument), head, start, place, sink)
+                    .open(Kind::Tag(head.argument), head, start, sink)
                     .map(|()| true);
             }
-            _ => self.simple(head, start, place, sink)?,
+            _ => self.simple(head, start, sink)?,
         }
         Ok(false)
     }
@@ -299,7 +307,8 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     #[inline]
     fn head(&mut self) -> Result<Head, Fail> {
         let head = Head::read(self.bytes, self.at).map_err(|fail| fail.moved(self.base))?;
-        if STRICT && head.major != SIMPLE && !head.is_shortest() {
+        // What fits the first byte has no other form.
+        if STRICT && head.info > 23 && head.major != SIMPLE && !head.is_shortest() {
             return Err(self.not_shortest(head));
         }
         self.at = head.end;
@@ -373,7 +382,6 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         kind: Kind,
         head: Head,
         start: usize,
-        place: Place,
         sink: &mut S,
     ) -> Result<(), Fail> {
         if self.levels.len() >= self.depth_max {
@@ -390,7 +398,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         if left.is_some_and(|left| left > rest) {
             return Err(self.end().moved(self.more as usize));
         }
-        sink.open(kind, len, place, self.base + start)?;
+        sink.open(kind, len, self.place(), self.base + start)?;
         self.levels.push(Level {
             left: left.unwrap_or(ENDLESS),
             total: left.unwrap_or(ENDLESS),
@@ -401,7 +409,7 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
         Ok(())
     }
 
-    fn bignum<S: Sink>(&mut self, tag: Head, place: Place, sink: &mut S) -> Result<(), Fail> {
+    fn bignum<S: Sink>(&mut self, tag: Head, sink: &mut S) -> Result<(), Fail> {
         let start = self.at;
         let head = self.head()?;
         if head.major != BYTES {
@@ -417,17 +425,11 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
                 negative: tag.argument == BIGNUMS[1],
                 bytes,
             },
-            place,
+            self.place(),
         )
     }
 
-    fn simple<S: Sink>(
-        &mut self,
-        head: Head,
-        start: usize,
-        place: Place,
-        sink: &mut S,
-    ) -> Result<(), Fail> {
+    fn simple<S: Sink>(&mut self, head: Head, start: usize, sink: &mut S) -> Result<(), Fail> {
         if head.info == Head::INDEFINITE {
             return Err(self.fail(Code::CborBreak, start));
         }
@@ -439,13 +441,13 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             } else if STRICT {
                 head.check_float(value)?;
             }
-            return sink.item(Item::Float(value), place);
+            return sink.item(Item::Float(value), self.place());
         }
         // Two-byte simple values below 32 are not well-formed (RFC 8949 section 3.3).
         if head.info == 24 && head.argument < 32 {
             return Err(self.fail(Code::CborHead, start));
         }
-        sink.item(Item::Simple(head.argument as u8), place)
+        sink.item(Item::Simple(head.argument as u8), self.place())
     }
 
     /// Is the innermost container complete? Takes the break of one of indefinite length.
@@ -495,36 +497,71 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     /// Counts a complete item in its container, and closes what is complete with it. True after the root item.
     #[inline(always)]
     fn item_done<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
-        loop {
-            let end = self.base + self.at;
-            let Some(level) = self.levels.last_mut() else {
-                return Ok(true);
-            };
-            level.left -= 1;
-            let key = core::mem::replace(&mut level.item, end);
-            if level.holds == Holds::Entries && level.left % 2 == 1 {
-                sink.key_done(key, end).map_err(|fail| fail.or_at(key))?;
-            }
+        if self.count_item(sink)? {
+            return Ok(false);
+        }
+        self.close_complete(sink)
+    }
+
+    /// Counts a complete item. True if more are certain to follow in its container.
+    #[inline(always)]
+    fn count_item<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
+        let end = self.base + self.at;
+        let Some(level) = self.levels.last_mut() else {
+            return Ok(false);
+        };
+        level.left -= 1;
+        let left = level.left;
+        let key = core::mem::replace(&mut level.item, end);
+        if level.is_behind_key() {
+            sink.key_done(key, end).map_err(|fail| fail.or_at(key))?;
+        }
+        Ok((1..=COUNTED_MAX).contains(&left))
+    }
+
+    /// Closes the containers that are complete, from the innermost on. True if that is all of them.
+    ///
+    /// Apart from what happens to each item: a loop in there costs more than a call out here.
+    #[inline(never)]
+    fn close_complete<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
+        while self.levels.len() > 0 {
             if !self.closes_now()? {
                 return Ok(false);
             }
             self.close(sink)?;
+            if self.count_item(sink)? {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 }
+
+/// The high bits of the first so many bytes of a piece.
+const HIGH_BITS: [Piece; PIECE_MAX + 1] = {
+    let mut bits = [0; PIECE_MAX + 1];
+    let mut len = 0;
+    while len < PIECE_MAX {
+        bits[len + 1] = bits[len] | 0x80 << (8 * len);
+        len += 1;
+    }
+    bits
+};
 
 /// Are the first `len` bytes ASCII? A no may be wrong, for a short text at the very end of the input.
 #[inline(always)]
 fn is_ascii(bytes: &[u8], len: usize) -> bool {
-    const HIGH: Piece = Piece::from_le_bytes([0x80; PIECE_MAX]);
-    let high = |piece: &[u8; PIECE_MAX]| Piece::from_le_bytes(*piece) & HIGH;
-    if len > PIECE_MAX {
-        let text = &bytes[..len];
-        let last = text.last_chunk().map_or(HIGH, high);
-        let pieces = text.as_chunks().0.iter();
-        return pieces.fold(last, |found, piece| found | high(piece)) == 0;
+    // The text and what follows it, which does not count.
+    if let Some(high) = HIGH_BITS.get(len) {
+        let piece = bytes
+            .first_chunk()
+            .copied()
+            .map_or(!0, Piece::from_le_bytes);
+        return piece & high == 0;
     }
-    // The text and what follows it, which is shifted out.
-    let piece = bytes.first_chunk().map_or(HIGH, high);
-    len == 0 || piece << (8 * (PIECE_MAX - len)) == 0
+    let high = |piece: &[u8; PIECE_MAX]| Piece::from_le_bytes(*piece) & HIGH_BITS[PIECE_MAX];
+    let text = &bytes[..len];
+    let last = text.last_chunk().map_or(!0, high);
+    let pieces = text.as_chunks().0.iter();
+    pieces.fold(last, |found, piece| found | high(piece)) == 0
 }

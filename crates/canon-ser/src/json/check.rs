@@ -158,7 +158,7 @@ impl Sink for Checker<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn key(&mut self, token: Token<'_>, leading: u64) -> Result<(), Fail> {
         self.string(token)?;
         let level = self.levels.last_mut().expect("keys stand in objects");

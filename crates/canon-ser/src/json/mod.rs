@@ -30,6 +30,8 @@ use serde::Serialize;
 use crate::buf::Buf;
 #[cfg(feature = "alloc")]
 use crate::buf::Growing;
+#[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+use crate::drain;
 use crate::encoder::encoders;
 use crate::error::{Code, Error, Fail};
 pub(crate) use crate::json::emit::Emitter;
@@ -239,7 +241,41 @@ pub fn to_writer<W: std::io::Write, T: Serialize + ?Sized>(
     writer: W,
     value: &T,
 ) -> Result<(), Error> {
-    crate::Profile::JcsV1.to_writer(writer, value)
+    to_writer_with(writer, value, Options::new())
+}
+
+/// [`to_writer`] under other [`Options`] (or just an [`Integers`] or a [`KeyOrder`]).
+///
+/// # Errors
+///
+/// As [`to_writer`], as far as the options leave them.
+///
+/// ```
+/// use canon_ser::json::{self, Integers};
+///
+/// let mut out = Vec::new();
+/// json::to_writer_with(&mut out, &[u64::MAX], Integers::Exact)?;
+/// assert_eq!(out, b"[18446744073709551615]");
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+#[cfg(feature = "std")]
+pub fn to_writer_with<W: std::io::Write, T: Serialize + ?Sized>(
+    writer: W,
+    value: &T,
+    options: impl Into<Options>,
+) -> Result<(), Error> {
+    let mut to = drain::Writing::new(writer);
+    drain(value, options.into(), &mut to).map_err(|error| to.error(error))
+}
+
+/// Lets the canonical JSON of a value go where it goes while it is being written.
+#[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
+pub(crate) fn drain<T: Serialize + ?Sized, K: drain::Take>(
+    value: &T,
+    options: Options,
+    to: &mut K,
+) -> Result<(), Error> {
+    drain::write(value, options, to).map_err(|(fail, written)| refused(fail, &written))
 }
 
 /// Writes the canonical JSON of a value into a buffer and returns the part that it fills.

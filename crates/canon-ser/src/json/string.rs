@@ -237,6 +237,15 @@ impl KeyRules for JsonKeys {
         u64::from_be_bytes(leading_eight.to_be_bytes().map(|byte| self.weight(byte)))
     }
 
+    fn rank_unescaped(self, key: &[u8], shared: usize) -> u64 {
+        let behind = Unescaped(&key[whole_characters(key, shared)..]);
+        let mut leading = [0; 8];
+        for (place, byte) in leading.iter_mut().zip(behind) {
+            *place = byte;
+        }
+        self.rank(u64::from_be_bytes(leading))
+    }
+
     fn key_end(self, bytes: &[u8], start: usize) -> usize {
         string_end(bytes, start + 1)
     }

@@ -214,21 +214,32 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
     /// Reads to the end of the text. After a failure it stands where the token begins that failed; when a stretch that
     /// is not the last fails with [`Code::End`], a longer one goes on there.
     pub(crate) fn run<S: Sink>(&mut self, sink: &mut S) -> Result<(), Fail> {
-        let mut value_next = match self.expect {
-            Expect::Value => true,
-            Expect::Entry => !self.first_entry(sink)?,
-            Expect::Key => self.key(sink).map(|()| true)?,
-            Expect::Colon => self.colon().map(|()| true)?,
-            Expect::After => false,
-        };
+        let (mut key_next, mut value_next) = (false, true);
+        match self.expect {
+            Expect::Value => {}
+            Expect::Entry => {
+                value_next = !self.closes_at_once(sink)?;
+                key_next = self.closing == b'}';
+            }
+            Expect::Key => key_next = true,
+            Expect::Colon => self.colon()?,
+            Expect::After => value_next = false,
+        }
         loop {
-            if value_next && self.value(sink)? && !self.first_entry(sink)? {
-                continue;
+            if value_next {
+                if key_next {
+                    self.key(sink)?;
+                }
+                if self.value(sink)? && !self.closes_at_once(sink)? {
+                    key_next = self.closing == b'}';
+                    continue;
+                }
             }
             if self.after_value(sink)? {
                 return Ok(());
             }
             value_next = true;
+            key_next = self.closing == b'}';
         }
     }
 
@@ -333,9 +344,9 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
         Ok(sink.word(word))
     }
 
-    /// After an opening bracket: false if the container has a first entry (whose key, if any, is then read).
+    /// After an opening bracket: closes the container if it ends here.
     #[inline(always)]
-    fn first_entry<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
+    fn closes_at_once<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         self.expect = Expect::Entry;
         let byte = self.peek()?;
         if byte == self.closing {
@@ -348,13 +359,10 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
             let object = self.closing == b'}';
             return Err(self.unexpected(if object { Code::Key } else { Code::Value }));
         }
-        if self.closing == b'}' {
-            self.key(sink)?;
-        }
         Ok(false)
     }
 
-    /// After a value: closes what ends, and reads up to the next value. True at the end of the text.
+    /// After a value: closes what ends, and steps over the comma before the next entry. True at the end of the text.
     #[inline(always)]
     fn after_value<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         self.expect = Expect::After;
@@ -362,9 +370,7 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
             let byte = self.peek()?;
             if byte == b',' && self.closing != ROOT {
                 self.at += 1;
-                if self.closing == b'}' {
-                    self.key(sink)?;
-                } else {
+                if self.closing == b']' {
                     sink.next_element()?;
                 }
                 return Ok(false);

@@ -35,6 +35,9 @@ pub(crate) trait KeyRules: Copy {
     fn compare(self, left: &[u8], right: &[u8], escaped: bool) -> Ordering;
     /// The rank of a key by its [`leading_eight`], where that is not the number itself.
     fn rank(self, leading_eight: u64) -> u64;
+    /// A rank for keys of which some hold escapes, by what stands behind the `shared` bytes that all of them start with.
+    /// Different ranks tell the order, equal ones nothing.
+    fn rank_unescaped(self, key: &[u8], shared: usize) -> u64;
     /// The end of the key of the entry that starts at `start`.
     fn key_end(self, bytes: &[u8], start: usize) -> usize;
     /// Where the value that starts behind a key ends, and what follows it.

@@ -38,6 +38,14 @@ pub(crate) enum TimeForm {
     Rfc3339,
 }
 
+/// What null in a field is, where it is not itself: what a nil map or slice of Go is printed as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NullIs {
+    EmptyObject,
+    EmptyArray,
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Numbers {
@@ -80,6 +88,7 @@ struct RulesDocument {
 #[serde(deny_unknown_fields, default)]
 struct FieldDocument {
     time: Option<TimeForm>,
+    null_is: Option<NullIs>,
     aliases: BTreeMap<String, AliasDocument>,
 }
 
@@ -94,6 +103,7 @@ struct AliasDocument {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
     pub(crate) time: Option<TimeForm>,
+    pub(crate) null_is: Option<NullIs>,
     pub(crate) factor: Option<Decimal>,
 }
 
@@ -248,22 +258,34 @@ impl RuleSet {
 fn compile(document: RulesDocument) -> Result<Rules, RuleError> {
     let mut sources = BTreeMap::new();
     for (field, rule) in document.fields {
+        let FieldDocument { time, null_is, .. } = rule;
         let own = Source {
-            time: rule.time,
+            time,
+            null_is,
             factor: None,
         };
         let aliases = rule.aliases.into_iter().map(|(name, alias)| {
             let factor = alias.factor.as_deref().map(parse_factor).transpose()?;
-            if factor.is_some() && (rule.time.is_some() || alias.time.is_some()) {
+            let time = alias.time.or(time);
+            if factor.is_some() && time.is_some() {
                 return Err(RuleError::document(&format!(
                     "`{name}` has a factor, but `{field}` is a time"
                 )));
             }
-            let time = alias.time.or(rule.time);
-            Ok((name, Source { time, factor }))
+            let source = Source {
+                time,
+                null_is,
+                factor,
+            };
+            Ok((name, source))
         });
         let aliases: Vec<(String, Source)> = aliases.collect::<Result<_, RuleError>>()?;
         for (name, source) in [(field.clone(), own)].into_iter().chain(aliases) {
+            if null_is.is_some() && (source.time.is_some() || source.factor.is_some()) {
+                return Err(RuleError::document(&format!(
+                    "null in `{field}` cannot be a container, since `{name}` is a time or a number"
+                )));
+            }
             if sources
                 .insert(name.clone(), (field.clone(), source))
                 .is_some()

@@ -11,7 +11,7 @@ use crate::json::text::{Piece, Sink, Token, drive};
 use crate::json::{self, string, text_error};
 use crate::rules::decimal::Decimal;
 use crate::rules::time::Time;
-use crate::rules::{Rules, Source, TimeForm};
+use crate::rules::{NullIs, Rules, Source, TimeForm};
 
 enum Node {
     /// `null`, `true` or `false`.
@@ -20,6 +20,12 @@ enum Node {
     Text(String),
     Array(Vec<Node>),
     Object(Vec<(String, Node)>),
+}
+
+impl Node {
+    fn is_null(&self) -> bool {
+        matches!(self, Node::Word("null"))
+    }
 }
 
 /// The canonical text of what a document means under the rules.
@@ -66,7 +72,11 @@ impl Walk<'_> {
             Node::Object(members) => {
                 let mut done = Vec::with_capacity(members.len());
                 for (name, value) in members {
-                    if self.rules.null_is_absent && matches!(value, Node::Word("null")) {
+                    let value = match self.null_is(&name) {
+                        Some(container) if value.is_null() => container,
+                        _ => value,
+                    };
+                    if self.rules.null_is_absent && value.is_null() {
                         continue;
                     }
                     done.push(self.inside(&name, |walk| walk.member(&name, value))?);
@@ -75,6 +85,15 @@ impl Walk<'_> {
             }
             other => Ok(other),
         }
+    }
+
+    /// What null stands for in a member of this name, if not for itself.
+    fn null_is(&self, name: &str) -> Option<Node> {
+        let (_, source) = self.rules.source(name)?;
+        Some(match source.null_is? {
+            NullIs::EmptyObject => Node::Object(Vec::new()),
+            NullIs::EmptyArray => Node::Array(Vec::new()),
+        })
     }
 
     fn inside<T>(

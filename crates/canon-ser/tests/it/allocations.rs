@@ -159,6 +159,17 @@ fn a_warm_encoder_allocates_nothing() {
     );
     let canonical = json_encoder.encode_text(&text).unwrap().to_vec();
     assert_eq!(canonical, json::to_vec(&map).unwrap());
+    let mut loose = Vec::new();
+    ciborium::into_writer(&map, &mut loose).unwrap();
+    let canonical = cbor_encoder.encode_item(&loose).unwrap().to_vec();
+    assert_eq!(canonical, cbor::to_vec(&map).unwrap());
+    assert!(
+        cbor_encoder
+            .encode_item(b"\xa2\0\0\0\0")
+            .unwrap_err()
+            .is_duplicate_key()
+    );
+    assert_eq!(cbor_encoder.encode_item(&loose).unwrap(), canonical);
 }
 
 fn in_order_small() -> InOrder {

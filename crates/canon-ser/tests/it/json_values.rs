@@ -455,3 +455,80 @@ fn large_maps_in_any_order_are_sorted() {
         }
     }
 }
+
+/// Texts of up to three characters, each kind of escape among them, behind some beginning.
+fn texts_with_escapes(beginning: &str) -> Vec<String> {
+    let chars = [
+        '\0',
+        '\u{1}',
+        '\u{10}',
+        '\n',
+        '"',
+        '\\',
+        'u',
+        '0',
+        'n',
+        '\u{ffff}',
+        '\u{10000}',
+    ];
+    let mut texts = vec![beginning.to_owned()];
+    let mut shorter = 0;
+    for _ in 0..3 {
+        let upto = texts.len();
+        for at in core::mem::replace(&mut shorter, upto)..upto {
+            texts.extend(chars.map(|char| format!("{}{char}", texts[at])));
+        }
+    }
+    texts
+}
+
+#[test]
+fn many_keys_with_escapes_sort_by_what_they_stand_for() {
+    // Prefixes that all keys share end anywhere in an escape, before it and behind it; two groups tie in eight bytes.
+    for beginnings in [
+        &[""][..],
+        &["abc"],
+        &["abc\n", "abc\"", "abc\\", "abc\u{1}", "abc\u{10}"],
+        &["\\\\\u{1}"],
+        &["0123456\u{1}\\"],
+        &[
+            "some long beginning",
+            "\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}\u{1}",
+        ],
+    ] {
+        let mut keys: Vec<String> = beginnings
+            .iter()
+            .flat_map(|beginning| texts_with_escapes(beginning))
+            .collect();
+        // Any order but the right one: steps of a number that divides no such length.
+        let given: Vec<&String> = (0..keys.len())
+            .map(|n| &keys[n * 7919 % keys.len()])
+            .collect();
+        let members: Vec<String> = given
+            .iter()
+            .map(|key| format!("{}:{}", serde_json::to_string(key).unwrap(), key.len()))
+            .collect();
+        let text = format!("{{{}}}", members.join(","));
+        let value: HashMap<&String, usize> = given.iter().map(|key| (*key, key.len())).collect();
+        let canonical = json::canonicalize(text.as_bytes()).unwrap();
+        assert_eq!(json::to_vec(&value).unwrap(), canonical);
+        json::check(&canonical).unwrap();
+        let doubled = format!("{{{},{}}}", members.join(","), members[members.len() / 2]);
+        assert!(
+            json::canonicalize(doubled.as_bytes())
+                .unwrap_err()
+                .is_duplicate_key()
+        );
+
+        keys.sort_by_key(|key| key.encode_utf16().collect::<Vec<_>>());
+        let expected: Vec<String> = keys
+            .iter()
+            .map(|key| json::to_string(key).unwrap() + &format!(":{}", key.len()))
+            .collect();
+        assert_eq!(
+            canonical,
+            format!("{{{}}}", expected.join(",")).as_bytes(),
+            "{beginnings:?}"
+        );
+    }
+}

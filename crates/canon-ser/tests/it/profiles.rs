@@ -34,6 +34,35 @@ fn length_first_is_the_order_of_rfc_7049() {
 }
 
 #[test]
+fn length_first_of_many_keys_of_every_length() {
+    // Among them lengths at the edge of 16 bits, where those of one length differ in the last byte.
+    let texts = [0, 1, 7, 8, 30, 250, 65_530, 65_532, 65_533, 70_000];
+    let mut keys: Vec<Vec<u8>> = texts
+        .iter()
+        .flat_map(|&len| ["a", "b", "c"].map(|end| cbor::to_vec(&("x".repeat(len) + end)).unwrap()))
+        .chain((0..300_i64).map(|n| cbor::to_vec(&(n * n * n - 2_000_000)).unwrap()))
+        .chain((0..300_u16).map(|n| cbor::to_vec(&[n]).unwrap()))
+        .collect();
+    let map_of = |keys: &[&Vec<u8>]| {
+        let mut map = vec![0xb9];
+        map.extend(u16::try_from(keys.len()).unwrap().to_be_bytes());
+        keys.iter()
+            .for_each(|key| map.extend([&key[..], &[0xf6]].concat()));
+        map
+    };
+    let given: Vec<&Vec<u8>> = (0..keys.len())
+        .map(|n| &keys[n * 7919 % keys.len()])
+        .collect();
+    let canonical = LENGTH_FIRST.canonicalize(&map_of(&given)).unwrap();
+    let core = cbor::canonicalize(&map_of(&given)).unwrap();
+    keys.sort();
+    assert_eq!(core, map_of(&keys.iter().collect::<Vec<_>>()));
+    keys.sort_by_key(Vec::len);
+    assert_eq!(canonical, map_of(&keys.iter().collect::<Vec<_>>()));
+    LENGTH_FIRST.check(&canonical).unwrap();
+}
+
+#[test]
 fn length_first_inside_keys_arrays_and_tags() {
     // {{100: 0, -1: 0}: [{...}], ...}: maps as keys are in order too, and sorted by what they are then.
     let core = hex("a2 a2 186400 2000 81 c1 a2 186400 2000 a2 186401 2000 00");

@@ -66,6 +66,50 @@ fn times_in_every_form_are_one_time() {
 }
 
 #[test]
+fn null_is_an_empty_container_where_the_rules_say_so() {
+    let fields = r#""fields":{
+        "labels":{"null_is":"empty_object","aliases":{"tags":{}}},
+        "items":{"null_is":"empty_array"}
+    }"#;
+    let set = rules(&format!("{{{fields}}}"));
+    let expected = r#"{"items":[],"labels":{},"other":null}"#;
+    gives(
+        &set,
+        r#"{"labels":null,"other":null,"items":null}"#,
+        expected,
+    );
+    gives(&set, r#"{"tags":null,"other":null,"items":[]}"#, expected);
+    gives(
+        &set,
+        r#"[{"tags":{"items":null}}]"#,
+        r#"[{"labels":{"items":[]}}]"#,
+    );
+    // Of the two rules about null, that of the field counts.
+    let absent = rules(&format!(r#"{{"null_is_absent":true,{fields}}}"#));
+    gives(
+        &absent,
+        r#"{"labels":null,"other":null,"a":[null]}"#,
+        r#"{"a":[null],"labels":{}}"#,
+    );
+    assert!(!semantic::equal_with(br#"{"labels":null}"#, b"{}", &absent).unwrap());
+    for fields in [
+        r#"{"a":{"null_is":"empty_object","time":"epoch_s"}}"#,
+        r#"{"a":{"null_is":"empty_object","aliases":{"b":{"time":"epoch_s"}}}}"#,
+        r#"{"a":{"null_is":"empty_array","aliases":{"b":{"factor":"2"}}}}"#,
+        r#"{"a":{"null_is":"zero"}}"#,
+    ] {
+        let rules = format!(r#"{{"fields":{fields}}}"#);
+        let text = document("1.0.0", "2026-01-01T00:00:00Z", &rules);
+        assert!(
+            RuleSet::from_json(text.as_bytes())
+                .unwrap_err()
+                .is_document(),
+            "{fields}"
+        );
+    }
+}
+
+#[test]
 fn units_are_exact_and_aliases_take_the_name() {
     let set = rules(
         r#"{"fields":{"length_m":{"aliases":{

@@ -61,7 +61,7 @@ pub(crate) struct Literal<'t> {
 
 impl<'t> Literal<'t> {
     /// Reads the literal that starts at `from`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lex(text: &'t [u8], from: usize) -> Result<Literal<'t>, Fail> {
         let bad = |at: usize| {
             let code = if at < text.len() {
