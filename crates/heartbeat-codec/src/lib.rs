@@ -39,6 +39,9 @@
 struct Readme;
 
 pub mod beat;
+pub mod capability;
 pub mod delta;
 pub mod detector;
+pub mod fixed;
 pub mod frame;
+mod track;

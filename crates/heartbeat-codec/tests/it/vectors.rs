@@ -1,7 +1,9 @@
 //! The vectors of docs/FORMAT.md, so that the document cannot drift from the code.
 
 use heartbeat_codec::beat::{Beat, BeatAck};
+use heartbeat_codec::capability::{Forms, StreamForm};
 use heartbeat_codec::delta::{DeltaBeat, DeltaEncoder};
+use heartbeat_codec::fixed::{self, FixedBeat};
 use heartbeat_codec::frame::{self, Decoded};
 
 const FORMAT: &str = include_str!("../../docs/FORMAT.md");
@@ -113,5 +115,47 @@ fn delta_beats_are_as_documented() {
             "{left}: {:02x?}",
             encoded.as_bytes()
         );
+    }
+}
+
+#[test]
+fn fixed_beats_are_as_documented() {
+    for (left, right) in vectors("fixed") {
+        let (stamp_ms, load) = left.split_once(' ').expect("stamp load");
+        let beat = FixedBeat {
+            stamp_ms: stamp_ms.parse().expect("a stamp"),
+            load_percent: Some(load)
+                .filter(|load| *load != "-")
+                .map(|load| load.parse().expect("a load")),
+        };
+        assert_eq!(beat.encode()[..], bytes(right), "{left}");
+    }
+    for (left, right) in vectors("fixed-refused") {
+        let error = FixedBeat::decode(&bytes(left)).expect_err(left);
+        let name = match () {
+            () if error.is_not_a_beat() => "not-a-beat",
+            () => "bad-load",
+        };
+        assert_eq!(name, right, "{left}");
+    }
+    let cut = FixedBeat::decode(&[0x80]);
+    assert_eq!(cut, Ok(fixed::Decoded::NeedMore { bytes_min: 5 }));
+}
+
+#[test]
+fn capabilities_are_as_documented() {
+    for (left, right) in vectors("capability") {
+        let [offer, supported] = bytes(left)[..] else {
+            panic!("offer supported");
+        };
+        let (answer, form) = right.split_once(' ').expect("answer form");
+        let agreed = Forms::from_byte(offer) & Forms::from_byte(supported);
+        assert_eq!(vec![agreed.to_byte()], bytes(answer), "{left}");
+        let expected = match form {
+            "framed" => StreamForm::Framed,
+            "fixed" => StreamForm::Fixed,
+            _ => StreamForm::Delta,
+        };
+        assert_eq!(agreed.stream_form(), expected, "{left}");
     }
 }
