@@ -39,6 +39,24 @@ struct Count {
 
 const SOAKS: &[Soak] = &[
     Soak {
+        name: "beats",
+        about: "random sequences of beats decode to what was encoded, 16 beats each",
+        package: "heartbeat-codec",
+        filters: &["soak::"],
+        counts: &[
+            Count {
+                flag: "--sequences",
+                variable: "MAINSTAY_SEQUENCES",
+                default: 100_000_000,
+            },
+            Count {
+                flag: "--first",
+                variable: "MAINSTAY_SEED_FIRST",
+                default: 0,
+            },
+        ],
+    },
+    Soak {
         name: "idem",
         about: "random operations and crashes of the embedded store, a history per seed; kill -9 of it under load; concurrent histories of every backend",
         package: "idem-store",

@@ -1,12 +1,18 @@
 //! Is the other side alive? Frames, beats and failure detectors for long-lived connections.
 //!
-//! Sans-IO: bytes and time are arguments, nothing here reads a socket or a clock, allocates or panics on any
-//! input.
+//! Sans-IO: bytes and time are arguments, nothing here reads a socket or a clock or panics on any input. Without
+//! features there is no allocation either.
 //!
 //! - [`frame`]: a kind, a length and a body; the framing of version 1 of the gateway's device protocol.
 //! - [`beat`]: the body of a heartbeat (7 bytes) and of its echo (4 bytes).
 //! - [`delta`]: the same in one byte, mostly, by a prediction that both sides share.
+//! - [`fixed`]: the same in five bytes, without state.
+//! - [`capability`]: which of these forms both sides speak.
 //! - [`detector`]: when silence means gone, by a fixed rule or by suspicion that grows (phi-accrual).
+//! - [`pace`]: how often to beat, by how well it goes.
+//! - [`node`]: a node's beat for other languages: protobuf (feature `protobuf`) and JSON (feature `serde`).
+//! - `datagram` (feature `datagram`): beats that survive loss, repetition and reordering, authenticated.
+//! - `batch` (feature `batch`; needs std and a C compiler): the beats of thousands of nodes, in about a byte each.
 //!
 //! Every byte is described in the crate's `docs/FORMAT.md`, with vectors that the tests hold the code to.
 //!
@@ -34,14 +40,25 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(feature = "batch", feature = "protobuf"))]
+extern crate alloc;
+#[cfg(feature = "batch")]
+extern crate std;
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(feature = "batch")]
+pub mod batch;
 pub mod beat;
 pub mod capability;
+#[cfg(feature = "datagram")]
+pub mod datagram;
 pub mod delta;
 pub mod detector;
 pub mod fixed;
 pub mod frame;
+pub mod node;
+pub mod pace;
 mod track;

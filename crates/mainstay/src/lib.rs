@@ -7,7 +7,7 @@
 //! | [`canon-ser`](canon_ser), and with it `canon-ser-blake3`, `canon-ser-ciborium`, `canon-ser-rules` | do two machines produce the same bytes for the same value? |
 //! | [`timerwheel`], and with it `timerwheel-service`, `timerwheel-tokio` | when does it fire? |
 //! | [`idem-store`](idem_store) | did this already happen? |
-//! | [`heartbeat-codec`](heartbeat_codec) | is the other side alive? |
+//! | [`heartbeat-codec`](heartbeat_codec), and with a C compiler `heartbeat-codec-batch` | is the other side alive? |
 //! | [`conn-reactor`](conn_reactor) | who is connected, what can be read or written? |
 //! | [`ebpf-ring`](ebpf_ring) | what does the kernel see, now? |
 //! | [`circuit`] | should I stop trying? |

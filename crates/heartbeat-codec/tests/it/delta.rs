@@ -5,24 +5,7 @@ use heartbeat_codec::delta::{
 };
 use proptest::prelude::*;
 
-/// Steele et al., SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Normally distributed: the sum of twelve uniform numbers, less its mean (Irwin-Hall).
-    fn normal(&mut self) -> f64 {
-        let sum: f64 = (0..12).map(|_| self.next() as f64 / u64::MAX as f64).sum();
-        sum - 6.0
-    }
-}
+use crate::random::Random;
 
 fn decode_all(mut rest: &[u8]) -> Vec<DeltaBeat> {
     let mut decoder = DeltaDecoder::new();

@@ -23,6 +23,16 @@ fn fixed_misses_adds_up_and_saturates() {
 }
 
 #[test]
+fn the_document_has_the_tables_of_today() {
+    let document = include_str!("../../docs/DETECTORS.md");
+    let today = crate::detector_tables::all();
+    for (documented, line) in document.lines().zip(today.lines()) {
+        assert_eq!(documented, line);
+    }
+    assert_eq!(document.lines().count(), today.lines().count());
+}
+
+#[test]
 fn a_peer_costs_sixteen_bytes() {
     assert_eq!(size_of::<PhiAccrual>(), 16);
 }

@@ -9,7 +9,7 @@ use heartbeat_codec::frame::{self, Decoded};
 const FORMAT: &str = include_str!("../../docs/FORMAT.md");
 
 /// The lines `left = right` of the document's blocks with this tag.
-fn vectors(tag: &str) -> Vec<(&'static str, &'static str)> {
+pub(crate) fn vectors(tag: &str) -> Vec<(&'static str, &'static str)> {
     let fence = format!("```{tag}\n");
     let start = FORMAT.find(&fence).expect("the document has this block") + fence.len();
     let block = &FORMAT[start..];
@@ -22,7 +22,7 @@ fn vectors(tag: &str) -> Vec<(&'static str, &'static str)> {
     lines
 }
 
-fn bytes(text: &str) -> Vec<u8> {
+pub(crate) fn bytes(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     for word in text.split_whitespace().filter(|word| *word != "-") {
         let (byte, times) = word.split_once('*').unwrap_or((word, "1"));
