@@ -26,7 +26,9 @@ fuzz_target!(|input: &[u8]| {
                 rest = &rest[consumed..];
             }
             Ok(Decoded::NeedMore { bytes_min }) => {
-                assert!(bytes_min > rest.len() && bytes_min <= LIMITS.bytes_max.max(rest.len() + 1));
+                assert!(
+                    bytes_min > rest.len() && bytes_min <= LIMITS.bytes_max.max(rest.len() + 1)
+                );
                 return;
             }
             Err(_) => {
@@ -41,7 +43,9 @@ fn again(beats: &[NodeBeat]) {
     let limits = BatchLimits::default();
     let mut wire = Vec::new();
     let mut encoder = BatchEncoder::new(limits, 1_000);
-    encoder.encode(beats, 7, &mut wire).expect("within the limits");
+    encoder
+        .encode(beats, 7, &mut wire)
+        .expect("within the limits");
     let mut read = Vec::new();
     BatchDecoder::new(limits)
         .decode(&wire, &mut read)
