@@ -88,7 +88,7 @@ struct FormArgs {
     /// Write nothing: say whether the input is already canonical (exit code 0) or not (1)
     #[arg(long, conflicts_with = "digest")]
     check: bool,
-    /// Print one JSON object: with --check {"canonical":bool,"offset","reason"}, with --digest {"algorithm","bytes","digest","profile"}
+    /// Print one JSON object: with --check {"canonical":bool,"offset","reason"}, with --digest {"algorithm","bytes","digest","profile"}, and "integers" where that policy is not the profile's
     #[arg(long)]
     json: bool,
     /// The input; - is stdin
@@ -119,7 +119,8 @@ enum Form {
     Cbor,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 enum Policy {
     Error,
     Round,
@@ -175,6 +176,7 @@ fn write_form(to: Form, args: &FormArgs) -> Result<Verdict, String> {
     let job = Job {
         from,
         profile,
+        integers: args.integers,
         json: profile
             .json_options()
             .unwrap_or_default()
@@ -220,11 +222,29 @@ fn explained(file: &Path, error: &canon_ser::Error) -> String {
 struct Job {
     from: Form,
     profile: Profile,
+    integers: Policy,
     json: json::Options,
     cbor: cbor::Options,
 }
 
 impl Job {
+    /// What integers beyond 2^53 became, where that is not what the profile says.
+    fn departure(&self) -> Option<Policy> {
+        (self.integers != Policy::Error).then_some(self.integers)
+    }
+
+    /// The rules that a check went by.
+    fn rules(&self) -> String {
+        match self
+            .departure()
+            .as_ref()
+            .and_then(Policy::to_possible_value)
+        {
+            None => self.profile.to_string(),
+            Some(policy) => format!("{} but for --integers {}", self.profile, policy.get_name()),
+        }
+    }
+
     fn write(
         &self,
         mut input: Box<dyn Source>,
@@ -322,7 +342,7 @@ fn check(job: &Job, input: Box<dyn Source>, args: &FormArgs) -> Result<Verdict, 
         })?;
     } else {
         let line = match failed {
-            None => format!("{}: canonical ({})\n", name(&args.file), job.profile),
+            None => format!("{}: canonical ({})\n", name(&args.file), job.rules()),
             Some(error) => format!("{}\n", explained(&args.file, error)),
         };
         print(line.as_bytes())?;
@@ -389,6 +409,9 @@ struct Digested<'a> {
     algorithm: Hash,
     bytes: u64,
     digest: &'a str,
+    /// The policy for integers, unless the bytes are those of the profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integers: Option<Policy>,
     profile: &'a str,
 }
 
@@ -402,6 +425,7 @@ fn print_digest(job: &Job, algorithm: Hash, hasher: Hasher, as_json: bool) -> Re
         algorithm,
         bytes,
         digest: &digest,
+        integers: job.departure(),
         profile: job.profile.id(),
     })
 }

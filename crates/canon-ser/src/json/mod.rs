@@ -41,8 +41,9 @@ use crate::order::{Scratch, Usual};
 
 /// What happens to integers beyond 2^53, which not every JSON reader keeps.
 ///
-/// Integers of Rust types are judged by their value. In text, where numbers have no type, an integer counts only if
-/// it would lose digits as a double: `100000000000000000000` is how a double prints, `9007199254740993` is not.
+/// Integers of Rust types are judged by their value. In text, where numbers have no type, an integer is what is spelled
+/// without fraction and exponent, and it counts only if it would lose digits as a double: `100000000000000000000` is how a
+/// double prints, `9007199254740993` is not, and `9007199254740993.0` is a decimal, which becomes the nearest double.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Integers {
@@ -114,7 +115,8 @@ impl Options {
     ///
     /// Text is read without recursion, so any depth is safe there. A Rust value is walked by its own `Serialize`
     /// implementation, which recurses: the program's stack must hold `depth_max` levels of it. Without the feature
-    /// `alloc` there are never more than 128.
+    /// `alloc` there are never more than 128. An object out of order is copied once, with all that is in it: where such
+    /// objects nest, time grows with their depth times their size.
     #[must_use]
     pub const fn depth_max(self, depth_max: usize) -> Options {
         let depth_max = within_levels(depth_max);

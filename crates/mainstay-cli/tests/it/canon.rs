@@ -238,6 +238,20 @@ fn integers_beyond_2_to_the_53_fall_under_the_policy() {
 }
 
 #[test]
+fn bytes_that_the_policy_changed_are_not_called_the_profiles() {
+    let exact = ["json", "--integers", "exact"];
+    let check = [&exact[..], &["--check"]].concat();
+    let said = "stdin: canonical (jcs/1 but for --integers exact)\n";
+    gives(&check, b"9007199254740993", 0, said.as_bytes());
+    gives(&["json", "--check"], b"1", 0, b"stdin: canonical (jcs/1)\n");
+    let digest = ["--digest", "sha256", "--json"];
+    let of_profile = canon(&[&["json"][..], &digest].concat(), b"1").stdout;
+    let departed = canon(&[&exact[..], &digest].concat(), b"1").stdout;
+    assert!(!String::from_utf8_lossy(&of_profile).contains("integers"));
+    assert!(String::from_utf8_lossy(&departed).contains("\"integers\":\"exact\""));
+}
+
+#[test]
 fn the_limit_on_depth_is_settable() {
     let text = [[b'['; 200], [b']'; 200]].concat();
     let cbor = [&[0x81; 199][..], &[0x80]].concat();
