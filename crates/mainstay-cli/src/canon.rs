@@ -228,9 +228,10 @@ struct Job {
 }
 
 impl Job {
-    /// What integers beyond 2^53 became, where that is not what the profile says.
+    /// What integers beyond 2^53 become, where that is not what the profile says. From CBOR to CBOR all stay.
     fn departure(&self) -> Option<Policy> {
-        (self.integers != Policy::Error).then_some(self.integers)
+        let meets_json = self.profile.is_json() || self.from == Form::Json;
+        (meets_json && self.integers != Policy::Error).then_some(self.integers)
     }
 
     /// The rules that a check went by.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::error::{Kind, TokenError};
 use super::snowflake::WORKER_MAX;
-use super::workers::{WorkerLease, Workers};
+use super::workers::{WorkerLease, Workers, lease_any};
 
 const MAGIC: [u8; 4] = *b"MSTW";
 const VERSION: u16 = 1;
@@ -103,26 +103,7 @@ impl Workers for FileWorkers {
     fn lease(&self, now_ms: u64) -> Result<FileLease, TokenError> {
         let made = std::fs::create_dir_all(&self.dir);
         made.map_err(|error| TokenError::io("make the workers' directory", error))?;
-        let (first, last) = (*self.range.start(), *self.range.end());
-        if last > WORKER_MAX {
-            return Err(TokenError::new(Kind::Worker(u64::from(last))));
-        }
-        let mut lowest: Option<FileLease> = None;
-        for worker in first..=last {
-            let Some(lease) = self.try_lease(worker)? else {
-                continue;
-            };
-            if lease.floor_ms <= now_ms {
-                return Ok(lease);
-            }
-            if lowest
-                .as_ref()
-                .is_none_or(|low| lease.floor_ms < low.floor_ms)
-            {
-                lowest = Some(lease);
-            }
-        }
-        lowest.ok_or_else(|| TokenError::new(Kind::NoWorker { first, last }))
+        lease_any(&self.range, now_ms, |worker| self.try_lease(worker))
     }
 }
 

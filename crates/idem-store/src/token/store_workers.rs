@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::{Kind, TokenError};
 use super::snowflake::WORKER_MAX;
-use super::workers::{WorkerLease, Workers};
+use super::workers::{WorkerLease, Workers, lease_any};
 use crate::{Begin, Begun, Error, Fingerprint, Permit, Store};
 
 /// Leases worker ids in a [`Store`]: with a shared one (Redis, SQL), those of many machines.
@@ -80,26 +80,7 @@ impl Workers for StoreWorkers {
     type Lease = StoreLease;
 
     fn lease(&self, now_ms: u64) -> Result<StoreLease, TokenError> {
-        let (first, last) = (*self.range.start(), *self.range.end());
-        if last > WORKER_MAX {
-            return Err(TokenError::new(Kind::Worker(u64::from(last))));
-        }
-        let mut lowest: Option<StoreLease> = None;
-        for worker in first..=last {
-            let Some(lease) = self.try_lease(worker)? else {
-                continue;
-            };
-            if lease.floor_ms <= now_ms {
-                return Ok(lease);
-            }
-            if lowest
-                .as_ref()
-                .is_none_or(|low| lease.floor_ms < low.floor_ms)
-            {
-                lowest = Some(lease);
-            }
-        }
-        lowest.ok_or_else(|| TokenError::new(Kind::NoWorker { first, last }))
+        lease_any(&self.range, now_ms, |worker| self.try_lease(worker))
     }
 }
 

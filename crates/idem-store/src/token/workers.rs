@@ -1,6 +1,9 @@
 //! Who may use a worker id, and from which time on.
 
-use super::error::TokenError;
+use std::ops::RangeInclusive;
+
+use super::error::{Kind, TokenError};
+use super::snowflake::WORKER_MAX;
 
 /// Where worker ids are leased: a directory of this machine ([`FileWorkers`](super::FileWorkers)) or
 /// a store that many machines share ([`StoreWorkers`](super::StoreWorkers)).
@@ -36,4 +39,32 @@ pub trait WorkerLease: Send {
     /// [`is_lease_lost`](TokenError::is_lease_lost) when another holds the worker id, and
     /// [`is_lease_failed`](TokenError::is_lease_failed); nothing is reserved then.
     fn reserve(&mut self, floor_ms: u64) -> Result<(), TokenError>;
+}
+
+/// Goes through `range` for what [`Workers::lease`] promises; `try_lease` gives the lease of a worker id that nobody holds.
+pub(super) fn lease_any<L: WorkerLease>(
+    range: &RangeInclusive<u16>,
+    now_ms: u64,
+    mut try_lease: impl FnMut(u16) -> Result<Option<L>, TokenError>,
+) -> Result<L, TokenError> {
+    let (first, last) = (*range.start(), *range.end());
+    if last > WORKER_MAX {
+        return Err(TokenError::new(Kind::Worker(u64::from(last))));
+    }
+    let mut lowest: Option<L> = None;
+    for worker in first..=last {
+        let Some(lease) = try_lease(worker)? else {
+            continue;
+        };
+        if lease.floor_ms() <= now_ms {
+            return Ok(lease);
+        }
+        if lowest
+            .as_ref()
+            .is_none_or(|low| lease.floor_ms() < low.floor_ms())
+        {
+            lowest = Some(lease);
+        }
+    }
+    lowest.ok_or_else(|| TokenError::new(Kind::NoWorker { first, last }))
 }

@@ -244,6 +244,12 @@ fn bytes_that_the_policy_changed_are_not_called_the_profiles() {
     let said = "stdin: canonical (jcs/1 but for --integers exact)\n";
     gives(&check, b"9007199254740993", 0, said.as_bytes());
     gives(&["json", "--check"], b"1", 0, b"stdin: canonical (jcs/1)\n");
+    gives(
+        &["cbor", "--integers", "exact", "--check"],
+        b"\x01",
+        0,
+        b"stdin: canonical (cbor-core-det/1)\n",
+    );
     let digest = ["--digest", "sha256", "--json"];
     let of_profile = canon(&[&["json"][..], &digest].concat(), b"1").stdout;
     let departed = canon(&[&exact[..], &digest].concat(), b"1").stdout;

@@ -39,6 +39,18 @@ pub(crate) trait Rig: Sync {
     fn is_shared(&self) -> bool;
 }
 
+/// Lets `ms` pass where the clock that counts is a server's, which is this machine's.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+pub(crate) fn pass_on_server(ms: u64) {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let until = now() + Duration::from_millis(ms + 1);
+    while let Some(rest) = until.checked_sub(now()) {
+        std::thread::sleep(rest);
+    }
+}
+
 fn small() -> Options {
     Options::new()
         .segment_bytes_max(1 << 20)

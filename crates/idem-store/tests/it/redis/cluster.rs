@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use idem_store::{Options, Store};
 
-use super::pass;
 use super::server::{Server, free_port};
-use crate::contract::{Rig, suite};
+use crate::contract::{Rig, pass_on_server, suite};
 
 /// Only a cluster that does not form takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,7 +61,7 @@ impl Rig for Cluster {
     }
 
     fn pass(&self, ms: u64) {
-        pass(ms);
+        pass_on_server(ms);
     }
 
     fn now(&self) -> u64 {

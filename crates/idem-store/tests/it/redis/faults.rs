@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use idem_store::{Begin, Begun, Durability, Failure, Fingerprint, Lookup, Options, Store};
 
+use super::OneServer;
 use super::proxy::{Mood, Proxy};
 use super::server::Server;
-use super::{OneServer, pass};
-use crate::contract::{DAY, LEASE, error, fresh, replayed, request};
+use crate::contract::{DAY, LEASE, error, fresh, pass_on_server, replayed, request};
 
 fn connect(url: &str) -> Store {
     Store::connect(url, Options::new()).expect("connects")
@@ -144,7 +144,7 @@ fn a_begin_that_may_have_claimed_blocks_its_key_for_one_lease_only() {
         let begun = direct.begin(&begin(key, LEASE)).wait().unwrap();
         assert!(matches!(begun, Begun::InFlight { .. }), "{begun:?}");
     }
-    pass(lease_ms);
+    pass_on_server(lease_ms);
     drop(fresh(&direct, begin(b"plain", LEASE)));
     let begun = direct.begin(&begin(b"declared", LEASE)).wait().unwrap();
     assert!(matches!(begun, Begun::InDoubt(_)), "{begun:?}");

@@ -10,11 +10,9 @@ mod server;
 #[cfg(feature = "redis-tls-ring")]
 mod tls;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use idem_store::{Options, Store};
 
-use crate::contract::{Rig, suite};
+use crate::contract::{Rig, pass_on_server, suite};
 use crate::linearizability;
 use server::Server;
 
@@ -37,7 +35,7 @@ impl Rig for OneServer {
     }
 
     fn pass(&self, ms: u64) {
-        pass(ms);
+        pass_on_server(ms);
     }
 
     fn now(&self) -> u64 {
@@ -51,15 +49,6 @@ impl Rig for OneServer {
 
     fn is_shared(&self) -> bool {
         true
-    }
-}
-
-/// The server's clock is this machine's.
-fn pass(ms: u64) {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let until = now() + Duration::from_millis(ms + 1);
-    while let Some(rest) = until.checked_sub(now()) {
-        std::thread::sleep(rest);
     }
 }
 

@@ -12,11 +12,10 @@ mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use idem_store::{Options, Store};
 
-use crate::contract::Rig;
+use crate::contract::{Rig, pass_on_server};
 use server::{Kind, Server};
 
 /// A store of its own.
@@ -70,7 +69,7 @@ impl Rig for Tables {
     }
 
     fn pass(&self, ms: u64) {
-        pass(ms);
+        pass_on_server(ms);
     }
 
     fn now(&self) -> u64 {
@@ -84,15 +83,6 @@ impl Rig for Tables {
 
     fn is_shared(&self) -> bool {
         true
-    }
-}
-
-/// The server's clock is this machine's.
-fn pass(ms: u64) {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let until = now() + Duration::from_millis(ms + 1);
-    while let Some(rest) = until.checked_sub(now()) {
-        std::thread::sleep(rest);
     }
 }
 
