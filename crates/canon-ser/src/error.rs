@@ -34,6 +34,7 @@ pub(crate) enum Code {
     // Numbers
     NotFinite,
     Integer,
+    WideInteger,
     Range,
     // Depth
     Depth,
@@ -41,6 +42,7 @@ pub(crate) enum Code {
     Whitespace,
     KeyOrder,
     NumberForm,
+    NoNumberForm,
     EscapeForm,
     LongHead,
     Indefinite,
@@ -100,6 +102,9 @@ impl Code {
             Code::Integer => {
                 "integer beyond 2^53; send it as a string or choose another policy for integers"
             }
+            Code::WideInteger => {
+                "integer beyond 128 bits that is not what a double prints as; send it as a string"
+            }
             Code::Range => "number out of the range of a double",
             Code::Depth => {
                 "containers are nested deeper than the limit; raise the limit if this is intended"
@@ -107,6 +112,9 @@ impl Code {
             Code::Whitespace => "not canonical: whitespace between tokens",
             Code::KeyOrder => "not canonical: keys are out of order",
             Code::NumberForm => "not canonical: the number has another canonical spelling",
+            Code::NoNumberForm => {
+                "not canonical: an integer beyond 2^53 that is not what a double prints as has no form under this policy for integers"
+            }
             Code::EscapeForm => "not canonical: the character has another canonical spelling",
             Code::LongHead => "not canonical: the length or integer fits a shorter head",
             Code::Indefinite => "not canonical: indefinite length",
@@ -385,7 +393,7 @@ impl Error {
         self.code_is(|code| {
             matches!(
                 code,
-                Code::NotFinite | Code::DagFloat | Code::Integer | Code::Range
+                Code::NotFinite | Code::DagFloat | Code::Integer | Code::WideInteger | Code::Range
             )
         })
     }
@@ -401,7 +409,7 @@ impl Error {
         self.code_is(|code| {
             matches!(
                 code,
-                Whitespace | KeyOrder | NumberForm | EscapeForm | LongHead
+                Whitespace | KeyOrder | NumberForm | NoNumberForm | EscapeForm | LongHead
             ) || matches!(
                 code,
                 Indefinite | FloatForm | NanForm | NarrowFloat | NegativeZero | BignumForm

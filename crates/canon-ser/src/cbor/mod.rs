@@ -461,11 +461,12 @@ pub fn from_json(text: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 /// [`from_json`] under other options (or just a policy for integers). With `Integers::Exact` every number whose value
-/// is an integer of up to 64 bits is that integer, however it is spelled; with `String` integers beyond 2^53 become text.
+/// is an integer of up to 128 bits is that integer, however it is spelled, and beyond 64 bits a bignum; with `String`
+/// integers beyond 2^53 become text.
 ///
 /// # Errors
 ///
-/// As [`from_json`].
+/// As [`from_json`]. With `Exact`, an integer beyond 128 bits that is not, digit for digit, what a double prints as.
 ///
 /// ```
 /// use canon_ser::{cbor, json::Integers};

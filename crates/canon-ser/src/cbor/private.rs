@@ -7,7 +7,7 @@ use crate::cbor::emit::Emitter;
 use crate::cbor::head::{TEXT, write_float, write_head, write_integer};
 use crate::error::{Code, Fail};
 use crate::json::Integers;
-use crate::json::number::{Literal, SAFE_MAX};
+use crate::json::number::{Integer, Literal, SAFE_MAX};
 use crate::json::private;
 #[cfg(feature = "alloc")]
 use crate::{
@@ -34,11 +34,14 @@ pub(crate) fn write_private<B: Buf>(
     if let Some((magnitude, negative)) = literal.to_word() {
         return write_integer(emitter.out, magnitude, negative);
     }
-    // As without arbitrary_precision: a double. Integers that would lose digits are refused.
-    if literal.is_integer_spelled() {
-        return write_exact(emitter.out, literal);
+    // As without arbitrary_precision, that is a double; integers that would lose digits stay integers.
+    let value = literal.to_f64()?;
+    match literal.to_integer() {
+        Some(integer) if literal.is_integer_spelled() && !integer.is_shortest_of(value) => {
+            write_wide(emitter.out, integer)
+        }
+        _ => write_float(emitter.out, value),
     }
-    write_float(emitter.out, literal.to_f64()?)
 }
 
 /// The same where floats or the order of keys are not those of core deterministic CBOR.
@@ -102,20 +105,22 @@ pub(crate) fn write_number<B: Buf>(
     }
 }
 
-/// Whatever value the literal has: an integer if it is one of up to 64 bits and a sign, otherwise a float. An integer that
-/// would lose digits as a float is an error, unless it is spelled with a fraction or an exponent.
+/// Whatever value the literal has: an integer if it is one of up to 128 bits, otherwise a float. A longer integer that is
+/// not what a double prints as would lose digits, and is an error.
 fn write_exact<B: Buf>(out: &mut B, literal: Literal<'_>) -> Result<(), Fail> {
     let value = literal.to_f64()?;
-    let Some(integer) = literal.to_integer() else {
-        return write_float(out, value);
-    };
-    match integer.magnitude() {
-        Some(size) if is_word(size, integer.negative) => write_integer(out, size, integer.negative),
-        _ if !literal.is_integer_spelled() || integer.is_shortest_of(value) => {
-            write_float(out, value)
+    match literal.to_integer() {
+        Some(integer) if integer.magnitude().is_some() || !integer.is_shortest_of(value) => {
+            write_wide(out, integer)
         }
-        _ => Err(Fail::new(Code::Integer)),
+        _ => write_float(out, value),
     }
+}
+
+/// An integer with all its digits, as a bignum where it needs one.
+fn write_wide<B: Buf>(out: &mut B, integer: Integer<'_>) -> Result<(), Fail> {
+    let magnitude = integer.magnitude().ok_or(Fail::new(Code::WideInteger))?;
+    write_integer(out, magnitude, integer.negative)
 }
 
 /// From -2^64 to 2^64 - 1: what CBOR has heads for.

@@ -126,8 +126,8 @@ fn check_number<const SIZE: usize>(literal: Literal<'_>, options: Options) -> Re
     let mut out = Fixed::new(&mut form);
     match write_literal(&mut out, literal, options.integers) {
         Ok(()) if out.bytes() == literal.text => Ok(()),
-        // It is well-formed JSON and the writer prints no such number: that is all a check has to say.
-        Ok(()) | Err(Fail::At(Code::Integer | Code::Full, _)) => Err(Fail::new(Code::NumberForm)),
+        Ok(()) | Err(Fail::At(Code::Full, _)) => Err(Fail::new(Code::NumberForm)),
+        Err(Fail::At(Code::Integer, _)) => Err(Fail::new(Code::NoNumberForm)),
         Err(fail) => Err(fail),
     }
 }

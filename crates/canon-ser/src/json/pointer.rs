@@ -11,7 +11,7 @@ use crate::json::text::{Token, decoded};
 enum Level {
     Array(usize),
     Object {
-        /// The key of the current member, with quotes, as far as it has been read.
+        /// The key of the current member, with quotes.
         key: Option<(usize, usize)>,
         /// Its colon has been read.
         in_value: bool,
@@ -47,7 +47,7 @@ pub(crate) fn locate(prefix: &[u8]) -> Spot {
     }
 }
 
-/// The pointer to what was being read or written when `prefix` ended, its key included.
+/// The pointer to what was being read or written when `prefix` ended, its key included if that is complete.
 pub(crate) fn pointer(prefix: &[u8]) -> String {
     render(&walk(prefix).0, prefix)
 }
@@ -61,10 +61,13 @@ fn walk(prefix: &[u8]) -> (Vec<Level>, usize) {
         at += 1;
         match prefix[start] {
             b'"' => {
-                at = (string_end(prefix, start + 1) + 1).min(prefix.len());
-                if let Some(Level::Object {
-                    key: key @ None, ..
-                }) = levels.last_mut()
+                let end = string_end(prefix, start + 1);
+                at = end + 1;
+                // A key that has not been read to its end names nothing yet.
+                if end < prefix.len()
+                    && let Some(Level::Object {
+                        key: key @ None, ..
+                    }) = levels.last_mut()
                 {
                     *key = Some((start, at));
                 }
@@ -124,16 +127,11 @@ pub(crate) fn push_index(pointer: &mut String, index: usize) {
 
 /// Appends a key, given as it stands in the text, with `~` and `/` escaped.
 pub(crate) fn push_key(pointer: &mut String, quoted: &[u8]) {
-    let whole = quoted.len() >= 2 && quoted.last() == Some(&b'"');
-    let bytes = if whole {
-        decoded(&Token {
-            quoted,
-            offset: 0,
-            has_escapes: true,
-        })
-    } else {
-        quoted[1..].to_vec()
-    };
+    let bytes = decoded(&Token {
+        quoted,
+        offset: 0,
+        has_escapes: true,
+    });
     for char in String::from_utf8_lossy(&bytes).chars() {
         match char {
             '~' => pointer.push_str("~0"),

@@ -12,7 +12,7 @@ pub(crate) struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a number as JSON spells it; none if it is no such number or has more than 38 significant digits.
+    /// Reads a number as JSON spells it; none if it is no such number or its significant digits are 2^128 or more.
     pub(crate) fn parse(text: &str) -> Option<Decimal> {
         let (negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -52,7 +52,7 @@ impl Decimal {
         Some(decimal)
     }
 
-    /// The exact product, if it has at most 38 digits.
+    /// The exact product, if its digits are below 2^128.
     pub(crate) fn times(self, factor: Decimal) -> Option<Decimal> {
         Some(Decimal {
             negative: self.negative != factor.negative,

@@ -1,7 +1,7 @@
 //! CBOR from outside: hostile, loose, and to and from JSON.
 
 use canon_ser::cbor::{self, Options};
-use canon_ser::json::Integers;
+use canon_ser::json::{self, Integers};
 
 use crate::rfc8949::hex;
 
@@ -225,9 +225,37 @@ fn from_json_keeps_values_not_spellings() {
         ("18446744073709551615", "1bffffffffffffffff"),
         ("-18446744073709551616", "3bffffffffffffffff"),
         ("1234567890123456800", "1b112210f47de98120"),
+        ("18446744073709551616", "c249010000000000000000"),
+        ("1.8446744073709551616e19", "c249010000000000000000"),
+        ("-18446744073709551617", "c349010000000000000000"),
+        // Though a double holds it: what is spelled alike has one form, and 100000000000000000001 is none.
+        ("1e20", "c249056bc75e2d63100000"),
+        ("100000000000000000001", "c249056bc75e2d63100001"),
+        (
+            "340282366920938463463374607431768211455",
+            "c250ffffffffffffffffffffffffffffffff",
+        ),
+        // Beyond 128 bits only what a double prints as.
+        ("1e300", "fb7e37e43c8800759c"),
     ] {
         let bytes = cbor::from_json_with(text.as_bytes(), Integers::Exact).unwrap();
         assert_eq!(bytes, hex(exact), "{text}");
+        let canonical = json::canonicalize_with(text.as_bytes(), Integers::Exact).unwrap();
+        assert_eq!(cbor::to_json(&bytes, Integers::Exact).unwrap(), canonical);
+        let again = cbor::from_json_with(&canonical, Integers::Exact).unwrap();
+        assert_eq!(again, bytes, "{text}");
+    }
+    for text in [
+        "340282366920938463463374607431768211456",
+        "-340282366920938463463374607431768211457",
+        // By its value, not by its spelling: canonical JSON writes it without the fraction.
+        "3402823669209384634633746074317682114561.0",
+    ] {
+        let error = cbor::from_json_with(text.as_bytes(), Integers::Exact).unwrap_err();
+        assert!(
+            error.is_number() && !error.reason().contains("policy"),
+            "{error}"
+        );
     }
     let error = cbor::from_json(b"18446744073709551615").unwrap_err();
     assert!(error.is_number());

@@ -16,7 +16,7 @@ fn not_canonical_with_place_and_reason() {
         ("[1.0]", 1, "number"),
         ("[1,1e2]", 3, "number"),
         ("-0", 0, "number"),
-        ("9007199254740993", 0, "number"),
+        ("9007199254740993", 0, "no form under this policy"),
         ("0.1000000000000000055", 0, "number"),
         ("1E+21", 0, "number"),
         ("\"\\u0041\"", 1, "character"),
@@ -38,6 +38,21 @@ fn not_canonical_with_place_and_reason() {
             text.as_bytes()
         );
     }
+}
+
+/// A policy that has a form for it names none that it has not.
+#[test]
+fn an_integer_has_another_form_only_where_a_policy_gives_it_one() {
+    use canon_ser::json::Integers;
+    for (policy, reason) in [
+        (Integers::Error, "no form"),
+        (Integers::Round, "another canonical spelling"),
+        (Integers::String, "another canonical spelling"),
+    ] {
+        let error = json::check_with(b"[9007199254740993]", policy).unwrap_err();
+        assert!(error.reason().contains(reason), "{error}");
+    }
+    json::check_with(b"[9007199254740993]", Integers::Exact).unwrap();
 }
 
 #[test]

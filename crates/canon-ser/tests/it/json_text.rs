@@ -191,3 +191,17 @@ fn errors_inside_a_policy_have_a_path() {
         "number out of the range of a double at line 1, column 14 (offset 13, in /a/1/b)"
     );
 }
+
+#[test]
+fn a_key_that_is_not_read_to_its_end_names_no_member() {
+    for (text, pointer) in [
+        ("{\"a\":{\"b\":1,\"cd", "/a"),
+        ("{\"a\":{\"b\":1,\"cd\\x\":2}}", "/a"),
+        ("{\"a\":{\"b\":1,\"cd\u{1}\":2}}", "/a"),
+        ("{\"a\":{\"b\":1,\"cd\"", "/a/cd"),
+        ("{\"a\":[1,\"cd", "/a/1"),
+    ] {
+        let error = json::canonicalize(text.as_bytes()).unwrap_err();
+        assert_eq!(error.pointer(), Some(pointer), "{text}");
+    }
+}

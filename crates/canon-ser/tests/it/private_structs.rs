@@ -47,6 +47,20 @@ fn arbitrary_precision_numbers_are_numbers() {
         let exact = json::to_vec_with(&number(text), Integers::Exact).unwrap();
         assert_eq!(exact, text.as_bytes());
     }
+    for (text, bytes) in [
+        (
+            "18446744073709551617",
+            &[0xc2, 0x49, 1, 0, 0, 0, 0, 0, 0, 0, 1][..],
+        ),
+        (
+            "-18446744073709551617",
+            &[0xc3, 0x49, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+    ] {
+        assert_eq!(cbor::to_vec(&number(text)).unwrap(), bytes, "{text}");
+    }
+    let too_long = number("340282366920938463463374607431768211457");
+    assert!(cbor::to_vec(&too_long).unwrap_err().is_number());
     // Never in silence.
     for text in ["18446744073709551617", "-9223372036854775809", "1e999"] {
         assert!(

@@ -9,7 +9,7 @@ use crate::error::{Code, Fail};
 use crate::json::Integers;
 
 pub(crate) use crate::json::number::format::{write_f64, write_integer, write_u128, write_wide};
-pub(crate) use crate::json::number::lex::Literal;
+pub(crate) use crate::json::number::lex::{Integer, Literal};
 
 /// Integers up to here, either sign, are the same in every JSON reader.
 pub(crate) const SAFE_MAX: u128 = 1 << 53;
