@@ -31,6 +31,9 @@ fuzz_target!(|input: (u8, &[u8])| {
             vec![],
             json::check_with(bytes, options).map(|()| vec![]),
         );
+        let mut out = Vec::new();
+        let once = json::canonicalize_once(bytes, &mut out, options);
+        compare_once(once, out, bytes, json::canonicalize_with(bytes, options));
     } else {
         let options = cbor::Options::new().depth_max(1 + usize::from(choice / 16) * 20);
         let mut out = Vec::new();
@@ -42,6 +45,9 @@ fuzz_target!(|input: (u8, &[u8])| {
             vec![],
             cbor::check_with(bytes, options).map(|()| vec![]),
         );
+        let mut out = Vec::new();
+        let once = cbor::canonicalize_once(bytes, &mut out, options);
+        compare_once(once, out, bytes, cbor::canonicalize_with(bytes, options));
     }
 });
 
@@ -64,5 +70,22 @@ fn compare(streamed: Result<(), Error>, out: Vec<u8>, whole: Result<Vec<u8>, Err
             }
         }
         (streamed, whole) => panic!("{streamed:?} against {whole:?}"),
+    }
+}
+
+/// What shows too late for one reading was not canonical.
+fn compare_once(
+    once: Result<(), Error>,
+    out: Vec<u8>,
+    input: &[u8],
+    whole: Result<Vec<u8>, Error>,
+) {
+    match (once, whole) {
+        (Ok(()), Ok(whole)) => assert_eq!(out, whole),
+        (Err(once), whole) if once.is_late_disorder() => {
+            assert!(whole.is_err() || whole.is_ok_and(|whole| whole != input));
+        }
+        (Err(_), Err(_)) => {}
+        (once, whole) => panic!("{once:?} against {whole:?}"),
     }
 }

@@ -1,6 +1,6 @@
 //! The encoders of a format: buffers that are used again.
 
-/// Defines `Encoder` and `FixedEncoder` for the `Options` of a format and its function `encode`.
+/// Defines `Encoder` and `FixedEncoder` for the `Options` of a format, its `Open` containers and its function `encode`.
 macro_rules! encoders {
     ($(#[$doc:meta])* Encoder; $(#[$fixed_doc:meta])* FixedEncoder;) => {
         $(#[$doc])*
@@ -8,6 +8,8 @@ macro_rules! encoders {
         pub struct Encoder {
             out: $crate::buf::Growing,
             scratch: $crate::order::Usual,
+            /// The open containers of an input that is rewritten.
+            open: alloc::vec::Vec<Open>,
             options: Options,
         }
 
@@ -23,6 +25,7 @@ macro_rules! encoders {
                 Encoder {
                     out: $crate::buf::Growing::new(),
                     scratch: $crate::order::Usual::new(),
+                    open: alloc::vec::Vec::new(),
                     options: options.into(),
                 }
             }

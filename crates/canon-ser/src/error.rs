@@ -55,6 +55,8 @@ pub(crate) enum Code {
     Full,
     Scratch,
     TooLarge,
+    #[cfg(feature = "std")]
+    Late,
     // Data that has no form in the format
     KeyType,
     Misuse,
@@ -129,6 +131,10 @@ impl Code {
             }
             Code::TooLarge => {
                 "a container whose keys are out of order takes more than 4 GiB; give it keys in order"
+            }
+            #[cfg(feature = "std")]
+            Code::Late => {
+                "keys of a container of more than 64 KiB are out of order, and its beginning has been written; it must be read twice"
             }
             Code::KeyType => {
                 "this key has no text form; use strings, integers, floats, bools, chars or unit variants"
@@ -425,6 +431,19 @@ impl Error {
     /// The fixed scratch cannot hold the entries that are out of order: see [`json::FixedEncoder`](crate::json::FixedEncoder).
     pub fn is_scratch_full(&self) -> bool {
         self.code_is(|code| code == Code::Scratch)
+    }
+
+    /// Keys of a large container came out of order when its beginning had been written already: see
+    /// [`json::canonicalize_once`](crate::json::canonicalize_once).
+    #[cfg(feature = "std")]
+    pub fn is_late_disorder(&self) -> bool {
+        self.code_is(|code| code == Code::Late)
+    }
+
+    /// The input ends too early.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_end(&self) -> bool {
+        self.code_is(|code| code == Code::End)
     }
 
     /// The value has no form here, does not fit the wanted type, or its own serde implementation refused.

@@ -8,7 +8,7 @@ use core::fmt;
 
 use crate::error::Error;
 use crate::json::string::{JsonKeys, string_end, value_end};
-use crate::json::{Integers, canonicalize_with, pointer};
+use crate::json::{Integers, Options, canonicalize_with, pointer};
 use crate::order::{KeyRules, common_prefix};
 #[cfg(feature = "rules")]
 use crate::{json::KeyOrder, rules::RuleSet};
@@ -88,8 +88,39 @@ pub fn equal(left: &[u8], right: &[u8]) -> Result<bool, Error> {
 /// # Ok::<(), canon_ser::Error>(())
 /// ```
 pub fn diff(left: &[u8], right: &[u8]) -> Result<Option<Difference>, Error> {
-    let left = canonicalize_with(left, Integers::Exact)?;
-    let right = canonicalize_with(right, Integers::Exact)?;
+    diff_as(left, right, Integers::Exact.into())
+}
+
+/// [`diff`] of texts that may be nested deeper than 128 levels.
+///
+/// # Errors
+///
+/// As [`equal`], but for the depth.
+///
+/// ```
+/// use canon_ser::semantic::{diff, diff_within};
+///
+/// let deep = |leaf: &str| format!("{}{leaf}{}", "[".repeat(200), "]".repeat(200)).into_bytes();
+/// assert!(diff(&deep("1"), &deep("2")).unwrap_err().is_depth());
+/// let found = diff_within(&deep("1"), &deep("2"), 200)?.expect("they differ");
+/// assert_eq!(found.pointer(), "/0".repeat(200));
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+pub fn diff_within(
+    left: &[u8],
+    right: &[u8],
+    depth_max: usize,
+) -> Result<Option<Difference>, Error> {
+    diff_as(
+        left,
+        right,
+        Options::from(Integers::Exact).depth_max(depth_max),
+    )
+}
+
+fn diff_as(left: &[u8], right: &[u8], options: Options) -> Result<Option<Difference>, Error> {
+    let left = canonicalize_with(left, options)?;
+    let right = canonicalize_with(right, options)?;
     Ok(first_difference(&left, &right))
 }
 

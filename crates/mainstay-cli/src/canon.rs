@@ -3,6 +3,7 @@
 //! Canonical bytes go to stdout exactly as they are, with no newline added; everything said to people
 //! or machines about them ends with one.
 
+mod digest;
 mod input;
 
 use std::io::{self, Write};
@@ -13,10 +14,11 @@ use canon_ser::rules::{RuleBook, RuleSet};
 use canon_ser::{Profile, cbor, semantic};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use sha2::Digest as _;
 
 use crate::Verdict;
-use input::{Source, in_file, is_stdin, name, read};
+use crate::units::parse_bytes;
+use digest::{Hasher, print_digest};
+use input::{Keep, in_file, is_stdin, name};
 
 /// Writes canonical JSON or CBOR, checks it, digests it, or compares what two documents mean
 #[derive(Debug, Args)]
@@ -35,8 +37,10 @@ const MEMORY: &str = "Memory: a document that is in order streams through, howev
 longest string, and each container as a whole that is larger than 64 KiB and whose keys are out of order (in CBOR also \
 one of indefinite length). To put one in order takes two to three times its size: it, a copy to sort it through, and what is \
 known of each entry (more than that for entries of few bytes). Held as a whole is the document with --from of the other \
-form. A file is read at least twice and must not change meanwhile; a pipe is copied first, beyond 1 MiB to an unnamed \
-file in TMPDIR. Nothing is written of a document that cannot be read to its end.";
+form. --check reads once, and says what is wrong as soon as it has read it. Otherwise a file is read at least twice and \
+must not change meanwhile, and a pipe is copied while it is read, beyond 1 MiB to an unnamed file in TMPDIR, but no more \
+of it than --spool-max; nothing is written of a document that cannot be read to its end. With --stream it is read once and \
+nothing is copied.";
 
 #[derive(Debug, Subcommand)]
 enum Action {
@@ -85,10 +89,19 @@ struct FormArgs {
     /// Print the digest of the canonical bytes, in lowercase hex and a newline, instead of the bytes
     #[arg(long, value_enum)]
     digest: Option<Hash>,
+    /// Hash the profile's id in front of the bytes, so that the digest is one under that profile only: the byte FF, the id, the byte 00
+    #[arg(long, requires = "digest")]
+    tagged: bool,
     /// Write nothing: say whether the input is already canonical (exit code 0) or not (1)
     #[arg(long, conflicts_with = "digest")]
     check: bool,
-    /// Print one JSON object: with --check {"canonical":bool,"offset","reason"}, with --digest {"algorithm","bytes","digest","profile"}, and "integers" where that policy is not the profile's
+    /// Read the input once and write while reading. What was written of a document that turns out to be bad stays written; a container whose keys are first out of order beyond its first 64 KiB is refused
+    #[arg(long, conflicts_with = "check")]
+    stream: bool,
+    /// How much of a pipe may be kept for a further reading, or with --from of the other form in memory: bytes, or KiB, MiB, GiB
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bytes, env = "MAINSTAY_CANON_SPOOL_MAX")]
+    spool_max: u64,
+    /// Print one JSON object: with --check {"canonical":bool,"column","line","offset","pointer","reason"}, with --digest {"algorithm","bytes","digest","profile"}, "integers" where that policy is not the profile's, and "tagged"
     #[arg(long)]
     json: bool,
     /// The input; - is stdin
@@ -104,6 +117,15 @@ struct EqArgs {
     /// A rule set or a rule book (JSON): which fields are times or aliases, units, whether null is absence
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// How deep containers may nest; under rules 128
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        env = "MAINSTAY_CANON_DEPTH_MAX",
+        conflicts_with = "rules"
+    )]
+    depth_max: usize,
     /// The time (RFC 3339) whose rules hold; needed with a rule book
     #[arg(long, value_name = "TIME", requires = "rules")]
     at: Option<String>,
@@ -167,6 +189,9 @@ fn write_form(to: Form, args: &FormArgs) -> Result<Verdict, String> {
     if args.check && from != to {
         return Err("--check reads the form that it checks: leave --from out".into());
     }
+    if args.stream && from != to {
+        return Err("--stream is for input of the form that is written: leave --from out".into());
+    }
     if args.json && !args.check && args.digest.is_none() {
         return Err(
             "--json is for what --check or --digest say; canonical bytes are written as they are"
@@ -187,23 +212,27 @@ fn write_form(to: Form, args: &FormArgs) -> Result<Verdict, String> {
             .unwrap_or_default()
             .depth_max(args.depth_max),
     };
-    let input = input::open(&args.file)?;
     if args.check {
-        return check(&job, input, args);
+        return check(&job, args);
     }
-    let in_input = |error| explained(&args.file, &error);
+    if args.tagged && job.departure().is_some() {
+        return Err(
+            "--tagged names the profile, and under this --integers the bytes are not the profile's"
+                .into(),
+        );
+    }
     match args.digest {
         None => {
             let mut stdout = Stdout::lock();
-            let written = job.write(input, &mut stdout);
+            let written = job.write(args, &mut stdout);
             // First, since a write that failed also ends the reading.
             stdout.finish()?;
-            written.map_err(in_input)?;
+            written?;
         }
         Some(hash) => {
-            let mut hasher = Hasher::new(hash);
-            job.write(input, &mut hasher).map_err(in_input)?;
-            print_digest(&job, hash, hasher, args.json)?;
+            let mut hasher = Hasher::new(hash, args.tagged.then_some(profile));
+            job.write(args, &mut hasher)?;
+            print_digest(&job, hash, hasher, args)?;
         }
     }
     Ok(Verdict::Good)
@@ -211,9 +240,12 @@ fn write_form(to: Form, args: &FormArgs) -> Result<Verdict, String> {
 
 /// What is wrong with a file, and the flag that may help.
 fn explained(file: &Path, error: &canon_ser::Error) -> String {
-    let flag = match error.is_depth() {
-        true => " (--depth-max)",
-        false => "",
+    let flag = if error.is_depth() {
+        " (--depth-max)"
+    } else if error.is_late_disorder() {
+        " (leave --stream out)"
+    } else {
+        ""
     };
     format!("{}{flag}", in_file(file, error))
 }
@@ -246,35 +278,43 @@ impl Job {
         }
     }
 
-    fn write(
-        &self,
-        mut input: Box<dyn Source>,
-        out: &mut dyn Write,
-    ) -> Result<(), canon_ser::Error> {
-        let to = if self.profile.is_json() {
-            Form::Json
+    fn write(&self, args: &FormArgs, out: &mut dyn Write) -> Result<(), String> {
+        let in_input = |error| explained(&args.file, &error);
+        let to_json = self.profile.is_json();
+        if to_json != (self.from == Form::Json) {
+            let bytes = input::read(&args.file, args.spool_max)?;
+            return self.converted(&bytes, out).map_err(in_input);
+        }
+        let written = if args.stream {
+            let once = input::open_once(&args.file);
+            let input = once.map_err(|error| in_file(&args.file, &error))?;
+            match self.from {
+                Form::Json => json::canonicalize_once(input, out, self.json),
+                Form::Cbor => cbor::canonicalize_once(input, out, self.cbor),
+            }
         } else {
-            Form::Cbor
-        };
-        if self.from == to {
-            return match to {
+            let input = input::open(&args.file, Keep::All(args.spool_max))?;
+            match self.from {
                 Form::Json => json::canonicalize_to(input, out, self.json),
                 Form::Cbor => cbor::canonicalize_to(input, out, self.cbor),
-            };
-        }
-        let mut bytes = Vec::new();
-        input.read_to_end(&mut bytes)?;
-        let canonical = match to {
-            Form::Json => cbor::to_json(&bytes, self.json)?,
-            Form::Cbor => {
-                let core = cbor::from_json_with(&bytes, self.json)?;
+            }
+        };
+        written.map_err(in_input)
+    }
+
+    /// Writes what is in the other form.
+    fn converted(&self, bytes: &[u8], out: &mut dyn Write) -> Result<(), canon_ser::Error> {
+        let canonical = match self.from {
+            Form::Cbor => cbor::to_json(bytes, self.json)?,
+            Form::Json => {
+                let core = cbor::from_json_with(bytes, self.json)?;
                 cbor::canonicalize_with(&core, self.cbor)?
             }
         };
         Ok(out.write_all(&canonical)?)
     }
 
-    fn check(&self, input: Box<dyn Source>) -> Result<(), canon_ser::Error> {
+    fn check(&self, input: Box<dyn input::Source>) -> Result<(), canon_ser::Error> {
         if self.profile.is_json() {
             json::check_from(input, self.json)
         } else {
@@ -323,23 +363,28 @@ impl Write for Stdout {
 #[derive(Serialize)]
 struct Checked<'a> {
     canonical: bool,
+    /// Of CBOR there are no lines, no columns and no pointers.
+    column: Option<usize>,
+    line: Option<usize>,
     offset: Option<usize>,
+    pointer: Option<&'a str>,
     reason: Option<&'a str>,
 }
 
-fn check(job: &Job, input: Box<dyn Source>, args: &FormArgs) -> Result<Verdict, String> {
-    let result = job.check(input);
+fn check(job: &Job, args: &FormArgs) -> Result<Verdict, String> {
+    let result = job.check(input::open(&args.file, Keep::Start)?);
     let failed = result.as_ref().err();
     if let Some(error) = failed.filter(|error| error.is_io()) {
         return Err(in_file(&args.file, error));
     }
     if args.json {
-        let offset = failed.and_then(canon_ser::Error::offset);
-        let reason = failed.map(canon_ser::Error::reason);
         print_json(&Checked {
             canonical: failed.is_none(),
-            offset,
-            reason,
+            column: failed.and_then(canon_ser::Error::column),
+            line: failed.and_then(canon_ser::Error::line),
+            offset: failed.and_then(canon_ser::Error::offset),
+            pointer: failed.and_then(canon_ser::Error::pointer),
+            reason: failed.map(canon_ser::Error::reason),
         })?;
     } else {
         let line = match failed {
@@ -352,82 +397,6 @@ fn check(job: &Job, input: Box<dyn Source>, args: &FormArgs) -> Result<Verdict, 
         Verdict::Good
     } else {
         Verdict::Negative
-    })
-}
-
-enum Algorithm {
-    Sha256(sha2::Sha256),
-    Blake3(Box<blake3::Hasher>),
-}
-
-/// Takes canonical bytes and counts them.
-struct Hasher {
-    algorithm: Algorithm,
-    bytes: u64,
-}
-
-impl Hasher {
-    fn new(hash: Hash) -> Hasher {
-        let algorithm = match hash {
-            Hash::Sha256 => Algorithm::Sha256(sha2::Sha256::new()),
-            Hash::Blake3 => Algorithm::Blake3(Box::default()),
-        };
-        Hasher {
-            algorithm,
-            bytes: 0,
-        }
-    }
-
-    fn hex(self) -> String {
-        let digest: [u8; 32] = match self.algorithm {
-            Algorithm::Sha256(hasher) => hasher.finalize().into(),
-            Algorithm::Blake3(hasher) => hasher.finalize().into(),
-        };
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.algorithm {
-            Algorithm::Sha256(hasher) => hasher.update(bytes),
-            Algorithm::Blake3(hasher) => {
-                hasher.update(bytes);
-            }
-        }
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What `--digest --json` prints.
-#[derive(Serialize)]
-struct Digested<'a> {
-    algorithm: Hash,
-    bytes: u64,
-    digest: &'a str,
-    /// The policy for integers, unless the bytes are those of the profile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    integers: Option<Policy>,
-    profile: &'a str,
-}
-
-fn print_digest(job: &Job, algorithm: Hash, hasher: Hasher, as_json: bool) -> Result<(), String> {
-    let bytes = hasher.bytes;
-    let digest = hasher.hex();
-    if !as_json {
-        return print(format!("{digest}\n").as_bytes());
-    }
-    print_json(&Digested {
-        algorithm,
-        bytes,
-        digest: &digest,
-        integers: job.departure(),
-        profile: job.profile.id(),
     })
 }
 
@@ -446,19 +415,19 @@ fn compare(args: &EqArgs) -> Result<Verdict, String> {
     }
     let read_rules = |file| read_rules(file, args.at.as_deref());
     let rules = args.rules.as_deref().map(read_rules).transpose()?;
+    let exact = json::Options::from(Integers::Exact).depth_max(args.depth_max);
     // Each on its own first, so that an error names its file.
     let readable = |file: &Path| {
-        let text = read(file)?;
-        let normal = match &rules {
-            None => json::canonicalize_with(&text, Integers::Exact),
-            Some(rules) => semantic::normalize(&text, rules),
-        };
-        normal.map_err(|error| in_file(file, &error))
+        let text = input::read(file, u64::MAX)?;
+        match &rules {
+            None => json::canonicalize_with(&text, exact).map_err(|error| explained(file, &error)),
+            Some(rules) => semantic::normalize(&text, rules).map_err(|error| in_file(file, &error)),
+        }
     };
     let (left, right) = (readable(&args.left)?, readable(&args.right)?);
     // The normal form of a normal form is itself.
     let found = match &rules {
-        None => semantic::diff(&left, &right),
+        None => semantic::diff_within(&left, &right, args.depth_max),
         Some(rules) => semantic::diff_with(&left, &right, rules),
     };
     let found = found.map_err(|error| error.to_string())?;
@@ -481,7 +450,7 @@ fn compare(args: &EqArgs) -> Result<Verdict, String> {
 
 /// The rule set of a file; of a book, the one that holds at that time.
 fn read_rules(file: &Path, at: Option<&str>) -> Result<RuleSet, String> {
-    let text = read(file)?;
+    let text = input::read(file, u64::MAX)?;
     let is_book = text.trim_ascii_start().first() == Some(&b'[');
     let wrong = |error| in_file(file, &error);
     let book = if is_book {

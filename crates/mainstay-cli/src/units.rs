@@ -1,4 +1,4 @@
-//! Times on the command line: `250ms`, `30s`, `5m`, `1h`, `1d`.
+//! Times and sizes on the command line: `250ms`, `30s`, `5m`, `1h`, `1d`; `4096`, `64KiB`, `512MiB`, `1GiB`.
 
 use std::time::Duration;
 
@@ -33,6 +33,26 @@ pub(crate) fn parse_interval(text: &str) -> Result<u32, String> {
         .ok_or("1ms to 49d are possible".into())
 }
 
+/// A number of bytes.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale: u64 = match unit {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err("a size is a number of bytes, or of KiB, MiB, GiB or TiB".into()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a size starts with a whole number".to_owned())?;
+    number.checked_mul(scale).ok_or("this is too much".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,5 +75,14 @@ mod tests {
         }
         assert!(parse_interval("0s").is_err());
         assert_eq!(parse_interval("30s"), Ok(30_000));
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_binary_units() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("3MiB"), Ok(3 << 20));
+        for bad in ["", "KiB", "1 KiB", "1kB", "-1", "99999999TiB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Is CBOR already deterministic? Answered in one pass, with nothing written and (up to 128 levels) nothing allocated.
 
 use core::cmp::Ordering;
+use core::ops::Range;
 
 use crate::cbor::emit::CborKeys;
 use crate::cbor::read::{Item, Kind, Place, Sink, drive};
@@ -112,6 +113,27 @@ fn leading(bytes: &[u8], start: usize, end: usize) -> u64 {
     }
 }
 
+impl<const DIALECT: u8> Checker<'_, DIALECT> {
+    /// The same as comparing ranks, where those do not tell that a key is behind the one before.
+    #[inline(never)]
+    fn check_order(&self, key: Range<usize>, rank: u64) -> Result<(), Fail> {
+        let before = self.previous.last().expect("keys stand in maps");
+        let order = before.rank.cmp(&rank).then_with(|| {
+            let before = before.bytes(self.bytes, self.base, &self.held);
+            let keys = match DIALECT {
+                LENGTH_FIRST => CborKeys::LENGTH_FIRST,
+                _ => CborKeys::CORE,
+            };
+            keys.compare(before, &self.bytes[key], false)
+        });
+        match order {
+            Ordering::Less => Ok(()),
+            Ordering::Equal => Err(Fail::new(Code::Duplicate)),
+            Ordering::Greater => Err(Fail::new(Code::KeyOrder)),
+        }
+    }
+}
+
 impl<const DIALECT: u8> Sink for Checker<'_, DIALECT> {
     const WIDE_FLOATS: bool = DIALECT == DAG;
 
@@ -143,7 +165,7 @@ impl<const DIALECT: u8> Sink for Checker<'_, DIALECT> {
 
     #[inline(always)]
     fn key_done(&mut self, start: usize, end: usize) -> Result<(), Fail> {
-        let level = self.previous.last_mut().expect("keys stand in maps");
+        let level = self.previous.last().expect("keys stand in maps");
         let key = start - self.base..end - self.base;
         let rank = match DIALECT {
             // It has no rank: whole keys are compared.
@@ -151,21 +173,12 @@ impl<const DIALECT: u8> Sink for Checker<'_, DIALECT> {
             // In DAG-CBOR all keys are text, whose two orders are the same.
             _ => leading(self.bytes, key.start, key.end),
         };
-        let this = Previous { start, end, rank };
-        let before = core::mem::replace(level, this);
-        let order = before.rank.cmp(&rank).then_with(|| {
-            let before = before.bytes(self.bytes, self.base, &self.held);
-            let keys = match DIALECT {
-                LENGTH_FIRST => CborKeys::LENGTH_FIRST,
-                _ => CborKeys::CORE,
-            };
-            keys.compare(before, &self.bytes[key], false)
-        });
-        match order {
-            Ordering::Less => Ok(()),
-            Ordering::Equal => Err(Fail::new(Code::Duplicate)),
-            Ordering::Greater => Err(Fail::new(Code::KeyOrder)),
+        if level.rank >= rank {
+            self.check_order(key, rank)?;
         }
+        let level = self.previous.last_mut().expect("keys stand in maps");
+        *level = Previous { start, end, rank };
+        Ok(())
     }
 
     #[inline]

@@ -27,6 +27,8 @@ use serde::Serialize;
 use crate::buf::Buf;
 #[cfg(feature = "alloc")]
 use crate::buf::Growing;
+#[cfg(feature = "alloc")]
+use crate::cbor::canon::Open;
 use crate::cbor::emit::Emitter;
 #[cfg(any(feature = "std", feature = "digest", feature = "blake3"))]
 use crate::drain;
@@ -275,7 +277,13 @@ impl Encoder {
     /// ```
     pub fn encode_item(&mut self, bytes: &[u8]) -> Result<&[u8], Error> {
         self.reset();
-        rewrite(bytes, &mut self.out, &mut self.scratch, self.options)?;
+        let Encoder {
+            out,
+            scratch,
+            open,
+            options,
+        } = self;
+        rewrite(bytes, out, scratch, open, *options)?;
         Ok(self.out.bytes())
     }
 }
@@ -285,14 +293,18 @@ fn rewrite(
     bytes: &[u8],
     out: &mut Growing,
     scratch: &mut Scratch,
+    open: &mut Vec<Open>,
     options: Options,
 ) -> Result<(), Error> {
     let mut emitter = Emitter::new(out, scratch, options);
     let mut writer = canon::Writer {
         emitter: &mut emitter,
-        open: Vec::new(),
+        open: core::mem::take(open),
     };
-    read::drive::<_, false>(bytes, &mut writer, options.depth_max).map_err(Error::new)
+    let done = read::drive::<_, false>(bytes, &mut writer, options.depth_max);
+    *open = writer.open;
+    open.clear();
+    done.map_err(Error::new)
 }
 
 /// Any well-formed CBOR item to deterministic CBOR.
@@ -323,7 +335,7 @@ pub fn canonicalize(bytes: &[u8]) -> Result<Vec<u8>, Error> {
 #[cfg(feature = "alloc")]
 pub fn canonicalize_with(bytes: &[u8], options: Options) -> Result<Vec<u8>, Error> {
     let mut out = Growing::with_room(bytes.len());
-    rewrite(bytes, &mut out, &mut Usual::new(), options)?;
+    rewrite(bytes, &mut out, &mut Usual::new(), &mut Vec::new(), options)?;
     Ok(out.into_vec())
 }
 
@@ -355,6 +367,32 @@ pub fn canonicalize_to<R: std::io::Read + std::io::Seek, W: std::io::Write>(
     stream::canonicalize(source, writer, options)
 }
 
+/// [`canonicalize_to`] in one reading, of a source that cannot go back: what is deterministic is written as it comes.
+///
+/// So what was written of an input that turns out to be bad stays written. A map is held as a whole if its keys are out of order
+/// within its first 64 KiB of output. Beyond that it must stay in order: bytes of it have been written.
+///
+/// # Errors
+///
+/// As [`canonicalize_to`], and [`Error::is_late_disorder`].
+///
+/// ```
+/// use canon_ser::cbor::{self, Options};
+///
+/// let mut out = Vec::new();
+/// cbor::canonicalize_once(&b"\xa2\x02\x00\x01\x00"[..], &mut out, Options::new())?;
+/// assert_eq!(out, b"\xa2\x01\x00\x02\x00");
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+#[cfg(feature = "std")]
+pub fn canonicalize_once<R: std::io::Read, W: std::io::Write>(
+    source: R,
+    writer: W,
+    options: Options,
+) -> Result<(), Error> {
+    stream::canonicalize_once(source, writer, options)
+}
+
 /// Is this CBOR already deterministic? One pass; nothing is allocated up to 128 levels.
 ///
 /// # Errors
@@ -383,11 +421,12 @@ pub fn check_with(bytes: &[u8], options: Options) -> Result<(), Error> {
 
 /// [`check_with`] for CBOR that need not fit in memory: from where the source stands to its end.
 ///
-/// One pass. Held in memory are 0.5 MB, the longest string or key, and the last key of each open map.
+/// One pass. Held in memory are 0.5 MB, the longest string or key, and the last key of each open map. The source need not be
+/// able to go back. If it can tell where it ends, a length that it cannot hold is an error at once.
 ///
 /// # Errors
 ///
-/// As [`check`], and those of the source ([`Error::is_io`]).
+/// As [`check`], and those of the source ([`Error::is_io`]), as soon as the source has given the bytes that are wrong.
 #[cfg(feature = "std")]
 pub fn check_from<R: std::io::Read + std::io::Seek>(
     source: R,

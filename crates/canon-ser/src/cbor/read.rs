@@ -89,7 +89,6 @@ struct Level {
     total: u64,
     /// Where the current item starts.
     item: usize,
-    start: usize,
     holds: Holds,
 }
 
@@ -150,7 +149,6 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             left: 0,
             total: 0,
             item: 0,
-            start: 0,
             holds: Holds::Elements,
         };
         Reader {
@@ -165,7 +163,6 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     }
 
     /// Where the item or break starts in the whole that it has not read to its end.
-    #[cfg(feature = "std")]
     pub(crate) fn offset(&self) -> usize {
         self.levels.last().map_or(0, |level| level.item)
     }
@@ -259,6 +256,11 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
     #[inline(always)]
     fn item<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
         let start = self.at;
+        if let Some(text) = self.short_text() {
+            self.at += 1 + text.len();
+            sink.item(Item::Text(text), self.place())?;
+            return Ok(false);
+        }
         let head = self.head()?;
         match head.major {
             UNSIGNED | NEGATIVE => {
@@ -302,6 +304,16 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             _ => self.simple(head, start, sink)?,
         }
         Ok(false)
+    }
+
+    /// The text that comes next, if it is of the most common kind: ASCII, and so short that its head is one byte. A no may
+    /// be wrong.
+    #[inline(always)]
+    fn short_text(&self) -> Option<&'b [u8]> {
+        let (&first, rest) = self.bytes.get(self.at..)?.split_first()?;
+        let len = usize::from(first.wrapping_sub(TEXT << 5));
+        let text = rest.get(..len).filter(|_| len < 24)?;
+        is_ascii(rest, len).then_some(text)
     }
 
     #[inline]
@@ -403,7 +415,6 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
             left: left.unwrap_or(ENDLESS),
             total: left.unwrap_or(ENDLESS),
             item: self.base + self.at,
-            start: self.base + start,
             holds,
         });
         Ok(())
@@ -485,13 +496,11 @@ impl<'b, const STRICT: bool> Reader<'b, STRICT> {
 
     #[inline]
     fn close<S: Sink>(&mut self, sink: &mut S) -> Result<(), Fail> {
-        let (done, start) = self
-            .levels
-            .last()
-            .map_or((0, 0), |level| (level.total - level.left, level.start));
-        sink.close(done).map_err(|fail| fail.or_at(start))?;
+        let level = self.levels.last();
+        let done = level.map_or(0, |level| level.total - level.left);
         self.levels.pop();
-        Ok(())
+        // It was the current item of what is around it.
+        sink.close(done).map_err(|fail| fail.or_at(self.offset()))
     }
 
     /// Counts a complete item in its container, and closes what is complete with it. True after the root item.

@@ -30,6 +30,14 @@ pub(crate) fn canonicalize<R: Read + Seek>(
     stream::canonicalize(source, writer, &Cbor { options })
 }
 
+pub(crate) fn canonicalize_once(
+    source: impl Read,
+    writer: impl Write,
+    options: Options,
+) -> Result<(), Error> {
+    stream::canonicalize_once(source, writer, &Cbor { options })
+}
+
 pub(crate) fn check<R: Read + Seek>(source: R, options: Options) -> Result<(), Error> {
     match options.dialect {
         Dialect::Core => check_as::<R, { check::CORE }>(source, options),
@@ -40,7 +48,7 @@ pub(crate) fn check<R: Read + Seek>(source: R, options: Options) -> Result<(), E
 
 fn check_as<R: Read + Seek, const DIALECT: u8>(source: R, options: Options) -> Result<(), Error> {
     let io = |error| Error::io(&error);
-    let mut window = Window::open(source).map_err(io)?;
+    let mut window = Window::prompt(source).map_err(io)?;
     let total = window.total().map_err(io)?;
     let mut reader = Reader::<true>::new(&[], options.depth_max);
     let mut checker = Checker::<DIALECT>::new(&[], 0);
@@ -54,6 +62,10 @@ fn check_as<R: Read + Seek, const DIALECT: u8>(source: R, options: Options) -> R
         };
         let offset = reader_here.offset();
         if !is_cut(&fail, stretch) {
+            let fail = within(fail, stretch);
+            if ends_here(&fail, &mut window).map_err(io)? {
+                return Ok(());
+            }
             return Err(explained(&mut window, fail, false, |bytes| {
                 check::check(bytes, options).err().map(Error::new)
             }));
@@ -65,16 +77,40 @@ fn check_as<R: Read + Seek, const DIALECT: u8>(source: R, options: Options) -> R
     }
 }
 
-fn stretch<R: Read + Seek>(window: &Window<R>, total: u64) -> Stretch<'_> {
+/// Bytes that follow a stretch of an input whose end is not known: more than there are of any.
+const MANY: u64 = 1 << 62;
+
+fn stretch<R: Read + Seek>(window: &Window<R>, total: Option<u64>) -> Stretch<'_> {
     let end = window.offset() + window.bytes().len();
     Stretch {
         bytes: window.bytes(),
         offset: window.offset(),
-        more: match window.is_last() {
-            true => 0,
-            false => total.saturating_sub(end as u64),
+        more: match total {
+            _ if window.is_last() => 0,
+            Some(total) => total.saturating_sub(end as u64),
+            None => MANY,
         },
     }
+}
+
+/// A head that announces more than any input holds fails where the input ends. If that is not known: where it stands.
+fn within(fail: Fail, stretch: Stretch<'_>) -> Fail {
+    match fail {
+        Fail::At(Code::End, at) if stretch.more == MANY => {
+            Fail::At(Code::End, at.min(stretch.offset + stretch.bytes.len()))
+        }
+        other => other,
+    }
+}
+
+/// The item ends with the stretch, and what may follow has not been looked for: does the input end there too?
+fn ends_here<R: Read + Seek>(fail: &Fail, window: &mut Window<R>) -> std::io::Result<bool> {
+    let end = window.offset() + window.bytes().len();
+    if window.is_last() || !matches!(fail, Fail::At(Code::Trailing, at) if *at == end) {
+        return Ok(false);
+    }
+    window.advance(end)?;
+    Ok(window.bytes().is_empty())
 }
 
 /// Does the input go on where the stretch ended too early?
@@ -111,7 +147,11 @@ impl<R: Read + Seek> Pass<R> for Cbor {
                     window.advance(offset)?;
                 }
                 done => {
-                    done?;
+                    if let Err(fail) = done.map_err(|fail| within(fail, stretch))
+                        && !ends_here(&fail, window)?
+                    {
+                        return Err(fail.into());
+                    }
                     return Ok(spill.finish(&mut out)?);
                 }
             }

@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use crate::buf::{Buf, Fixed};
 use crate::error::{Code, Fail};
 use crate::json::number::{Literal, write_literal};
-use crate::json::string::{JsonKeys, is_special, write_escape};
+use crate::json::string::{JsonKeys, is_special, string_end, write_escape};
 use crate::json::text::{Piece, Sink, Token};
 use crate::json::{Options, text};
 use crate::levels::Levels;
@@ -26,11 +26,11 @@ struct Level {
     object: bool,
     /// Some key so far holds escapes.
     escaped: bool,
-    /// The previous key is in `held`: its place is one there.
+    /// The previous key is in `held`, with its closing quote: its place is one there.
     is_held: bool,
     offset: usize,
-    /// The previous key without its quotes; it ends at 0 as long as there is none.
-    previous: (usize, usize),
+    /// Where the contents of the previous key start; 0 as long as there is none.
+    previous: usize,
     previous_rank: u64,
 }
 
@@ -63,7 +63,7 @@ impl<'t> Checker<'t> {
                 escaped: false,
                 is_held: false,
                 offset: 0,
-                previous: (0, 0),
+                previous: 0,
                 previous_rank: 0,
             }),
             held: Held::default(),
@@ -73,19 +73,14 @@ impl<'t> Checker<'t> {
     /// Goes on with another stretch of the text, and keeps of the one before what may still be needed.
     #[cfg(feature = "std")]
     pub(crate) fn over<'u>(mut self, text: &'u [u8], base: usize) -> Checker<'u> {
-        // So that no key that is held ends at 0.
+        // So that no key that is held starts at 0.
         let mut held = alloc::vec![0];
-        let with_key = |level: &&mut Level| level.previous.1 > 0;
-        for level in self.levels.iter_mut().filter(with_key) {
-            let (from, to) = level.previous;
-            let key = match level.is_held {
-                true => &self.held[from..to],
-                false => &self.text[from - self.base..to - self.base],
-            };
-            let from = held.len();
-            held.extend_from_slice(key);
-            level.previous = (from, held.len());
+        for level in self.levels.iter_mut().filter(|level| level.previous > 0) {
+            let key = previous(level, self.text, self.base, &self.held);
+            level.previous = held.len();
             level.is_held = true;
+            held.extend_from_slice(key);
+            held.push(b'"');
         }
         Checker {
             text,
@@ -96,6 +91,15 @@ impl<'t> Checker<'t> {
             held,
         }
     }
+}
+
+/// The previous key of a container, without its quotes.
+fn previous<'t>(level: &Level, text: &'t [u8], base: usize, held: &'t [u8]) -> &'t [u8] {
+    let (bytes, start) = match level.is_held {
+        true => (held, level.previous),
+        false => (text, level.previous - base),
+    };
+    &bytes[start..string_end(bytes, start)]
 }
 
 /// Escapes stand only where they must, in their one form.
@@ -132,6 +136,27 @@ fn check_number<const SIZE: usize>(literal: Literal<'_>, options: Options) -> Re
     }
 }
 
+impl Checker<'_> {
+    /// The same as comparing ranks, where those do not tell that a key is behind the one before.
+    #[inline(never)]
+    fn check_order(&self, token: &Token<'_>, rank: u64) -> Result<(), Fail> {
+        let level = self.levels.last().expect("keys stand in objects");
+        if level.previous == 0 {
+            return Ok(());
+        }
+        let mut order = level.previous_rank.cmp(&rank);
+        if level.escaped || order == Ordering::Equal {
+            let previous = previous(level, self.text, self.base, &self.held);
+            order = self.keys.compare(previous, token.contents(), level.escaped);
+        }
+        match order {
+            Ordering::Less => Ok(()),
+            Ordering::Equal => Err(Fail::new(Code::Duplicate)),
+            Ordering::Greater => Err(Fail::new(Code::KeyOrder)),
+        }
+    }
+}
+
 impl Sink for Checker<'_> {
     #[inline]
     fn word(&mut self, _word: &'static str) -> Result<(), Fail> {
@@ -160,30 +185,20 @@ impl Sink for Checker<'_> {
 
     #[inline(always)]
     fn key(&mut self, token: Token<'_>, leading: u64) -> Result<(), Fail> {
-        self.string(token)?;
-        let level = self.levels.last_mut().expect("keys stand in objects");
-        level.escaped |= token.has_escapes;
-        let key = (token.offset + 1, token.offset + token.quoted.len() - 1);
         let rank = self.keys.rank(leading);
-        let is_held = core::mem::replace(&mut level.is_held, false);
-        let previous = core::mem::replace(&mut level.previous, key);
-        let previous_rank = core::mem::replace(&mut level.previous_rank, rank);
-        if previous.1 == 0 {
-            return Ok(());
+        let level = self.levels.last_mut().expect("keys stand in objects");
+        if token.has_escapes {
+            check_escapes(&token)?;
+            level.escaped = true;
         }
-        let mut order = previous_rank.cmp(&rank);
-        if level.escaped || order == Ordering::Equal {
-            let previous = match is_held {
-                true => &self.held[previous.0..previous.1],
-                false => &self.text[previous.0 - self.base..previous.1 - self.base],
-            };
-            order = self.keys.compare(previous, token.contents(), level.escaped);
+        if level.previous_rank >= rank || level.escaped {
+            self.check_order(&token, rank)?;
         }
-        match order {
-            Ordering::Less => Ok(()),
-            Ordering::Equal => Err(Fail::new(Code::Duplicate)),
-            Ordering::Greater => Err(Fail::new(Code::KeyOrder)),
-        }
+        let level = self.levels.last_mut().expect("keys stand in objects");
+        level.previous = token.offset + 1;
+        level.previous_rank = rank;
+        level.is_held = false;
+        Ok(())
     }
 
     #[inline]
@@ -196,7 +211,7 @@ impl Sink for Checker<'_> {
             escaped: false,
             is_held: false,
             offset,
-            previous: (0, 0),
+            previous: 0,
             previous_rank: 0,
         });
         Ok(())

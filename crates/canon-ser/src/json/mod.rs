@@ -35,6 +35,8 @@ use crate::drain;
 use crate::encoder::encoders;
 use crate::error::{Code, Error, Fail};
 pub(crate) use crate::json::emit::Emitter;
+#[cfg(feature = "alloc")]
+use crate::json::rewrite::Open;
 use crate::json::string::JsonKeys;
 use crate::levels::within_levels;
 use crate::order::{Scratch, Usual};
@@ -358,7 +360,13 @@ impl Encoder {
     /// As [`canonicalize`]. The encoder stays usable.
     pub fn encode_text(&mut self, text: &[u8]) -> Result<&[u8], Error> {
         self.reset();
-        rewrite(text, &mut self.out, &mut self.scratch, self.options)?;
+        let Encoder {
+            out,
+            scratch,
+            open,
+            options,
+        } = self;
+        rewrite(text, out, scratch, open, *options)?;
         Ok(self.out.bytes())
     }
 }
@@ -368,14 +376,18 @@ fn rewrite(
     text: &[u8],
     out: &mut Growing,
     scratch: &mut Scratch,
+    open: &mut Vec<Open>,
     options: Options,
 ) -> Result<(), Error> {
     let mut emitter = Emitter::new(out, scratch, options);
     let mut writer = rewrite::Writer {
         emitter: &mut emitter,
-        open: Vec::new(),
+        open: core::mem::take(open),
     };
-    text::drive::<_, false>(text, &mut writer).map_err(|fail| text_error(fail, text))
+    let done = text::drive::<_, false>(text, &mut writer);
+    *open = writer.open;
+    open.clear();
+    done.map_err(|fail| text_error(fail, text))
 }
 
 /// An error with line, column and path.
@@ -427,7 +439,8 @@ pub fn canonicalize(text: &[u8]) -> Result<Vec<u8>, Error> {
 #[cfg(feature = "alloc")]
 pub fn canonicalize_with(text: &[u8], options: impl Into<Options>) -> Result<Vec<u8>, Error> {
     let mut out = Growing::with_room(text.len());
-    rewrite(text, &mut out, &mut Usual::new(), options.into())?;
+    let options = options.into();
+    rewrite(text, &mut out, &mut Usual::new(), &mut Vec::new(), options)?;
     Ok(out.into_vec())
 }
 
@@ -441,7 +454,7 @@ pub fn canonicalize_with(text: &[u8], options: impl Into<Options>) -> Result<Vec
 ///
 /// # Errors
 ///
-/// As [`canonicalize_with`], and those of source and writer ([`Error::is_io`]). Of a text beyond 16 MiB, errors have no
+/// As [`canonicalize_with`], and those of source and writer ([`Error::is_io`]). More than 16 MiB into the text, errors have no
 /// path, and that of a duplicate key may have the place where its object ends.
 ///
 /// ```
@@ -460,6 +473,32 @@ pub fn canonicalize_to<R: std::io::Read + std::io::Seek, W: std::io::Write>(
     options: impl Into<Options>,
 ) -> Result<(), Error> {
     stream::canonicalize(source, writer, options.into())
+}
+
+/// [`canonicalize_to`] in one reading, of a source that cannot go back: what is canonical is written as it comes.
+///
+/// So what was written of a text that turns out to be bad stays written. An object is held as a whole if its keys are out of
+/// order within its first 64 KiB of output. Beyond that it must stay in order: bytes of it have been written.
+///
+/// # Errors
+///
+/// As [`canonicalize_to`], without lines, columns and paths, and [`Error::is_late_disorder`].
+///
+/// ```
+/// use canon_ser::json::{self, Options};
+///
+/// let mut out = Vec::new();
+/// json::canonicalize_once(&br#"{"b": [1e2], "a": 0.50}"#[..], &mut out, Options::new())?;
+/// assert_eq!(out, br#"{"a":0.5,"b":[100]}"#);
+/// # Ok::<(), canon_ser::Error>(())
+/// ```
+#[cfg(feature = "std")]
+pub fn canonicalize_once<R: std::io::Read, W: std::io::Write>(
+    source: R,
+    writer: W,
+    options: impl Into<Options>,
+) -> Result<(), Error> {
+    stream::canonicalize_once(source, writer, options.into())
 }
 
 /// Is this text already canonical? If so, `canonicalize` would return the same bytes.
@@ -496,7 +535,8 @@ pub fn check_with(bytes: &[u8], options: impl Into<Options>) -> Result<(), Error
 ///
 /// # Errors
 ///
-/// As [`check`], and those of the source ([`Error::is_io`]). Of a text beyond 16 MiB, errors have no path.
+/// As [`check`], and those of the source ([`Error::is_io`]). An error is told as soon as the source has given the bytes that are
+/// wrong. More than 16 MiB into the text, or if the source cannot go back (seeking fails), it has no path.
 #[cfg(feature = "std")]
 pub fn check_from<R: std::io::Read + std::io::Seek>(
     source: R,

@@ -5,14 +5,14 @@ pub(crate) const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// A bit set in the lowest flagged byte of each word that holds a control character, a quote or a backslash.
 ///
-/// Bytes above a flagged one may be flagged wrongly (a borrow crosses them); the lowest flag is always right.
+/// Only flagged bytes borrow from the next one, so that bytes above a flagged one may be flagged wrongly; the lowest flag
+/// is always right.
 #[inline(always)]
 pub(crate) fn special_bits(word: u64) -> u64 {
-    let control = word.wrapping_sub(LOW * 0x20) & !word;
-    let quote = word ^ (LOW * b'"' as u64);
-    let backslash = word ^ (LOW * b'\\' as u64);
-    let equal = (quote.wrapping_sub(LOW) & !quote) | (backslash.wrapping_sub(LOW) & !backslash);
-    (control | equal) & HIGH
+    let control = word.wrapping_sub(LOW * 0x20);
+    let quote = (word ^ (LOW * b'"' as u64)).wrapping_sub(LOW);
+    let backslash = (word ^ (LOW * b'\\' as u64)).wrapping_sub(LOW);
+    (control | quote | backslash) & !word & HIGH
 }
 
 /// Bytes of a [`Block`].

@@ -23,9 +23,17 @@ pub(crate) fn canonicalize<R: Read + Seek>(
     stream::canonicalize(source, writer, &Text { options })
 }
 
+pub(crate) fn canonicalize_once(
+    source: impl Read,
+    writer: impl Write,
+    options: Options,
+) -> Result<(), Error> {
+    stream::canonicalize_once(source, writer, &Text { options })
+}
+
 pub(crate) fn check<R: Read + Seek>(source: R, options: Options) -> Result<(), Error> {
     let io = |error| Error::io(&error);
-    let mut window = Window::open(source).map_err(io)?;
+    let mut window = Window::prompt(source).map_err(io)?;
     let mut cursor = Cursor::START;
     let mut checker = Checker::new(&[], 0, options);
     loop {
@@ -41,10 +49,15 @@ pub(crate) fn check<R: Read + Seek>(source: R, options: Options) -> Result<(), E
                 window.advance(cursor.offset).map_err(io)?;
             }
             Err(fail) => {
-                return Err(explained(&mut window, fail, true, |text| {
+                let error = explained(&mut window, fail, true, |text| {
                     let fail = check::check(text, options).err()?;
                     Some(text_error(fail, text))
-                }));
+                });
+                // Text that is canonical up to there has one line.
+                return Err(match (error.line(), error.offset()) {
+                    (None, Some(offset)) => error.at_place(1, offset + 1),
+                    _ => error,
+                });
             }
         }
     }

@@ -365,15 +365,19 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
     /// After a value: closes what ends, and steps over the comma before the next entry. True at the end of the text.
     #[inline(always)]
     fn after_value<S: Sink>(&mut self, sink: &mut S) -> Result<bool, Fail> {
-        self.expect = Expect::After;
         loop {
-            let byte = self.peek()?;
-            if byte == b',' && self.closing != ROOT {
+            // What comes behind the comma says what is expected there.
+            if self.here() == b',' && self.closing != ROOT {
                 self.at += 1;
                 if self.closing == b']' {
                     sink.next_element()?;
                 }
                 return Ok(false);
+            }
+            self.expect = Expect::After;
+            let byte = self.peek()?;
+            if byte == b',' && self.closing != ROOT {
+                continue;
             }
             if byte != self.closing || self.closing == ROOT {
                 return self.at_end();
@@ -424,9 +428,11 @@ impl<'t, const STRICT: bool> Reader<'t, STRICT> {
 
     #[inline(always)]
     fn colon(&mut self) -> Result<(), Fail> {
-        self.expect = Expect::Colon;
-        if self.peek()? != b':' {
-            return Err(self.unexpected(Code::Colon));
+        if self.here() != b':' {
+            self.expect = Expect::Colon;
+            if self.peek()? != b':' {
+                return Err(self.unexpected(Code::Colon));
+            }
         }
         self.at += 1;
         Ok(())

@@ -18,7 +18,7 @@ use std::io::{self, Read, Seek, Write};
 use crate::buf::{Buf as _, Growing};
 use crate::error::{Code, Error, Fail};
 use crate::order::{KeyRules, Scratch, leading_eight};
-use window::{SMALL, Window};
+use window::{Once, SMALL, Window};
 
 /// Containers of less output than this are arranged where they stand, in the buffer.
 const LARGE: usize = if SMALL { 32 } else { 64 << 10 };
@@ -26,8 +26,8 @@ const LARGE: usize = if SMALL { 32 } else { 64 << 10 };
 /// Bytes that are written out at a time.
 const CHUNK: usize = if SMALL { 16 } else { 64 << 10 };
 
-/// Inputs up to this size are read once more as a whole when something is wrong, for the best error there is.
-const REREAD_MAX: u64 = if SMALL { 0 } else { 16 << 20 };
+/// What was read is read once more as a whole when something is wrong, up to this size, for the best error there is.
+const REREAD_MAX: usize = if SMALL { 0 } else { 16 << 20 };
 
 /// An open container.
 struct Container {
@@ -40,6 +40,17 @@ struct Container {
     escaped: bool,
     /// It has keys, and their order is still to be checked.
     ordered: bool,
+}
+
+/// Which time the input is being read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// The first time: to find the large containers that are out of order.
+    First,
+    /// Those are known.
+    Later,
+    /// The only time. A container is held if it is out of order before it is large, and must not become so later.
+    Only,
 }
 
 /// What an open map or object remembers: see [`crate::order::Members::last_key`].
@@ -60,13 +71,13 @@ pub(crate) struct Spill<'w> {
     held: Vec<u8>,
     /// Large containers that are out of order: those to be held, or while they are looked for, those found.
     disordered: Vec<usize>,
-    looks_for_disorder: bool,
+    reading: Reading,
     /// How many containers are open up to the outermost that is held.
     holding: Option<usize>,
 }
 
 impl<'w> Spill<'w> {
-    fn new(writer: &'w mut dyn Write, disordered: Option<Vec<usize>>) -> Spill<'w> {
+    fn new(writer: &'w mut dyn Write, reading: Reading, disordered: Vec<usize>) -> Spill<'w> {
         Spill {
             writer,
             error: None,
@@ -74,8 +85,8 @@ impl<'w> Spill<'w> {
             open: Vec::new(),
             settled: 0,
             held: Vec::new(),
-            looks_for_disorder: disordered.is_none(),
-            disordered: disordered.unwrap_or_default(),
+            reading,
+            disordered,
             holding: None,
         }
     }
@@ -90,7 +101,8 @@ impl<'w> Spill<'w> {
             escaped: false,
             ordered: false,
         });
-        let listed = || !self.looks_for_disorder && self.disordered.binary_search(&offset).is_ok();
+        let listed =
+            || self.reading == Reading::Later && self.disordered.binary_search(&offset).is_ok();
         if self.holding.is_none() && (hold || listed()) {
             self.holding = Some(self.open.len());
         }
@@ -112,6 +124,9 @@ impl<'w> Spill<'w> {
                 return Ok(false);
             }
             self.settle(out.bytes(), scratch, last_key);
+            if self.holding.is_some() {
+                return Ok(false);
+            }
         }
         if out.len() >= CHUNK {
             self.flush(out)?;
@@ -119,7 +134,8 @@ impl<'w> Spill<'w> {
         Ok(depth > 0)
     }
 
-    /// From here on nothing of the open containers will be arranged.
+    /// From here on nothing of the open containers will be arranged; but for the outermost that is out of order and from
+    /// there on inwards, if there is no later reading.
     fn settle(
         &mut self,
         out: &[u8],
@@ -130,13 +146,21 @@ impl<'w> Spill<'w> {
             let Some((key, rank, ordered, escaped)) = last_key(depth) else {
                 continue;
             };
+            if !ordered && self.reading == Reading::Only {
+                self.holding = Some(depth + 1);
+                self.settled = depth;
+                return;
+            }
             let start = self.held.len();
             self.held.extend_from_slice(&out[key]);
             container.key = start..self.held.len();
             (container.rank, container.escaped) = (rank, escaped);
             container.ordered = ordered;
             if !ordered {
-                debug_assert!(self.looks_for_disorder, "what is out of order is held");
+                debug_assert!(
+                    self.reading == Reading::First,
+                    "what is out of order is held"
+                );
                 self.disordered.push(container.offset);
             }
         }
@@ -166,6 +190,9 @@ impl<'w> Spill<'w> {
         match order {
             Ordering::Less => {}
             Ordering::Equal => return Err(Fail::new(Code::Duplicate)),
+            Ordering::Greater if self.reading == Reading::Only => {
+                return Err(Fail::new(Code::Late));
+            }
             Ordering::Greater => {
                 container.ordered = false;
                 self.disordered.push(container.offset);
@@ -254,43 +281,62 @@ pub(crate) fn canonicalize<R: Read + Seek, P: Pass<R>>(
         let out = pass.slice(window.bytes())?;
         return writer.write_all(&out).map_err(io);
     }
-    let mut once = |writer: &mut dyn Write, disordered| {
+    let mut read = |writer: &mut dyn Write, reading, disordered| {
         window.rewind().map_err(io)?;
-        let mut spill = Spill::new(writer, disordered);
-        match pass.run(&mut window, &mut spill) {
-            Ok(()) => Ok(spill.disordered),
-            Err(Stop::Io(error)) => Err(io(error)),
-            Err(Stop::Fail(fail)) => match spill.error {
-                Some(error) => Err(io(error)),
-                None => {
-                    let of_whole = |whole: &[u8]| pass.slice(whole).err();
-                    Err(explained(&mut window, fail, P::IS_TEXT, of_whole))
-                }
-            },
-        }
+        run(&mut window, Spill::new(writer, reading, disordered), pass)
     };
-    let mut disordered = once(&mut io::sink(), None)?;
+    let mut disordered = read(&mut io::sink(), Reading::First, Vec::new())?;
     disordered.sort_unstable();
     if !disordered.is_empty() {
         // Duplicates in them come to light only now.
-        disordered = once(&mut io::sink(), Some(disordered))?;
+        disordered = read(&mut io::sink(), Reading::Later, disordered)?;
     }
-    once(&mut writer, Some(disordered)).map(drop)
+    read(&mut writer, Reading::Later, disordered).map(drop)
 }
 
-/// An error with all that can be told at a bounded cost: `of_whole` tells that of an input in memory.
+/// Writes the canonical form while it is read, of an input that is read once.
+pub(crate) fn canonicalize_once<R: Read, P: Pass<Once<R>>>(
+    source: R,
+    mut writer: impl Write,
+    pass: &P,
+) -> Result<(), Error> {
+    let mut window = Window::prompt(Once::new(source)).map_err(|error| Error::io(&error))?;
+    let spill = Spill::new(&mut writer, Reading::Only, Vec::new());
+    run(&mut window, spill, pass).map(drop)
+}
+
+/// Reads the input once: the large containers that are out of order, as far as they are known then.
+fn run<R: Read + Seek, P: Pass<R>>(
+    window: &mut Window<R>,
+    mut spill: Spill<'_>,
+    pass: &P,
+) -> Result<Vec<usize>, Error> {
+    match (pass.run(window, &mut spill), spill.error) {
+        (Ok(()), _) => Ok(spill.disordered),
+        (Err(Stop::Io(error)), _) | (Err(Stop::Fail(_)), Some(error)) => Err(Error::io(&error)),
+        (Err(Stop::Fail(fail)), None) => {
+            let of_whole = |whole: &[u8]| pass.slice(whole).err();
+            Err(explained(window, fail, P::IS_TEXT, of_whole))
+        }
+    }
+}
+
+/// An error with all that can be told at a bounded cost, and without reading on: `of_whole` tells that of an input in
+/// memory.
 pub(crate) fn explained<R: Read + Seek>(
     window: &mut Window<R>,
     fail: Fail,
     is_text: bool,
     of_whole: impl FnOnce(&[u8]) -> Option<Error>,
 ) -> Error {
-    if let Ok(Some(whole)) = window.whole(REREAD_MAX)
-        && let Some(error) = of_whole(whole)
-    {
-        return error;
-    }
     let error = Error::new(fail);
+    // What was read may end too early for it, where the input itself does not.
+    if let Ok(Some(start)) = window.read_so_far(REREAD_MAX)
+        && let Some(of_start) = of_whole(start)
+        && of_start.is_end() == error.is_end()
+    {
+        return of_start;
+    }
     let offset = error.offset().filter(|_| is_text);
     match offset.map(|offset| window.place(offset)) {
         Some(Ok((line, column))) => error.at_place(line, column),

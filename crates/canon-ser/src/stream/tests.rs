@@ -82,12 +82,60 @@ fn compare_json(text: &[u8], options: Options) {
         json::canonicalize_with(text, options),
         text,
     );
+    let whole = json::check_with(text, options).map(|()| vec![]);
     let checked = json::check_from(Cursor::new(text), options).map(|()| vec![]);
-    same(
-        checked,
-        json::check_with(text, options).map(|()| vec![]),
+    same(checked, whole, text);
+    let whole = json::check_with(text, options).map(|()| vec![]);
+    let checked = json::check_from(Trickle(text), options).map(|()| vec![]);
+    same(checked, whole, text);
+    let mut out = Vec::new();
+    let once = json::canonicalize_once(Trickle(text), &mut out, options);
+    same_once(
+        once.map(|()| out),
+        json::canonicalize_with(text, options),
         text,
     );
+}
+
+/// A pipe: it gives a few bytes at a time, and never goes back.
+struct Trickle<'b>(&'b [u8]);
+
+impl std::io::Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let len = buffer.len().min(3);
+        self.0.read(&mut buffer[..len])
+    }
+}
+
+impl std::io::Seek for Trickle<'_> {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        match to {
+            std::io::SeekFrom::Current(0) => Ok(0),
+            _ => Err(std::io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// One reading tells the same, but for what shows too late, and has only the offset of an error.
+fn same_once(
+    once: Result<Vec<u8>, crate::Error>,
+    whole: Result<Vec<u8>, crate::Error>,
+    input: &[u8],
+) {
+    match (once, whole) {
+        (Ok(once), Ok(whole)) => assert_eq!(once, whole),
+        (Err(once), whole) if once.is_late_disorder() => {
+            let canonical = whole.as_ref().is_ok_and(|whole| whole == input);
+            assert!(!canonical, "in order: {}", input.escape_ascii());
+        }
+        // That a length is too large for the input is known at once only where its end is.
+        (Err(once), Err(whole)) if !whole.is_duplicate_key() && !whole.is_end() => {
+            assert_eq!(once.reason(), whole.reason(), "{}", input.escape_ascii());
+            assert_eq!(once.offset(), whole.offset(), "{}", input.escape_ascii());
+        }
+        (Err(_), Err(_)) => {}
+        (once, whole) => panic!("{once:?} against {whole:?} of {}", input.escape_ascii()),
+    }
 }
 
 proptest! {
@@ -150,6 +198,56 @@ fn large_disordered_objects_are_held_and_their_duplicates_found() {
             compare_json(text.as_bytes(), Options::new());
         }
     }
+}
+
+/// What is out of order before it is large is held also when the input is read once; what is so later is refused.
+#[test]
+fn one_reading_holds_what_is_out_of_order_at_once() {
+    let once = |text: &str| {
+        let mut out = Vec::new();
+        json::canonicalize_once(text.as_bytes(), &mut out, Options::new()).map(|()| out)
+    };
+    let members = |keys: std::ops::Range<u32>| -> String {
+        keys.map(|key| format!(",\"k{key:03}\":[{key}]")).collect()
+    };
+    let text = format!("[[1,2,3],{{\"z\":0{}}}]", members(0..90));
+    let canonical = json::canonicalize(text.as_bytes()).unwrap();
+    assert_eq!(once(&text).unwrap(), canonical);
+    let text = format!("{{\"a\":0{},\"b\":0}}", members(0..90));
+    assert!(once(&text).unwrap_err().is_late_disorder());
+    assert!(json::canonicalize(text.as_bytes()).is_ok());
+}
+
+/// Fails the test when it is read beyond its end.
+struct Cut<'b>(&'b [u8]);
+
+impl std::io::Read for Cut<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        assert!(!self.0.is_empty(), "it is known already what is wrong");
+        self.0.read(buffer)
+    }
+}
+
+impl std::io::Seek for Cut<'_> {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        Trickle(&[]).seek(to)
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_before_more_is_read() {
+    let error = json::check_from(Cut(br#"{"b":1,"a":2,"#), Options::new()).unwrap_err();
+    assert!(error.is_not_canonical());
+    assert_eq!((error.line(), error.column()), (Some(1), Some(8)));
+    let cbor = crate::cbor::Options::new();
+    let error = crate::cbor::check_from(Cut(b"\x83\x01\x18\x02"), cbor).unwrap_err();
+    assert_eq!(error.offset(), Some(2));
+    // More than there are of anything.
+    let endless = b"\x82\x01\x9b\xff\xff\xff\xff\xff\xff\xff\xff";
+    let error = crate::cbor::check_from(Cut(endless), cbor).unwrap_err();
+    assert_eq!(error.offset(), Some(endless.len()));
+    let error = json::canonicalize_once(Cut(b"[1,x"), Vec::new(), Options::new()).unwrap_err();
+    assert_eq!(error.offset(), Some(3));
 }
 
 #[test]
@@ -278,6 +376,12 @@ fn compare_cbor(bytes: &[u8]) {
         same(streamed.map(|()| out), whole, bytes);
         let checked = profile.check_from(Cursor::new(bytes)).map(|()| vec![]);
         same(checked, profile.check(bytes).map(|()| vec![]), bytes);
+        let checked = profile.check_from(Trickle(bytes)).map(|()| vec![]);
+        same_once(checked, profile.check(bytes).map(|()| vec![]), bytes);
+        let mut out = Vec::new();
+        let options = profile.cbor_options().expect("a profile of CBOR");
+        let once = crate::cbor::canonicalize_once(Trickle(bytes), &mut out, options);
+        same_once(once.map(|()| out), profile.canonicalize(bytes), bytes);
     }
 }
 

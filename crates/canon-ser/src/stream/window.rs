@@ -18,17 +18,58 @@ pub(crate) struct Window<R> {
     /// Bytes of the input before those.
     offset: usize,
     is_last: bool,
+    /// A stretch is what the source has at hand, and need not be full.
+    prompt: bool,
+}
+
+/// A source that is read once: it never goes back.
+pub(crate) struct Once<R> {
+    source: R,
+    offset: u64,
+}
+
+impl<R> Once<R> {
+    pub(crate) fn new(source: R) -> Once<R> {
+        Once { source, offset: 0 }
+    }
+}
+
+impl<R: Read> Read for Once<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl<R> Seek for Once<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match to {
+            SeekFrom::Current(0) => Ok(self.offset),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
 }
 
 impl<R: Read + Seek> Window<R> {
-    /// The first stretch of what follows where the source stands.
-    pub(crate) fn open(mut source: R) -> io::Result<Window<R>> {
+    /// The first stretch of what follows where the source stands: the whole input, if that is not larger.
+    pub(crate) fn open(source: R) -> io::Result<Window<R>> {
+        Window::over(source, false)
+    }
+
+    /// The same, but as soon as there are bytes: what is wrong with them must not wait for those that follow.
+    pub(crate) fn prompt(source: R) -> io::Result<Window<R>> {
+        Window::over(source, true)
+    }
+
+    fn over(mut source: R, prompt: bool) -> io::Result<Window<R>> {
         let mut window = Window {
             start: source.stream_position()?,
             source,
             bytes: Vec::new(),
             offset: 0,
             is_last: false,
+            prompt,
         };
         window.fill(WINDOW)?;
         Ok(window)
@@ -69,6 +110,9 @@ impl<R: Read + Seek> Window<R> {
 
     fn fill(&mut self, more: usize) -> io::Result<()> {
         self.bytes.reserve_exact(more);
+        if self.prompt {
+            return self.fill_promptly(more);
+        }
         let read = (&mut self.source)
             .take(more as u64)
             .read_to_end(&mut self.bytes)?;
@@ -76,22 +120,48 @@ impl<R: Read + Seek> Window<R> {
         Ok(())
     }
 
-    /// Bytes of the whole input.
-    pub(crate) fn total(&mut self) -> io::Result<u64> {
-        let here = self.source.stream_position()?;
-        let end = self.source.seek(SeekFrom::End(0))?;
-        self.source.seek(SeekFrom::Start(here))?;
-        Ok(end.saturating_sub(self.start))
+    /// Reads one byte at least and, where a token did not fit, as many as there are of it: so the effort for a long one stays
+    /// in proportion, however small the portions in which it comes.
+    fn fill_promptly(&mut self, more: usize) -> io::Result<()> {
+        let mut len = self.bytes.len();
+        let wanted = (2 * len).max(1);
+        self.bytes.resize(len + more, 0);
+        while len < wanted {
+            match self.source.read(&mut self.bytes[len..]) {
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes.truncate(len);
+        self.is_last = len < wanted;
+        Ok(())
     }
 
-    /// The whole input, if it has no more than so many bytes.
-    pub(crate) fn whole(&mut self, bytes_max: u64) -> io::Result<Option<&[u8]>> {
-        if self.total()? > bytes_max {
+    /// Bytes of the whole input; none if the source cannot tell.
+    pub(crate) fn total(&mut self) -> io::Result<Option<u64>> {
+        let here = self.source.stream_position()?;
+        let end = match self.source.seek(SeekFrom::End(0)) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(None),
+            end => end?,
+        };
+        self.source.seek(SeekFrom::Start(here))?;
+        Ok(Some(end.saturating_sub(self.start)))
+    }
+
+    /// The input as far as it has been read, if that are no more than so many bytes.
+    pub(crate) fn read_so_far(&mut self, bytes_max: usize) -> io::Result<Option<&[u8]>> {
+        let read = self.offset + self.bytes.len();
+        if read > bytes_max {
             return Ok(None);
         }
-        self.rewind()?;
-        self.source.read_to_end(&mut self.bytes)?;
-        self.is_last = true;
+        self.source.seek(SeekFrom::Start(self.start))?;
+        self.bytes.clear();
+        self.offset = 0;
+        (&mut self.source)
+            .take(read as u64)
+            .read_to_end(&mut self.bytes)?;
         Ok(Some(&self.bytes))
     }
 

@@ -170,6 +170,16 @@ fn a_warm_encoder_allocates_nothing() {
             .is_duplicate_key()
     );
     assert_eq!(cbor_encoder.encode_item(&loose).unwrap(), canonical);
+    let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let array = cbor::from_json(nested.as_bytes()).unwrap();
+    json_encoder.encode_text(nested.as_bytes()).unwrap();
+    cbor_encoder.encode_item(&array).unwrap();
+    for (text, item) in [(&text, &loose), (&nested.into_bytes(), &array)] {
+        let rewritten = allocations(|| _ = json_encoder.encode_text(text).unwrap());
+        assert_eq!(rewritten, 0);
+        let rewritten = allocations(|| _ = cbor_encoder.encode_item(item).unwrap());
+        assert_eq!(rewritten, 0);
+    }
 }
 
 fn in_order_small() -> InOrder {

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod canon;
+mod canon_pipes;
 mod config;
 mod crash;
 mod dashboard;
