@@ -18,8 +18,14 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(bytes) = cbor::from_json_with(input, Integers::Exact) {
         cbor::check(&bytes).expect("what from_json writes is deterministic");
         let canonical = json::canonicalize_with(input, Integers::Exact).expect("it is JSON");
-        assert_eq!(cbor::from_json_with(&canonical, Integers::Exact).expect("JSON"), bytes);
-        assert_eq!(cbor::to_json(&bytes, Integers::Exact).expect("it came from JSON"), canonical);
+        assert_eq!(
+            cbor::from_json_with(&canonical, Integers::Exact).expect("JSON"),
+            bytes
+        );
+        assert_eq!(
+            cbor::to_json(&bytes, Integers::Exact).expect("it came from JSON"),
+            canonical
+        );
     }
     if let Ok(text) = cbor::to_json(input, Integers::Error) {
         json::check(&text).expect("what to_json writes is canonical");

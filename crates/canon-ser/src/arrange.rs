@@ -27,6 +27,9 @@ const TINY_MAX: usize = 64;
 /// Copies up to this many bytes are made by stores of fixed size, which may run past the end.
 const SHORT_MAX: usize = 64;
 
+/// How often entries that tie are ranked anew, by eight more bytes each time, before whole keys are compared.
+const TIE_ROUNDS: u32 = 8;
+
 /// Larger containers of few entries are rotated in place while that touches each byte about this often at most: it is
 /// cheaper than memory that has never been touched.
 const ROTATIONS_MAX: usize = 4;
@@ -241,7 +244,7 @@ impl<K: KeyRules> Order<'_, K> {
             slots
                 .chunk_by_mut(|left, right| left.rank == right.rank)
                 .filter(|ties| ties.len() > 1)
-                .try_for_each(|ties| self.sort_ties(ties))?;
+                .try_for_each(|ties| self.sort_ties(ties, TIE_ROUNDS))?;
         }
         let mut at = 0;
         let in_place = slots.iter().take_while(|slot| {
@@ -252,9 +255,38 @@ impl<K: KeyRules> Order<'_, K> {
         Ok(in_place.count())
     }
 
-    /// Sorts entries of one rank by their whole keys. The rank has told all it can: in its place is then where the key
-    /// ends, so that each key is searched for its end only once.
-    fn sort_ties(&self, ties: &mut [Slot]) -> Result<(), Fail> {
+    /// Sorts entries of one rank: by what stands behind the prefix that these keys share, if there are many, and so on
+    /// with those that tie again.
+    fn sort_ties(&self, ties: &mut [Slot], rounds: u32) -> Result<(), Fail> {
+        if ties.len() <= FEW || rounds == 0 {
+            return self.sort_by_key(ties);
+        }
+        let key = |slot: &Slot| {
+            let end = self.rules.key_end(self.body, slot.start());
+            &self.body[slot.start() + K::KEY_SKIP..end]
+        };
+        let Some((first, rest)) = ties.split_first() else {
+            return Ok(());
+        };
+        let first = key(first);
+        let common = |shared, slot| common_prefix(&first[..shared], key(slot));
+        let shared = rest.iter().fold(first.len(), common);
+        for slot in &mut *ties {
+            let key = key(slot);
+            slot.rank = match self.escaped {
+                true => self.rules.rank_unescaped(key, shared),
+                false => self.rules.rank(leading_eight(key, shared..key.len())),
+            };
+        }
+        ties.sort_unstable_by_key(|slot| slot.rank);
+        ties.chunk_by_mut(|left, right| left.rank == right.rank)
+            .filter(|ties| ties.len() > 1)
+            .try_for_each(|ties| self.sort_ties(ties, rounds - 1))
+    }
+
+    /// Sorts entries by their whole keys. The rank has told all it can: in its place is then where the key ends, so that
+    /// each key is searched for its end only once.
+    fn sort_by_key(&self, ties: &mut [Slot]) -> Result<(), Fail> {
         for slot in &mut *ties {
             slot.rank = self.rules.key_end(self.body, slot.start()) as u64;
         }

@@ -1,5 +1,6 @@
 //! JSON text to canonical text: what is refused, and where.
 
+use canon_ser::cbor;
 use canon_ser::json::{self, Integers, Options};
 
 #[track_caller]
@@ -203,5 +204,29 @@ fn a_key_that_is_not_read_to_its_end_names_no_member() {
     ] {
         let error = json::canonicalize(text.as_bytes()).unwrap_err();
         assert_eq!(error.pointer(), Some(pointer), "{text}");
+    }
+}
+
+/// Groups of many keys that tie in eight bytes behind a prefix, and again behind longer ones.
+#[test]
+fn keys_that_tie_more_than_once() {
+    let long = "x".repeat(40);
+    for special in ["", "\\n"] {
+        let key = |n: usize| {
+            let (outer, inner) = (["a", "b"][n % 2], ["c", "d", "e"][n % 3]);
+            format!("{outer}{long}{special}{inner}{long}{}", n * 7919 % 3001)
+        };
+        let members = |range: std::ops::Range<usize>| -> Vec<String> {
+            range.map(|n| format!("\"{}\":{n}", key(n))).collect()
+        };
+        let text = format!("{{{}}}", members(0..3000).join(","));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let canonical = json::canonicalize(text.as_bytes()).unwrap();
+        assert_eq!(canonical, serde_json::to_vec(&value).unwrap());
+        let bytes = cbor::from_json(text.as_bytes()).unwrap();
+        cbor::check(&bytes).unwrap();
+        let twice = [members(0..3000), members(1234..1235)].concat();
+        let error = json::canonicalize(format!("{{{}}}", twice.join(",")).as_bytes());
+        assert!(error.unwrap_err().is_duplicate_key());
     }
 }
