@@ -1,13 +1,13 @@
 //! serde_json's private structs in CBOR, and the numbers of JSON text.
 
-use crate::buf::Buf;
 #[cfg(feature = "alloc")]
 use crate::buf::Growing;
+use crate::buf::{Buf, Fixed};
 use crate::cbor::emit::Emitter;
 use crate::cbor::head::{TEXT, write_float, write_head, write_integer};
 use crate::error::{Code, Fail};
 use crate::json::Integers;
-use crate::json::number::{Integer, Literal, SAFE_MAX};
+use crate::json::number::{Integer, Literal, NUMBER_MAX, SAFE_MAX, write_f64};
 use crate::json::private;
 #[cfg(feature = "alloc")]
 use crate::{
@@ -109,11 +109,26 @@ pub(crate) fn write_number<B: Buf>(
 /// not what a double prints as would lose digits, and is an error.
 fn write_exact<B: Buf>(out: &mut B, literal: Literal<'_>) -> Result<(), Fail> {
     let value = literal.to_f64()?;
-    match literal.to_integer() {
-        Some(integer) if integer.magnitude().is_some() || !integer.is_shortest_of(value) => {
-            write_wide(out, integer)
-        }
-        _ => write_float(out, value),
+    if let Some(integer) = literal.to_integer() {
+        return write_exact_integer(out, integer, value);
+    }
+    // What is no integer is the double next to it, which canonical JSON may print as one.
+    if value.abs() < SAFE_MAX as f64 && value as i64 as f64 != value {
+        return write_float(out, value);
+    }
+    let mut digits = [0; NUMBER_MAX];
+    let mut printed = Fixed::new(&mut digits);
+    write_f64(&mut printed, value, Integers::Exact)?;
+    match Literal::lex(printed.bytes(), 0)?.to_integer() {
+        Some(integer) => write_exact_integer(out, integer, value),
+        None => write_float(out, value),
+    }
+}
+
+fn write_exact_integer<B: Buf>(out: &mut B, integer: Integer<'_>, value: f64) -> Result<(), Fail> {
+    match integer.magnitude() {
+        None if integer.is_shortest_of(value) => write_float(out, value),
+        _ => write_wide(out, integer),
     }
 }
 

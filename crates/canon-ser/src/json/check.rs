@@ -4,15 +4,12 @@ use core::cmp::Ordering;
 
 use crate::buf::{Buf, Fixed};
 use crate::error::{Code, Fail};
-use crate::json::number::{Literal, write_literal};
+use crate::json::number::{Literal, NUMBER_MAX, write_literal};
 use crate::json::string::{JsonKeys, is_special, string_end, write_escape};
 use crate::json::text::{Piece, Sink, Token};
 use crate::json::{Options, text};
 use crate::levels::Levels;
 use crate::order::KeyRules as _;
-
-/// Digits of the largest double, its sign and some room.
-const NUMBER_MAX: usize = 320;
 
 /// What a number takes that is not meant to be long.
 const USUAL_MAX: usize = 32;

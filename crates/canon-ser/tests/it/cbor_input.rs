@@ -263,6 +263,10 @@ fn exact_keeps_the_digits_of_integers_of_up_to_128_bits() {
             "340282366920938463463374607431768211455",
             "c250ffffffffffffffffffffffffffffffff",
         ),
+        // No integers, but what canonical JSON makes of them are.
+        ("1.00000000000000000000903699670895736331", "01"),
+        ("-1e-400", "00"),
+        ("123456789012345678901234.5", "c24a1a249b1f10a06d400a80"),
         // Beyond 128 bits only what a double prints as.
         ("1e300", "fb7e37e43c8800759c"),
     ] {

@@ -14,6 +14,9 @@ pub(crate) use crate::json::number::lex::{Integer, Literal};
 /// Integers up to here, either sign, are the same in every JSON reader.
 pub(crate) const SAFE_MAX: u128 = 1 << 53;
 
+/// Digits of the largest double, its sign and some room.
+pub(crate) const NUMBER_MAX: usize = 320;
+
 /// Writes the canonical form of a literal of JSON text.
 #[inline]
 pub(crate) fn write_literal<B: Buf>(
