@@ -20,6 +20,9 @@
 //! are mapped read-only, and only relaxed loads are promised not to write
 //! (`std::sync::atomic`, "Atomic accesses to read-only memory").
 
+#[cfg(test)]
+mod tests;
+
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// The header's first word: not yet submitted.
@@ -87,6 +90,32 @@ pub struct Drained {
     pub stop: Stop,
 }
 
+impl Drained {
+    pub(crate) const NOTHING: Self = Self {
+        records: 0,
+        bytes: 0,
+        discarded: 0,
+        stop: Stop::Empty,
+    };
+
+    /// What a consumer took since `before`.
+    pub(crate) fn since(before: Consumer, now: Consumer, stop: Stop) -> Self {
+        Self {
+            records: now.records - before.records,
+            bytes: now.bytes - before.bytes,
+            discarded: now.discarded - before.discarded,
+            stop,
+        }
+    }
+
+    /// Adds another drain's counts, not its reason to return.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.discarded += other.discarded;
+    }
+}
+
 /// What lies unread in a ring.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -137,7 +166,7 @@ fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt>
 
 /// The producer's position, if it can be true for a consumer at `position`.
 #[inline]
-fn producer<M: Memory>(memory: &M, position: u64) -> Result<u64, Corrupt> {
+pub(crate) fn producer<M: Memory>(memory: &M, position: u64) -> Result<u64, Corrupt> {
     // Pairs with the store-release in __bpf_ringbuf_reserve(): the headers before it are set.
     let end = memory.producer().load(Ordering::Relaxed);
     fence(Ordering::Acquire);
@@ -167,34 +196,117 @@ impl Consumer {
             let kind = CorruptKind::Producer(end);
             return Err(Corrupt { position, kind });
         }
-        Ok(Self {
+        Ok(Self::at(position))
+    }
+
+    /// At a position that is known to be one of the ring's.
+    pub(crate) fn at(position: u64) -> Self {
+        Self {
             position,
             records: 0,
             bytes: 0,
             discarded: 0,
+        }
+    }
+
+    /// Takes the next record before `end`, which [`producer`] gave.
+    ///
+    /// On `Err` the consumer stays at the damage.
+    #[inline]
+    pub(crate) fn step<'m, M: Memory>(
+        &mut self,
+        memory: &'m M,
+        end: u64,
+    ) -> Result<Step<M::Bytes<'m>>, Corrupt> {
+        Ok(match head(memory, self.position, end)? {
+            Head::Record { offset, len, next } => {
+                self.position = next;
+                self.records += 1;
+                self.bytes += len;
+                Step::Record(memory.bytes(offset, len))
+            }
+            Head::Discarded { next } => {
+                self.position = next;
+                self.discarded += 1;
+                Step::Discarded
+            }
+            Head::Busy { .. } => Step::Stop(Stop::Busy),
+            Head::End => Step::Stop(Stop::Empty),
         })
     }
 }
 
-/// Gives space back on every way out of [`drain`], a panicking callback included.
-struct Commit<'a, M: Memory> {
-    memory: &'a M,
-    consumer: &'a mut Consumer,
-    committed: u64,
+/// When a reader gives the space of records back to the kernel. In every case also at the end of a
+/// drain, and when its callback panics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Commit {
+    /// After each quarter of the ring: often enough that programs find room while a long drain
+    /// runs, rarely enough that the cache line of the position stays out of the way.
+    #[default]
+    Quarter,
+    /// After each record: the most room for programs, at the cost of a shared cache line per record.
+    Record,
+    /// At the end only: what a drain hands out stays in the ring until the drain is over.
+    End,
 }
 
-impl<M: Memory> Commit<'_, M> {
-    /// Often enough that a producer finds room while a long drain runs, rarely enough that the
-    /// cache line of `consumer_pos` stays out of the way.
-    #[inline]
-    fn now_and_then(&mut self) {
-        if self.consumer.position.wrapping_sub(self.committed) >= self.memory.size() / 4 {
-            self.now();
+impl Commit {
+    /// Bytes after which space goes back.
+    fn every(self, ring_size: u64) -> u64 {
+        match self {
+            Self::Record => 1,
+            Self::Quarter => ring_size / 4,
+            Self::End => u64::MAX,
         }
     }
+}
 
+/// What a consumer met.
+pub(crate) enum Step<B> {
+    Record(B),
+    Discarded,
+    Stop(Stop),
+}
+
+/// A walk on behalf of the ring's consumer. Its drop gives space back, on every way out.
+#[derive(Debug)]
+pub(crate) struct Walk<'c, 'm, M: Memory> {
+    memory: &'m M,
+    consumer: &'c mut Consumer,
+    committed: u64,
+    /// The producer's position when it was read last.
+    end: u64,
+}
+
+impl<'c, 'm, M: Memory> Walk<'c, 'm, M> {
+    pub(crate) fn new(memory: &'m M, consumer: &'c mut Consumer) -> Result<Self, Corrupt> {
+        let committed = consumer.position;
+        let end = producer(memory, committed)?;
+        Ok(Self {
+            memory,
+            consumer,
+            committed,
+            end,
+        })
+    }
+
+    /// Takes the next record, without giving its space back.
     #[inline]
-    fn now(&mut self) {
+    pub(crate) fn step(&mut self) -> Result<Step<M::Bytes<'m>>, Corrupt> {
+        self.consumer.step(self.memory, self.end)
+    }
+
+    /// Looks how far the producer is by now.
+    #[inline]
+    pub(crate) fn refresh(&mut self) -> Result<(), Corrupt> {
+        self.end = producer(self.memory, self.consumer.position)?;
+        Ok(())
+    }
+
+    /// Gives the space of all records taken so far back: their bytes may be overwritten.
+    #[inline]
+    fn commit(&mut self) {
         if self.committed != self.consumer.position {
             // Pairs with the load-acquire in __bpf_ringbuf_reserve(): the kernel may overwrite
             // what lies before this position, so every read of it must be done.
@@ -204,68 +316,52 @@ impl<M: Memory> Commit<'_, M> {
             self.committed = self.consumer.position;
         }
     }
-}
 
-impl<M: Memory> Drop for Commit<'_, M> {
-    fn drop(&mut self) {
-        self.now();
+    #[inline]
+    fn uncommitted(&self) -> u64 {
+        self.consumer.position.wrapping_sub(self.committed)
     }
 }
 
-/// Hands at most `records_max` records to `each`, oldest first, and gives their space back: after
-/// each quarter of the ring, and at the end. Skipped records count against `records_max` too.
+impl<M: Memory> Drop for Walk<'_, '_, M> {
+    fn drop(&mut self) {
+        self.commit();
+    }
+}
+
+/// Hands at most `records_max` records to `each`, oldest first, and gives their space back.
+/// Skipped records count against `records_max` too.
 ///
 /// On `Err` the consumer stays at the damage. A record whose callback panics counts as taken.
 pub(crate) fn drain<'m, M: Memory>(
     memory: &'m M,
     consumer: &mut Consumer,
+    commit: Commit,
     records_max: u64,
     mut each: impl FnMut(M::Bytes<'m>),
 ) -> Result<Stop, Corrupt> {
-    let committed = consumer.position;
-    let mut end = producer(memory, committed)?;
-    let mut commit = Commit {
-        memory,
-        consumer,
-        committed,
-    };
-    let mut taken = 0;
-    let mut looked_again = false;
-    while taken < records_max {
-        let at = commit.consumer.position;
-        let stop = match head(memory, at, end)? {
-            Head::Record { offset, len, next } => {
-                // Moved before the call, committed only after it.
-                commit.consumer.position = next;
-                commit.consumer.records += 1;
-                commit.consumer.bytes += len;
-                each(memory.bytes(offset, len));
-                None
-            }
-            Head::Discarded { next } => {
-                commit.consumer.position = next;
-                commit.consumer.discarded += 1;
-                None
-            }
-            Head::Busy { .. } => Some(Stop::Busy),
-            Head::End => Some(Stop::Empty),
-        };
-        match stop {
-            None => {
-                taken += 1;
-                looked_again = false;
-                commit.now_and_then();
-            }
-            Some(stop) if looked_again => return Ok(stop),
-            Some(_) => {
+    let every = commit.every(memory.size());
+    let mut walk = Walk::new(memory, consumer)?;
+    for _ in 0..records_max {
+        if walk.uncommitted() >= every {
+            walk.commit();
+        }
+        let step = match walk.step()? {
+            Step::Stop(_) => {
                 // A producer wakes a sleeping consumer only if it sees that consumer_pos has
                 // reached its record. So publish ours, and only then (StoreLoad: a full fence)
                 // look again: either we see the record, or the producer sees us and wakes.
-                commit.now();
+                walk.commit();
                 fence(Ordering::SeqCst);
-                end = producer(memory, at)?;
-                looked_again = true;
+                walk.refresh()?;
+                walk.step()?
             }
+            step => step,
+        };
+        match step {
+            Step::Record(bytes) => each(bytes),
+            Step::Discarded => {}
+            Step::Stop(stop) => return Ok(stop),
         }
     }
     Ok(Stop::Budget)
@@ -296,12 +392,22 @@ pub(crate) fn pending<M: Memory>(memory: &M, position: u64) -> Result<Pending, C
     }
 }
 
-/// What a consumer at `position` would meet: `Budget` stands for "something to read".
-pub(crate) fn peek<M: Memory>(memory: &M, position: u64) -> Result<Stop, Corrupt> {
+/// What a consumer would meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A record, or one to skip.
+    Ready,
+    Empty,
+    Busy,
+}
+
+/// What a consumer at `position` would meet.
+#[inline]
+pub(crate) fn look<M: Memory>(memory: &M, position: u64) -> Result<Look, Corrupt> {
     let end = producer(memory, position)?;
     Ok(match head(memory, position, end)? {
-        Head::End => Stop::Empty,
-        Head::Busy { .. } => Stop::Busy,
-        Head::Record { .. } | Head::Discarded { .. } => Stop::Budget,
+        Head::End => Look::Empty,
+        Head::Busy { .. } => Look::Busy,
+        Head::Record { .. } | Head::Discarded { .. } => Look::Ready,
     })
 }

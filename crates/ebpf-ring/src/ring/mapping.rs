@@ -10,6 +10,7 @@ use crate::sync::{AtomicU32, AtomicU64};
 use crate::walk::Memory;
 
 /// One mapped range, unmapped on drop.
+#[derive(Debug)]
 struct Range {
     start: NonNull<u8>,
     bytes: usize,
@@ -56,6 +57,7 @@ impl Drop for Range {
 }
 
 /// A ring of the kernel's: consumer page (writable), producer page and twice the data (read only).
+#[derive(Debug)]
 pub(crate) struct Mapping {
     consumer: Range,
     /// The producer page, then the data twice.
