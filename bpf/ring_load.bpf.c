@@ -40,4 +40,19 @@ WRITER(8)
 WRITER(128)
 WRITER(2048)
 
+/* Sizes that nobody can guess. */
+static long write_mixed_one(__u32 index, void *ctx)
+{
+	return bpf_get_prandom_u32() & 1 ? write_8_one(index, ctx) : write_128_one(index, ctx);
+}
+
+SEC("syscall")
+int write_mixed(struct ring_load_args *args)
+{
+	struct ring_load_args copy = *args;
+
+	bpf_loop(copy.count, write_mixed_one, &copy, 0);
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

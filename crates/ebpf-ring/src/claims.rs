@@ -59,7 +59,7 @@ impl Claims {
     /// On `Err` what lies before the damage is not claimed by this call, but by the next.
     pub(crate) fn claim<M: Memory>(
         &mut self,
-        memory: &M,
+        memory: M,
         records_max: u64,
     ) -> Result<Option<Span>, Corrupt> {
         let end = producer(memory, self.consumer.position)?;
@@ -90,7 +90,7 @@ impl Claims {
     }
 
     /// The claimant will not read the run's bytes any more.
-    pub(crate) fn finish<M: Memory>(&mut self, memory: &M, span: Span) {
+    pub(crate) fn finish<M: Memory>(&mut self, memory: M, span: Span) {
         let at = usize::try_from(span.id - self.first).expect("fewer runs than bytes");
         self.open[at].done = true;
         let mut free = None;

@@ -72,9 +72,9 @@ impl Heap {
     }
 }
 
-impl Memory for Heap {
+impl Memory for &Heap {
     /// The words, loaded when the record is handed out.
-    type Bytes<'a> = Vec<u32>;
+    type Bytes = Vec<u32>;
 
     fn size(&self) -> u64 {
         self.size
@@ -88,20 +88,17 @@ impl Memory for Heap {
         &self.producer
     }
 
-    fn header(&self, offset: u64) -> &AtomicU32 {
-        assert!(
-            offset < self.size && offset.is_multiple_of(8),
-            "header at {offset}"
-        );
-        &self.headers[self.slot(offset)]
+    fn header(&self, position: u64) -> &AtomicU32 {
+        assert!(position.is_multiple_of(8), "header at {position}");
+        &self.headers[self.slot(position)]
     }
 
-    fn bytes(&self, offset: u64, len: u64) -> Vec<u32> {
+    fn bytes(&self, position: u64, len: u64) -> Vec<u32> {
         assert!(
-            offset + len <= 2 * self.size,
-            "{offset} + {len} is outside of the mapping"
+            len + 8 <= self.size,
+            "{len} bytes at {position} are more than the ring"
         );
-        let first = usize::try_from(offset / 4).expect("small");
+        let first = self.slot(position) * 2 + 2;
         let words = usize::try_from(len / 4).expect("small");
         (first..first + words)
             .map(|at| self.bytes[at % self.bytes.len()].load(Ordering::Relaxed))

@@ -38,7 +38,7 @@ pub struct RingStats {
 impl RingStats {
     /// What a consumer took, what lies behind it, and what the counters say.
     pub(crate) fn of<M: Memory>(
-        memory: &M,
+        memory: M,
         consumer: Consumer,
         counters: Option<&dyn CounterSource>,
     ) -> Result<Self, RingError> {

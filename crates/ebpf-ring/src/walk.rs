@@ -32,21 +32,22 @@ pub(crate) const DISCARD: u32 = 1 << 30;
 /// Bytes before a record's own.
 pub(crate) const HEADER_BYTES: u64 = 8;
 
-/// Where a ring lives: the kernel's mapping, or a test's heap.
-pub(crate) trait Memory {
+/// Where a ring lives: a view of the kernel's mapping, or a test's heap.
+///
+/// A value of a few words that a walk keeps in registers: behind a reference, each acquire fence
+/// would have them loaded again.
+pub(crate) trait Memory: Copy {
     /// A record's bytes. A slice for real memory; loom's fake checks each access instead.
-    type Bytes<'a>
-    where
-        Self: 'a;
+    type Bytes;
 
     /// Bytes of the data area: a power of two, at least 8.
     fn size(&self) -> u64;
     fn consumer(&self) -> &AtomicU64;
     fn producer(&self) -> &AtomicU64;
-    /// The `len` word of the header at `offset` < `size`, a multiple of 8.
-    fn header(&self, offset: u64) -> &AtomicU32;
-    /// `offset + len` <= `2 * size`.
-    fn bytes(&self, offset: u64, len: u64) -> Self::Bytes<'_>;
+    /// The `len` word of the header at `position`.
+    fn header(&self, position: u64) -> &AtomicU32;
+    /// The `len` bytes behind the header at `position`, with the header not more than `size`.
+    fn bytes(&self, position: u64, len: u64) -> Self::Bytes;
 }
 
 /// The ring's memory contradicts itself at `position`.
@@ -131,21 +132,22 @@ enum Head {
     End,
     Busy { next: u64 },
     Discarded { next: u64 },
-    Record { offset: u64, len: u64, next: u64 },
+    Record { len: u64, next: u64 },
 }
 
 /// Reads the head at `position`, which is not beyond `end`, the producer's position.
-#[inline]
-fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt> {
+#[inline(always)]
+fn head<M: Memory>(memory: M, position: u64, end: u64) -> Result<Head, Corrupt> {
     if position == end {
         return Ok(Head::End);
     }
-    let offset = position & (memory.size() - 1);
     // Pairs with the xchg of bpf_ringbuf_commit(): the bytes were written before BUSY went away.
-    let word = memory.header(offset).load(Ordering::Relaxed);
+    let word = memory.header(position).load(Ordering::Relaxed);
     fence(Ordering::Acquire);
     let len = word & !(BUSY | DISCARD);
-    let total = (u64::from(len) + HEADER_BYTES).next_multiple_of(8);
+    // Where the next header lies hangs on this one: next_multiple_of would be two steps more in
+    // the chain that sets the pace for small records.
+    let total = (u64::from(len) + HEADER_BYTES + 7) & !7;
     if total > end.wrapping_sub(position) {
         let kind = CorruptKind::Length(len);
         return Err(Corrupt { position, kind });
@@ -157,7 +159,6 @@ fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt>
         Head::Discarded { next }
     } else {
         Head::Record {
-            offset: offset + HEADER_BYTES,
             len: u64::from(len),
             next,
         }
@@ -166,7 +167,7 @@ fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt>
 
 /// The producer's position, if it can be true for a consumer at `position`.
 #[inline]
-pub(crate) fn producer<M: Memory>(memory: &M, position: u64) -> Result<u64, Corrupt> {
+pub(crate) fn producer<M: Memory>(memory: M, position: u64) -> Result<u64, Corrupt> {
     // Pairs with the store-release in __bpf_ringbuf_reserve(): the headers before it are set.
     let end = memory.producer().load(Ordering::Relaxed);
     fence(Ordering::Acquire);
@@ -189,7 +190,7 @@ pub(crate) struct Consumer {
 
 impl Consumer {
     /// Takes the ring over where its last consumer stopped.
-    pub(crate) fn new<M: Memory>(memory: &M) -> Result<Self, Corrupt> {
+    pub(crate) fn new<M: Memory>(memory: M) -> Result<Self, Corrupt> {
         let position = memory.consumer().load(Ordering::Acquire);
         let end = producer(memory, position)?;
         if !position.is_multiple_of(8) {
@@ -212,18 +213,20 @@ impl Consumer {
     /// Takes the next record before `end`, which [`producer`] gave.
     ///
     /// On `Err` the consumer stays at the damage.
-    #[inline]
-    pub(crate) fn step<'m, M: Memory>(
+    // In the loop of a drain, or its state lives in memory: half the speed for small records.
+    #[inline(always)]
+    pub(crate) fn step<M: Memory>(
         &mut self,
-        memory: &'m M,
+        memory: M,
         end: u64,
-    ) -> Result<Step<M::Bytes<'m>>, Corrupt> {
+    ) -> Result<Step<M::Bytes>, Corrupt> {
         Ok(match head(memory, self.position, end)? {
-            Head::Record { offset, len, next } => {
+            Head::Record { len, next } => {
+                let bytes = memory.bytes(self.position, len);
                 self.position = next;
                 self.records += 1;
                 self.bytes += len;
-                Step::Record(memory.bytes(offset, len))
+                Step::Record(bytes)
             }
             Head::Discarded { next } => {
                 self.position = next;
@@ -271,60 +274,64 @@ pub(crate) enum Step<B> {
 
 /// A walk on behalf of the ring's consumer. Its drop gives space back, on every way out.
 #[derive(Debug)]
-pub(crate) struct Walk<'c, 'm, M: Memory> {
-    memory: &'m M,
+pub(crate) struct Walk<'c, M: Memory> {
+    memory: M,
+    /// Told at the end: `now`, which a walk can keep in registers, runs ahead of it.
     consumer: &'c mut Consumer,
+    now: Consumer,
     committed: u64,
     /// The producer's position when it was read last.
     end: u64,
 }
 
-impl<'c, 'm, M: Memory> Walk<'c, 'm, M> {
-    pub(crate) fn new(memory: &'m M, consumer: &'c mut Consumer) -> Result<Self, Corrupt> {
-        let committed = consumer.position;
-        let end = producer(memory, committed)?;
+impl<'c, M: Memory> Walk<'c, M> {
+    pub(crate) fn new(memory: M, consumer: &'c mut Consumer) -> Result<Self, Corrupt> {
+        let now = *consumer;
+        let end = producer(memory, now.position)?;
         Ok(Self {
             memory,
             consumer,
-            committed,
+            now,
+            committed: now.position,
             end,
         })
     }
 
     /// Takes the next record, without giving its space back.
-    #[inline]
-    pub(crate) fn step(&mut self) -> Result<Step<M::Bytes<'m>>, Corrupt> {
-        self.consumer.step(self.memory, self.end)
+    #[inline(always)]
+    pub(crate) fn step(&mut self) -> Result<Step<M::Bytes>, Corrupt> {
+        self.now.step(self.memory, self.end)
     }
 
     /// Looks how far the producer is by now.
     #[inline]
     pub(crate) fn refresh(&mut self) -> Result<(), Corrupt> {
-        self.end = producer(self.memory, self.consumer.position)?;
+        self.end = producer(self.memory, self.now.position)?;
         Ok(())
     }
 
     /// Gives the space of all records taken so far back: their bytes may be overwritten.
     #[inline]
     fn commit(&mut self) {
-        if self.committed != self.consumer.position {
+        if self.committed != self.now.position {
             // Pairs with the load-acquire in __bpf_ringbuf_reserve(): the kernel may overwrite
             // what lies before this position, so every read of it must be done.
             self.memory
                 .consumer()
-                .store(self.consumer.position, Ordering::Release);
-            self.committed = self.consumer.position;
+                .store(self.now.position, Ordering::Release);
+            self.committed = self.now.position;
         }
     }
 
     #[inline]
     fn uncommitted(&self) -> u64 {
-        self.consumer.position.wrapping_sub(self.committed)
+        self.now.position.wrapping_sub(self.committed)
     }
 }
 
-impl<M: Memory> Drop for Walk<'_, '_, M> {
+impl<M: Memory> Drop for Walk<'_, M> {
     fn drop(&mut self) {
+        *self.consumer = self.now;
         self.commit();
     }
 }
@@ -333,20 +340,25 @@ impl<M: Memory> Drop for Walk<'_, '_, M> {
 /// Skipped records count against `records_max` too.
 ///
 /// On `Err` the consumer stays at the damage. A record whose callback panics counts as taken.
-pub(crate) fn drain<'m, M: Memory>(
-    memory: &'m M,
+pub(crate) fn drain<M: Memory>(
+    memory: M,
     consumer: &mut Consumer,
     commit: Commit,
     records_max: u64,
-    mut each: impl FnMut(M::Bytes<'m>),
+    mut each: impl FnMut(M::Bytes),
 ) -> Result<Stop, Corrupt> {
     let every = commit.every(memory.size());
     let mut walk = Walk::new(memory, consumer)?;
-    for _ in 0..records_max {
+    let mut left = records_max;
+    let mut is_last_look = false;
+    while left > 0 {
         if walk.uncommitted() >= every {
             walk.commit();
         }
-        let step = match walk.step()? {
+        match walk.step()? {
+            Step::Record(bytes) => each(bytes),
+            Step::Discarded => {}
+            Step::Stop(stop) if is_last_look => return Ok(stop),
             Step::Stop(_) => {
                 // A producer wakes a sleeping consumer only if it sees that consumer_pos has
                 // reached its record. So publish ours, and only then (StoreLoad: a full fence)
@@ -354,15 +366,12 @@ pub(crate) fn drain<'m, M: Memory>(
                 walk.commit();
                 fence(Ordering::SeqCst);
                 walk.refresh()?;
-                walk.step()?
+                is_last_look = true;
+                continue;
             }
-            step => step,
-        };
-        match step {
-            Step::Record(bytes) => each(bytes),
-            Step::Discarded => {}
-            Step::Stop(stop) => return Ok(stop),
         }
+        left -= 1;
+        is_last_look = false;
     }
     Ok(Stop::Budget)
 }
@@ -370,7 +379,7 @@ pub(crate) fn drain<'m, M: Memory>(
 /// Counts what is unread without consuming it. O(unread records).
 ///
 /// A record reserved meanwhile may or may not be in it.
-pub(crate) fn pending<M: Memory>(memory: &M, position: u64) -> Result<Pending, Corrupt> {
+pub(crate) fn pending<M: Memory>(memory: M, position: u64) -> Result<Pending, Corrupt> {
     let end = producer(memory, position)?;
     let mut pending = Pending {
         bytes: end.wrapping_sub(position),
@@ -403,7 +412,7 @@ pub(crate) enum Look {
 
 /// What a consumer at `position` would meet.
 #[inline]
-pub(crate) fn look<M: Memory>(memory: &M, position: u64) -> Result<Look, Corrupt> {
+pub(crate) fn look<M: Memory>(memory: M, position: u64) -> Result<Look, Corrupt> {
     let end = producer(memory, position)?;
     Ok(match head(memory, position, end)? {
         Head::End => Look::Empty,

@@ -1,4 +1,4 @@
-use super::mapping::Mapping;
+use super::mapping::View;
 use super::reader::Record;
 use crate::error::RingError;
 use crate::walk::{Step, Walk};
@@ -11,11 +11,11 @@ use crate::walk::{Step, Walk};
 /// fit into the rest of the ring is lost (and counted, with the counters).
 #[derive(Debug)]
 pub struct Batch<'r> {
-    walk: Walk<'r, 'r, Mapping>,
+    walk: Walk<'r, View<'r>>,
 }
 
 impl<'r> Batch<'r> {
-    pub(crate) fn new(walk: Walk<'r, 'r, Mapping>) -> Self {
+    pub(crate) fn new(walk: Walk<'r, View<'r>>) -> Self {
         Self { walk }
     }
 
@@ -43,12 +43,13 @@ impl<'b, 'r> IntoIterator for &'b mut Batch<'r> {
 #[derive(Debug)]
 pub struct BatchIter<'b, 'r> {
     /// None after the end.
-    walk: Option<&'b mut Walk<'r, 'r, Mapping>>,
+    walk: Option<&'b mut Walk<'r, View<'r>>>,
 }
 
 impl<'b> Iterator for BatchIter<'b, '_> {
     type Item = Result<Record<'b>, RingError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let mut looked_again = false;
         loop {

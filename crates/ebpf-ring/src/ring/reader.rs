@@ -2,7 +2,7 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::batch::Batch;
-use super::mapping::Mapping;
+use super::mapping::{Mapping, View};
 use super::shared::SharedReader;
 use crate::counters::CounterSource;
 use crate::error::RingError;
@@ -65,7 +65,7 @@ impl RingReader {
     pub fn from_fd(fd: OwnedFd) -> Result<Self, RingError> {
         let size = ring_size(fd.as_fd())?;
         let mapping = Mapping::new(fd.as_fd(), size)?;
-        let consumer = Consumer::new(&mapping)?;
+        let consumer = Consumer::new(mapping.view())?;
         Ok(Self {
             fd,
             mapping,
@@ -103,7 +103,7 @@ impl RingReader {
     /// Bytes of the ring's data area: `max_entries` of the map.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.mapping.size()
+        self.mapping.view().size()
     }
 
     /// Hands at most `records_max` records to `each`, oldest first, without copying, and gives
@@ -122,8 +122,8 @@ impl RingReader {
     ) -> Result<Drained, RingError> {
         let before = self.consumer;
         let hand = |bytes: &[u8]| each(Record { bytes });
-        let (mapping, consumer) = (&self.mapping, &mut self.consumer);
-        let stop = walk::drain(mapping, consumer, self.commit, records_max, hand)?;
+        let (memory, consumer) = (self.mapping.view(), &mut self.consumer);
+        let stop = walk::drain(memory, consumer, self.commit, records_max, hand)?;
         Ok(Drained::since(before, self.consumer, stop))
     }
 
@@ -142,7 +142,10 @@ impl RingReader {
     ///
     /// [`is_corrupt`](RingError::is_corrupt) when the ring's positions contradict each other.
     pub fn batch(&mut self) -> Result<Batch<'_>, RingError> {
-        Ok(Batch::new(Walk::new(&self.mapping, &mut self.consumer)?))
+        Ok(Batch::new(Walk::new(
+            self.mapping.view(),
+            &mut self.consumer,
+        )?))
     }
 
     /// Waits until there is something to [`drain`](Self::drain). Returns false when the time is
@@ -165,7 +168,7 @@ impl RingReader {
     pub(crate) fn watched(&self) -> WatchedRing<'_> {
         WatchedRing {
             fd: &self.fd,
-            mapping: &self.mapping,
+            memory: self.mapping.view(),
             position: self.consumer.position,
         }
     }
@@ -195,14 +198,14 @@ impl RingReader {
     ///
     /// [`is_corrupt`](RingError::is_corrupt), or the counter map cannot be read.
     pub fn stats(&self) -> Result<RingStats, RingError> {
-        RingStats::of(&self.mapping, self.consumer, self.counters.as_deref())
+        RingStats::of(self.mapping.view(), self.consumer, self.counters.as_deref())
     }
 }
 
 /// One ring, as its consumer at `position` waits for it.
 pub(crate) struct WatchedRing<'r> {
     fd: &'r OwnedFd,
-    mapping: &'r Mapping,
+    memory: View<'r>,
     position: u64,
 }
 
@@ -213,7 +216,7 @@ impl Watched for WatchedRing<'_> {
 
     #[inline]
     fn look(&self) -> Result<Look, RingError> {
-        Ok(walk::look(self.mapping, self.position)?)
+        Ok(walk::look(self.memory, self.position)?)
     }
 }
 

@@ -3,7 +3,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::mapping::Mapping;
+use super::mapping::{Mapping, View};
 use super::reader::{Record, RingReader};
 use crate::claims::{Claims, Span};
 use crate::counters::CounterSource;
@@ -77,7 +77,7 @@ impl SharedReader {
     ///
     /// [`is_corrupt`](RingError::is_corrupt), once what came before the damage is claimed.
     pub fn claim(&self, records_max: u64) -> Result<Option<Claim<'_>>, RingError> {
-        let span = self.claims().claim(&self.mapping, records_max)?;
+        let span = self.claims().claim(self.mapping.view(), records_max)?;
         Ok(span.map(|span| Claim { ring: self, span }))
     }
 
@@ -103,7 +103,7 @@ impl SharedReader {
         let consumer = self.claims().consumer;
         let counters = self.counters.as_ref().map(|counters| lock(counters));
         let counters = counters.as_deref().map(|counters| &**counters);
-        RingStats::of(&self.mapping, consumer, counters)
+        RingStats::of(self.mapping.view(), consumer, counters)
     }
 
     fn claims(&self) -> MutexGuard<'_, Claims> {
@@ -123,11 +123,13 @@ impl Watched for SharedReader {
 
     fn look(&self) -> Result<Look, RingError> {
         let claims = self.claims();
-        Ok(match walk::look(&self.mapping, claims.consumer.position)? {
-            // Nobody will be woken, and poll would call what is claimed readable.
-            Look::Empty if claims.is_any_open() => Look::Busy,
-            look => look,
-        })
+        Ok(
+            match walk::look(self.mapping.view(), claims.consumer.position)? {
+                // Nobody will be woken, and poll would call what is claimed readable.
+                Look::Empty if claims.is_any_open() => Look::Busy,
+                look => look,
+            },
+        )
     }
 }
 
@@ -165,7 +167,7 @@ impl Claim<'_> {
     #[must_use]
     pub fn iter(&self) -> ClaimIter<'_> {
         ClaimIter {
-            mapping: &self.ring.mapping,
+            memory: self.ring.mapping.view(),
             at: Consumer::at(self.span.start),
             end: self.span.end,
         }
@@ -183,14 +185,16 @@ impl<'c> IntoIterator for &'c Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.ring.claims().finish(&self.ring.mapping, self.span);
+        self.ring
+            .claims()
+            .finish(self.ring.mapping.view(), self.span);
     }
 }
 
 /// The records of a [`Claim`].
 #[derive(Debug)]
 pub struct ClaimIter<'c> {
-    mapping: &'c Mapping,
+    memory: View<'c>,
     at: Consumer,
     end: u64,
 }
@@ -200,7 +204,7 @@ impl<'c> Iterator for ClaimIter<'c> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.at.step(self.mapping, self.end) {
+            match self.at.step(self.memory, self.end) {
                 Ok(Step::Record(bytes)) => return Some(Ok(Record::new(bytes))),
                 Ok(Step::Discarded) => {}
                 Ok(Step::Stop(_)) => return None,

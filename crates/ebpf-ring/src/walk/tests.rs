@@ -2,8 +2,8 @@ use crate::heap::Heap;
 use crate::sync::Ordering;
 use crate::walk::{Commit, Consumer, Corrupt, Stop};
 
-fn drain<'m>(
-    heap: &'m Heap,
+fn drain(
+    heap: &Heap,
     consumer: &mut Consumer,
     records_max: u64,
     each: impl FnMut(Vec<u32>),

@@ -106,7 +106,7 @@ fn waiting_for_several_rings_loses_no_wake_up() {
     let closer = rings.closer().expect("a descriptor is left");
     std::thread::scope(|scope| {
         for flood in &floods {
-            scope.spawn(|| (0..1_000).for_each(|_| flood.write(3)));
+            scope.spawn(|| (0..800).for_each(|_| flood.write(3)));
         }
         let mut found = 0;
         for wait in [Wait::forever(), Wait::spin()].into_iter().cycle() {
@@ -115,7 +115,7 @@ fn waiting_for_several_rings_loses_no_wake_up() {
                 .drain(u64::MAX, |_, _| ())
                 .expect("sound rings")
                 .records;
-            if found == 6_000 {
+            if found == 4_800 {
                 break;
             }
         }
