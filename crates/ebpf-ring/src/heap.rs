@@ -105,3 +105,35 @@ impl Memory for &Heap {
             .collect()
     }
 }
+
+/// Every way over memory that says anything: the asserts above find a step out of it, and each walk
+/// must end.
+#[cfg(fuzzing)]
+pub(crate) fn walk_hostile_memory(consumer_pos: u64, producer_pos: u64, headers: &[u32]) {
+    use crate::claims::Claims;
+    use crate::walk::{Commit, Consumer, drain, look, pending};
+
+    let heap = &Heap::new(headers.len().next_power_of_two().max(2) as u64 * 8, 0);
+    heap.consumer.store(consumer_pos, Ordering::Relaxed);
+    heap.producer.store(producer_pos, Ordering::Relaxed);
+    for (header, word) in heap.headers.iter().zip(headers) {
+        header.store(*word, Ordering::Relaxed);
+    }
+    let Ok(mut consumer) = Consumer::new(heap) else {
+        return;
+    };
+    let _ = look(heap, consumer.position);
+    let _ = pending(heap, consumer.position);
+    let mut claims = Claims::new(consumer);
+    while let Ok(Some(span)) = claims.claim(heap, 3) {
+        assert!(span.records <= 3);
+        claims.finish(heap, span);
+    }
+    heap.consumer.store(consumer_pos, Ordering::Relaxed);
+    let mut records = 0;
+    let _ = drain(heap, &mut consumer, Commit::Quarter, u64::MAX, |_| {
+        records += 1
+    });
+    assert!(records <= heap.headers.len());
+    assert_eq!(heap.consumer.load(Ordering::Relaxed), consumer.position);
+}

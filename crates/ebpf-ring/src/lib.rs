@@ -37,7 +37,7 @@ pub use stats::RingStats;
     expect(dead_code, reason = "loom models claims without the reader")
 )]
 mod claims;
-#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(any(test, fuzzing), target_os = "linux", target_pointer_width = "64"))]
 mod heap;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod sync;
@@ -65,6 +65,13 @@ pub use error::RingError;
 pub use ring::*;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use wait::{Closer, SpinPolicy, Wait};
+
+/// For the fuzz target `ring_walk`: the walker over memory that says anything.
+#[cfg(all(fuzzing, target_os = "linux", target_pointer_width = "64"))]
+#[doc(hidden)]
+pub fn walk_hostile_memory(consumer_pos: u64, producer_pos: u64, headers: &[u32]) {
+    heap::walk_hostile_memory(consumer_pos, producer_pos, headers);
+}
 
 /// The README's examples compile.
 #[cfg(all(doctest, target_os = "linux", target_pointer_width = "64"))]
