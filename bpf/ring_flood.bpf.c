@@ -29,6 +29,8 @@ static long write_one(__u32 index, void *ctx)
 	record->check = ((__u64)args->producer << 32 | index) * RING_FLOOD_CHECK;
 	if (args->discard_every && index % args->discard_every == 0)
 		mr_discard(&flood_counts, 0, record);
+	else if (args->wake_bytes)
+		mr_submit_flags(record, mr_wake_from(&flood, args->wake_bytes));
 	else
 		mr_submit(record);
 	return 0;

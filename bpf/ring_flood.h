@@ -12,7 +12,7 @@ struct ring_flood_args {
 	__u32 count;	     /* records to write */
 	__u32 producer;	     /* repeated in each record */
 	__u32 discard_every; /* 0: never */
-	__u32 reserved;
+	__u32 wake_bytes;    /* 0: as the kernel sees fit */
 };
 
 struct ring_flood_record {
@@ -25,7 +25,7 @@ _Static_assert(sizeof(struct ring_flood_args) == 16, "size");
 _Static_assert(__builtin_offsetof(struct ring_flood_args, count) == 0, "count");
 _Static_assert(__builtin_offsetof(struct ring_flood_args, producer) == 4, "producer");
 _Static_assert(__builtin_offsetof(struct ring_flood_args, discard_every) == 8, "discard_every");
-_Static_assert(__builtin_offsetof(struct ring_flood_args, reserved) == 12, "reserved");
+_Static_assert(__builtin_offsetof(struct ring_flood_args, wake_bytes) == 12, "wake_bytes");
 _Static_assert(sizeof(struct ring_flood_record) == 16, "size");
 _Static_assert(__builtin_offsetof(struct ring_flood_record, producer) == 0, "producer");
 _Static_assert(__builtin_offsetof(struct ring_flood_record, index) == 4, "index");

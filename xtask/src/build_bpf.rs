@@ -51,6 +51,11 @@ const PROGRAMS: &[Program] = &[
         object: "crates/ebpf-ring/tests/bpf/ring_flood.bpf.o",
         skeleton: None,
     },
+    Program {
+        source: "bpf/ring_load.bpf.c",
+        object: "benches/bpf/ring_load.bpf.o",
+        skeleton: None,
+    },
 ];
 
 /// Folders whose `.c` and `.h` files are inputs of every program.

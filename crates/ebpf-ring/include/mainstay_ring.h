@@ -120,6 +120,23 @@ static __always_inline void mr_submit(void *record)
 	bpf_ringbuf_submit(record, 0);
 }
 
+/* Flags for mr_submit_flags: the reader is woken when `wake_bytes` or more lie
+ * unread, records in their headers included, and left asleep before. A wake-up
+ * costs more than a small record, so this is what raises the rate of a busy
+ * ring; what lies below the threshold waits for the reader's own timeout. */
+static __always_inline __u64 mr_wake_from(void *ring, __u64 wake_bytes)
+{
+	__u64 unread = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
+
+	return unread >= wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* As mr_submit, with BPF_RB_NO_WAKEUP, BPF_RB_FORCE_WAKEUP or mr_wake_from. */
+static __always_inline void mr_submit_flags(void *record, __u64 flags)
+{
+	bpf_ringbuf_submit(record, flags);
+}
+
 /* Gives a reserved record up; the reader skips it and counts it as discarded. */
 static __always_inline void mr_discard(void *counters, __u32 shard, void *record)
 {

@@ -32,6 +32,14 @@ pub use counters::{CounterSource, Counters, DropReason};
 pub use stats::RingStats;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg_attr(
+    loom,
+    expect(dead_code, reason = "loom models claims without the reader")
+)]
+mod claims;
+#[cfg(all(any(test, fuzzing), target_os = "linux", target_pointer_width = "64"))]
+mod heap;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod sync;
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[cfg_attr(
@@ -39,38 +47,31 @@ mod sync;
     expect(dead_code, reason = "loom models the walker without the reader")
 )]
 mod walk;
-#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
-mod walk_tests;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-pub use walk::{Drained, Stop};
+pub use walk::{Commit, Drained, Stop};
 
-// What follows maps real memory, which loom cannot watch.
+// What follows maps real memory and sleeps in the kernel, which loom cannot watch.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod error;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    not(loom),
-    feature = "libbpf"
-))]
-mod libbpf;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
-mod mapping;
+mod ring;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
-mod reader;
+mod wait;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use error::RingError;
-#[cfg(all(
-    target_os = "linux",
-    target_pointer_width = "64",
-    not(loom),
-    feature = "libbpf"
-))]
-pub use libbpf::MapCounters;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
-pub use reader::{Record, RingReader, Wait};
+pub use ring::*;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use wait::{Closer, SpinPolicy, Wait};
+
+/// For the fuzz target `ring_walk`: the walker over memory that says anything.
+#[cfg(all(fuzzing, target_os = "linux", target_pointer_width = "64"))]
+#[doc(hidden)]
+pub fn walk_hostile_memory(consumer_pos: u64, producer_pos: u64, headers: &[u32]) {
+    heap::walk_hostile_memory(consumer_pos, producer_pos, headers);
+}
 
 /// The README's examples compile.
 #[cfg(all(doctest, target_os = "linux", target_pointer_width = "64"))]

@@ -1,4 +1,10 @@
 use crate::counters::{Counters, DropReason};
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+use crate::{
+    counters::CounterSource,
+    error::RingError,
+    walk::{Consumer, Memory, pending},
+};
 
 /// Where every record went.
 ///
@@ -26,6 +32,27 @@ pub struct RingStats {
     pub pending_bytes: u64,
     /// What the programs counted on each CPU; `None` for a reader without counters.
     pub per_cpu: Option<Vec<Counters>>,
+}
+
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+impl RingStats {
+    /// What a consumer took, what lies behind it, and what the counters say.
+    pub(crate) fn of<M: Memory>(
+        memory: M,
+        consumer: Consumer,
+        counters: Option<&dyn CounterSource>,
+    ) -> Result<Self, RingError> {
+        let pending = pending(memory, consumer.position)?;
+        let per_cpu = counters.map(CounterSource::per_cpu).transpose();
+        Ok(RingStats {
+            delivered: consumer.records,
+            delivered_bytes: consumer.bytes,
+            discarded: consumer.discarded + pending.discarded,
+            pending: pending.records,
+            pending_bytes: pending.bytes,
+            per_cpu: per_cpu.map_err(|e| RingError::io("reading the counter map", e))?,
+        })
+    }
 }
 
 impl RingStats {

@@ -20,6 +20,9 @@
 //! are mapped read-only, and only relaxed loads are promised not to write
 //! (`std::sync::atomic`, "Atomic accesses to read-only memory").
 
+#[cfg(test)]
+mod tests;
+
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// The header's first word: not yet submitted.
@@ -29,21 +32,22 @@ pub(crate) const DISCARD: u32 = 1 << 30;
 /// Bytes before a record's own.
 pub(crate) const HEADER_BYTES: u64 = 8;
 
-/// Where a ring lives: the kernel's mapping, or a test's heap.
-pub(crate) trait Memory {
+/// Where a ring lives: a view of the kernel's mapping, or a test's heap.
+///
+/// A value of a few words that a walk keeps in registers: behind a reference, each acquire fence
+/// would have them loaded again.
+pub(crate) trait Memory: Copy {
     /// A record's bytes. A slice for real memory; loom's fake checks each access instead.
-    type Bytes<'a>
-    where
-        Self: 'a;
+    type Bytes;
 
     /// Bytes of the data area: a power of two, at least 8.
     fn size(&self) -> u64;
     fn consumer(&self) -> &AtomicU64;
     fn producer(&self) -> &AtomicU64;
-    /// The `len` word of the header at `offset` < `size`, a multiple of 8.
-    fn header(&self, offset: u64) -> &AtomicU32;
-    /// `offset + len` <= `2 * size`.
-    fn bytes(&self, offset: u64, len: u64) -> Self::Bytes<'_>;
+    /// The `len` word of the header at `position`.
+    fn header(&self, position: u64) -> &AtomicU32;
+    /// The `len` bytes behind the header at `position`, with the header not more than `size`.
+    fn bytes(&self, position: u64, len: u64) -> Self::Bytes;
 }
 
 /// The ring's memory contradicts itself at `position`.
@@ -87,6 +91,32 @@ pub struct Drained {
     pub stop: Stop,
 }
 
+impl Drained {
+    pub(crate) const NOTHING: Self = Self {
+        records: 0,
+        bytes: 0,
+        discarded: 0,
+        stop: Stop::Empty,
+    };
+
+    /// What a consumer took since `before`.
+    pub(crate) fn since(before: Consumer, now: Consumer, stop: Stop) -> Self {
+        Self {
+            records: now.records - before.records,
+            bytes: now.bytes - before.bytes,
+            discarded: now.discarded - before.discarded,
+            stop,
+        }
+    }
+
+    /// Adds another drain's counts, not its reason to return.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.discarded += other.discarded;
+    }
+}
+
 /// What lies unread in a ring.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -102,21 +132,22 @@ enum Head {
     End,
     Busy { next: u64 },
     Discarded { next: u64 },
-    Record { offset: u64, len: u64, next: u64 },
+    Record { len: u64, next: u64 },
 }
 
 /// Reads the head at `position`, which is not beyond `end`, the producer's position.
-#[inline]
-fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt> {
+#[inline(always)]
+fn head<M: Memory>(memory: M, position: u64, end: u64) -> Result<Head, Corrupt> {
     if position == end {
         return Ok(Head::End);
     }
-    let offset = position & (memory.size() - 1);
     // Pairs with the xchg of bpf_ringbuf_commit(): the bytes were written before BUSY went away.
-    let word = memory.header(offset).load(Ordering::Relaxed);
+    let word = memory.header(position).load(Ordering::Relaxed);
     fence(Ordering::Acquire);
     let len = word & !(BUSY | DISCARD);
-    let total = (u64::from(len) + HEADER_BYTES).next_multiple_of(8);
+    // Where the next header lies hangs on this one: next_multiple_of would be two steps more in
+    // the chain that sets the pace for small records.
+    let total = (u64::from(len) + HEADER_BYTES + 7) & !7;
     if total > end.wrapping_sub(position) {
         let kind = CorruptKind::Length(len);
         return Err(Corrupt { position, kind });
@@ -128,7 +159,6 @@ fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt>
         Head::Discarded { next }
     } else {
         Head::Record {
-            offset: offset + HEADER_BYTES,
             len: u64::from(len),
             next,
         }
@@ -137,7 +167,7 @@ fn head<M: Memory>(memory: &M, position: u64, end: u64) -> Result<Head, Corrupt>
 
 /// The producer's position, if it can be true for a consumer at `position`.
 #[inline]
-fn producer<M: Memory>(memory: &M, position: u64) -> Result<u64, Corrupt> {
+pub(crate) fn producer<M: Memory>(memory: M, position: u64) -> Result<u64, Corrupt> {
     // Pairs with the store-release in __bpf_ringbuf_reserve(): the headers before it are set.
     let end = memory.producer().load(Ordering::Relaxed);
     fence(Ordering::Acquire);
@@ -160,113 +190,188 @@ pub(crate) struct Consumer {
 
 impl Consumer {
     /// Takes the ring over where its last consumer stopped.
-    pub(crate) fn new<M: Memory>(memory: &M) -> Result<Self, Corrupt> {
+    pub(crate) fn new<M: Memory>(memory: M) -> Result<Self, Corrupt> {
         let position = memory.consumer().load(Ordering::Acquire);
         let end = producer(memory, position)?;
         if !position.is_multiple_of(8) {
             let kind = CorruptKind::Producer(end);
             return Err(Corrupt { position, kind });
         }
-        Ok(Self {
+        Ok(Self::at(position))
+    }
+
+    /// At a position that is known to be one of the ring's.
+    pub(crate) fn at(position: u64) -> Self {
+        Self {
             position,
             records: 0,
             bytes: 0,
             discarded: 0,
+        }
+    }
+
+    /// Takes the next record before `end`, which [`producer`] gave.
+    ///
+    /// On `Err` the consumer stays at the damage.
+    // In the loop of a drain, or its state lives in memory: half the speed for small records.
+    #[inline(always)]
+    pub(crate) fn step<M: Memory>(
+        &mut self,
+        memory: M,
+        end: u64,
+    ) -> Result<Step<M::Bytes>, Corrupt> {
+        Ok(match head(memory, self.position, end)? {
+            Head::Record { len, next } => {
+                let bytes = memory.bytes(self.position, len);
+                self.position = next;
+                self.records += 1;
+                self.bytes += len;
+                Step::Record(bytes)
+            }
+            Head::Discarded { next } => {
+                self.position = next;
+                self.discarded += 1;
+                Step::Discarded
+            }
+            Head::Busy { .. } => Step::Stop(Stop::Busy),
+            Head::End => Step::Stop(Stop::Empty),
         })
     }
 }
 
-/// Gives space back on every way out of [`drain`], a panicking callback included.
-struct Commit<'a, M: Memory> {
-    memory: &'a M,
-    consumer: &'a mut Consumer,
-    committed: u64,
+/// When a reader gives the space of records back to the kernel. In every case also at the end of a
+/// drain, and when its callback panics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Commit {
+    /// After each quarter of the ring: often enough that programs find room while a long drain
+    /// runs, rarely enough that the cache line of the position stays out of the way.
+    #[default]
+    Quarter,
+    /// After each record: the most room for programs, at the cost of a shared cache line per record.
+    Record,
+    /// At the end only: what a drain hands out stays in the ring until the drain is over.
+    End,
 }
 
-impl<M: Memory> Commit<'_, M> {
-    /// Often enough that a producer finds room while a long drain runs, rarely enough that the
-    /// cache line of `consumer_pos` stays out of the way.
-    #[inline]
-    fn now_and_then(&mut self) {
-        if self.consumer.position.wrapping_sub(self.committed) >= self.memory.size() / 4 {
-            self.now();
+impl Commit {
+    /// Bytes after which space goes back.
+    fn every(self, ring_size: u64) -> u64 {
+        match self {
+            Self::Record => 1,
+            Self::Quarter => ring_size / 4,
+            Self::End => u64::MAX,
         }
     }
+}
 
+/// What a consumer met.
+pub(crate) enum Step<B> {
+    Record(B),
+    Discarded,
+    Stop(Stop),
+}
+
+/// A walk on behalf of the ring's consumer. Its drop gives space back, on every way out.
+#[derive(Debug)]
+pub(crate) struct Walk<'c, M: Memory> {
+    memory: M,
+    /// Told at the end: `now`, which a walk can keep in registers, runs ahead of it.
+    consumer: &'c mut Consumer,
+    now: Consumer,
+    committed: u64,
+    /// The producer's position when it was read last.
+    end: u64,
+}
+
+impl<'c, M: Memory> Walk<'c, M> {
+    pub(crate) fn new(memory: M, consumer: &'c mut Consumer) -> Result<Self, Corrupt> {
+        let now = *consumer;
+        let end = producer(memory, now.position)?;
+        Ok(Self {
+            memory,
+            consumer,
+            now,
+            committed: now.position,
+            end,
+        })
+    }
+
+    /// Takes the next record, without giving its space back.
+    #[inline(always)]
+    pub(crate) fn step(&mut self) -> Result<Step<M::Bytes>, Corrupt> {
+        self.now.step(self.memory, self.end)
+    }
+
+    /// Looks how far the producer is by now.
     #[inline]
-    fn now(&mut self) {
-        if self.committed != self.consumer.position {
+    pub(crate) fn refresh(&mut self) -> Result<(), Corrupt> {
+        self.end = producer(self.memory, self.now.position)?;
+        Ok(())
+    }
+
+    /// Gives the space of all records taken so far back: their bytes may be overwritten.
+    #[inline]
+    fn commit(&mut self) {
+        if self.committed != self.now.position {
             // Pairs with the load-acquire in __bpf_ringbuf_reserve(): the kernel may overwrite
             // what lies before this position, so every read of it must be done.
             self.memory
                 .consumer()
-                .store(self.consumer.position, Ordering::Release);
-            self.committed = self.consumer.position;
+                .store(self.now.position, Ordering::Release);
+            self.committed = self.now.position;
         }
     }
-}
 
-impl<M: Memory> Drop for Commit<'_, M> {
-    fn drop(&mut self) {
-        self.now();
+    #[inline]
+    fn uncommitted(&self) -> u64 {
+        self.now.position.wrapping_sub(self.committed)
     }
 }
 
-/// Hands at most `records_max` records to `each`, oldest first, and gives their space back: after
-/// each quarter of the ring, and at the end. Skipped records count against `records_max` too.
+impl<M: Memory> Drop for Walk<'_, M> {
+    fn drop(&mut self) {
+        *self.consumer = self.now;
+        self.commit();
+    }
+}
+
+/// Hands at most `records_max` records to `each`, oldest first, and gives their space back.
+/// Skipped records count against `records_max` too.
 ///
 /// On `Err` the consumer stays at the damage. A record whose callback panics counts as taken.
-pub(crate) fn drain<'m, M: Memory>(
-    memory: &'m M,
+pub(crate) fn drain<M: Memory>(
+    memory: M,
     consumer: &mut Consumer,
+    commit: Commit,
     records_max: u64,
-    mut each: impl FnMut(M::Bytes<'m>),
+    mut each: impl FnMut(M::Bytes),
 ) -> Result<Stop, Corrupt> {
-    let committed = consumer.position;
-    let mut end = producer(memory, committed)?;
-    let mut commit = Commit {
-        memory,
-        consumer,
-        committed,
-    };
-    let mut taken = 0;
-    let mut looked_again = false;
-    while taken < records_max {
-        let at = commit.consumer.position;
-        let stop = match head(memory, at, end)? {
-            Head::Record { offset, len, next } => {
-                // Moved before the call, committed only after it.
-                commit.consumer.position = next;
-                commit.consumer.records += 1;
-                commit.consumer.bytes += len;
-                each(memory.bytes(offset, len));
-                None
-            }
-            Head::Discarded { next } => {
-                commit.consumer.position = next;
-                commit.consumer.discarded += 1;
-                None
-            }
-            Head::Busy { .. } => Some(Stop::Busy),
-            Head::End => Some(Stop::Empty),
-        };
-        match stop {
-            None => {
-                taken += 1;
-                looked_again = false;
-                commit.now_and_then();
-            }
-            Some(stop) if looked_again => return Ok(stop),
-            Some(_) => {
+    let every = commit.every(memory.size());
+    let mut walk = Walk::new(memory, consumer)?;
+    let mut left = records_max;
+    let mut is_last_look = false;
+    while left > 0 {
+        if walk.uncommitted() >= every {
+            walk.commit();
+        }
+        match walk.step()? {
+            Step::Record(bytes) => each(bytes),
+            Step::Discarded => {}
+            Step::Stop(stop) if is_last_look => return Ok(stop),
+            Step::Stop(_) => {
                 // A producer wakes a sleeping consumer only if it sees that consumer_pos has
                 // reached its record. So publish ours, and only then (StoreLoad: a full fence)
                 // look again: either we see the record, or the producer sees us and wakes.
-                commit.now();
+                walk.commit();
                 fence(Ordering::SeqCst);
-                end = producer(memory, at)?;
-                looked_again = true;
+                walk.refresh()?;
+                is_last_look = true;
+                continue;
             }
         }
+        left -= 1;
+        is_last_look = false;
     }
     Ok(Stop::Budget)
 }
@@ -274,7 +379,7 @@ pub(crate) fn drain<'m, M: Memory>(
 /// Counts what is unread without consuming it. O(unread records).
 ///
 /// A record reserved meanwhile may or may not be in it.
-pub(crate) fn pending<M: Memory>(memory: &M, position: u64) -> Result<Pending, Corrupt> {
+pub(crate) fn pending<M: Memory>(memory: M, position: u64) -> Result<Pending, Corrupt> {
     let end = producer(memory, position)?;
     let mut pending = Pending {
         bytes: end.wrapping_sub(position),
@@ -296,12 +401,22 @@ pub(crate) fn pending<M: Memory>(memory: &M, position: u64) -> Result<Pending, C
     }
 }
 
-/// What a consumer at `position` would meet: `Budget` stands for "something to read".
-pub(crate) fn peek<M: Memory>(memory: &M, position: u64) -> Result<Stop, Corrupt> {
+/// What a consumer would meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A record, or one to skip.
+    Ready,
+    Empty,
+    Busy,
+}
+
+/// What a consumer at `position` would meet.
+#[inline]
+pub(crate) fn look<M: Memory>(memory: M, position: u64) -> Result<Look, Corrupt> {
     let end = producer(memory, position)?;
     Ok(match head(memory, position, end)? {
-        Head::End => Stop::Empty,
-        Head::Busy { .. } => Stop::Busy,
-        Head::Record { .. } | Head::Discarded { .. } => Stop::Budget,
+        Head::End => Look::Empty,
+        Head::Busy { .. } => Look::Busy,
+        Head::Record { .. } | Head::Discarded { .. } => Look::Ready,
     })
 }

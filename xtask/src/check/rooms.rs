@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &str)] = &[
         "polling's registration by number, on systems without epoll",
     ),
     (
-        "crates/ebpf-ring/src/mapping.rs",
+        "crates/ebpf-ring/src/ring/mapping.rs",
         "the kernel's memory, mapped and read while the kernel writes",
     ),
     (

@@ -141,7 +141,7 @@ impl MapIter {
     /// # Errors
     ///
     /// What the ring's reader says.
-    pub fn wait(&self, timeout: Duration) -> Result<bool, ScopeError> {
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, ScopeError> {
         Ok(self.ring.wait(Wait::up_to(timeout))?)
     }
 

@@ -1,19 +1,14 @@
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
+use super::batch::Batch;
+use super::mapping::{Mapping, View};
+use super::shared::SharedReader;
 use crate::counters::CounterSource;
 use crate::error::RingError;
-use crate::mapping::Mapping;
 use crate::stats::RingStats;
-use crate::walk::{self, Consumer, Drained, Memory as _, Stop};
-
-/// How long [`RingReader::wait`] sleeps between looks at a record that is being written.
-///
-/// The kernel's poll reports such a ring as readable, so polling it would be a busy loop.
-const BUSY_LOOK: Duration = Duration::from_micros(100);
+use crate::wait::{Closer, Wait, Waiter, Watched};
+use crate::walk::{self, Commit, Consumer, Drained, Look, Memory as _, Walk};
 
 /// A record: its bytes, in place in the ring.
 ///
@@ -24,6 +19,10 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
     /// The bytes that the program wrote: exactly as many as it reserved. They start at a multiple
     /// of 8.
     #[must_use]
@@ -38,28 +37,6 @@ impl AsRef<[u8]> for Record<'_> {
     }
 }
 
-/// How to wait for records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Wait {
-    /// Sleep in the kernel until a record is there or the time is over; `None` waits for ever.
-    /// Interrupted sleeps go on.
-    Block {
-        /// The longest wait, kept to the nanosecond that the kernel's timers allow.
-        timeout: Option<Duration>,
-    },
-}
-
-impl Wait {
-    /// Sleep for at most `timeout`.
-    #[must_use]
-    pub fn up_to(timeout: Duration) -> Self {
-        Self::Block {
-            timeout: Some(timeout),
-        }
-    }
-}
-
 /// The one consumer of one ring buffer map.
 ///
 /// The kernel assumes a single consumer: two readers of one ring, in one process or two, take
@@ -68,7 +45,9 @@ pub struct RingReader {
     fd: OwnedFd,
     mapping: Mapping,
     consumer: Consumer,
+    commit: Commit,
     counters: Option<Box<dyn CounterSource>>,
+    waiter: Waiter,
 }
 
 impl RingReader {
@@ -86,12 +65,14 @@ impl RingReader {
     pub fn from_fd(fd: OwnedFd) -> Result<Self, RingError> {
         let size = ring_size(fd.as_fd())?;
         let mapping = Mapping::new(fd.as_fd(), size)?;
-        let consumer = Consumer::new(&mapping)?;
+        let consumer = Consumer::new(mapping.view())?;
         Ok(Self {
             fd,
             mapping,
             consumer,
+            commit: Commit::default(),
             counters: None,
+            waiter: Waiter::default(),
         })
     }
 
@@ -112,14 +93,22 @@ impl RingReader {
         self
     }
 
+    /// Chooses when [`drain`](Self::drain) gives space back.
+    #[must_use]
+    pub fn with_commit(mut self, commit: Commit) -> Self {
+        self.commit = commit;
+        self
+    }
+
     /// Bytes of the ring's data area: `max_entries` of the map.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.mapping.size()
+        self.mapping.view().size()
     }
 
     /// Hands at most `records_max` records to `each`, oldest first, without copying, and gives
-    /// their space back: after each quarter of the ring, and on return, also by a panic.
+    /// their space back: after each quarter of the ring, or as [`with_commit`](Self::with_commit)
+    /// says, and on return, also by a panic.
     ///
     /// Never waits. Records that the program discarded are skipped and count against the limit.
     ///
@@ -133,53 +122,74 @@ impl RingReader {
     ) -> Result<Drained, RingError> {
         let before = self.consumer;
         let hand = |bytes: &[u8]| each(Record { bytes });
-        let stop = walk::drain(&self.mapping, &mut self.consumer, records_max, hand)?;
-        Ok(Drained {
-            records: self.consumer.records - before.records,
-            bytes: self.consumer.bytes - before.bytes,
-            discarded: self.consumer.discarded - before.discarded,
-            stop,
-        })
+        let (memory, consumer) = (self.mapping.view(), &mut self.consumer);
+        let stop = walk::drain(memory, consumer, self.commit, records_max, hand)?;
+        Ok(Drained::since(before, self.consumer, stop))
+    }
+
+    /// Reads by iteration; space goes back when the batch is dropped, not before.
+    ///
+    /// ```no_run
+    /// # fn sorted(ring: &mut ebpf_ring::RingReader) -> Result<(), ebpf_ring::RingError> {
+    /// let mut batch = ring.batch()?;
+    /// let mut records = batch.iter().take(100).collect::<Result<Vec<_>, _>>()?;
+    /// records.sort_by_key(|record| record.bytes().len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`is_corrupt`](RingError::is_corrupt) when the ring's positions contradict each other.
+    pub fn batch(&mut self) -> Result<Batch<'_>, RingError> {
+        Ok(Batch::new(Walk::new(
+            self.mapping.view(),
+            &mut self.consumer,
+        )?))
     }
 
     /// Waits until there is something to [`drain`](Self::drain). Returns false when the time is
-    /// over first.
+    /// over first, or the reader is closed.
     ///
-    /// A record that is reserved and not yet submitted does not count; while one is at the head,
-    /// this looks every 100 us.
+    /// A record that is reserved and not yet submitted does not count. While one is at the head, a
+    /// sleeping wait looks every 100 us.
     ///
     /// # Errors
     ///
     /// [`is_corrupt`](RingError::is_corrupt), or what poll(2) says.
-    pub fn wait(&self, wait: Wait) -> Result<bool, RingError> {
-        let Wait::Block { timeout } = wait;
-        // A timeout beyond what the clock can hold is none.
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            let head = walk::peek(&self.mapping, self.consumer.position)?;
-            if head == Stop::Budget {
-                return Ok(true);
-            }
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return Ok(false);
-            }
-            if head == Stop::Busy {
-                std::thread::sleep(left.map_or(BUSY_LOOK, |left| left.min(BUSY_LOOK)));
-            } else {
-                self.sleep(left)?;
-            }
+    pub fn wait(&mut self, wait: Wait) -> Result<bool, RingError> {
+        // Taken out for as long as the ring is borrowed.
+        let mut waiter = std::mem::take(&mut self.waiter);
+        let found = waiter.wait(wait, &self.watched());
+        self.waiter = waiter;
+        found
+    }
+
+    pub(crate) fn watched(&self) -> WatchedRing<'_> {
+        WatchedRing {
+            fd: &self.fd,
+            memory: self.mapping.view(),
+            position: self.consumer.position,
         }
     }
 
-    fn sleep(&self, timeout: Option<Duration>) -> Result<(), RingError> {
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        match poll(&mut fds, timeout.as_ref()) {
-            // The caller's loop computes what is left of the time.
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(e) => Err(RingError::io("waiting for the ring", e)),
-        }
+    pub(crate) fn into_shared(self) -> SharedReader {
+        let memory = (self.fd, self.mapping);
+        SharedReader::new(
+            memory,
+            self.consumer,
+            self.counters,
+            self.waiter.into_closer(),
+        )
+    }
+
+    /// What ends the waits of this reader, from any thread.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptor left.
+    pub fn closer(&mut self) -> Result<Closer, RingError> {
+        self.waiter.closer()
     }
 
     /// Where every record went so far. O(records in the ring), and a read of the counter map.
@@ -188,23 +198,25 @@ impl RingReader {
     ///
     /// [`is_corrupt`](RingError::is_corrupt), or the counter map cannot be read.
     pub fn stats(&self) -> Result<RingStats, RingError> {
-        let pending = walk::pending(&self.mapping, self.consumer.position)?;
-        let per_cpu = match &self.counters {
-            Some(source) => Some(
-                source
-                    .per_cpu()
-                    .map_err(|e| RingError::io("reading the counter map", e))?,
-            ),
-            None => None,
-        };
-        Ok(RingStats {
-            delivered: self.consumer.records,
-            delivered_bytes: self.consumer.bytes,
-            discarded: self.consumer.discarded + pending.discarded,
-            pending: pending.records,
-            pending_bytes: pending.bytes,
-            per_cpu,
-        })
+        RingStats::of(self.mapping.view(), self.consumer, self.counters.as_deref())
+    }
+}
+
+/// One ring, as its consumer at `position` waits for it.
+pub(crate) struct WatchedRing<'r> {
+    fd: &'r OwnedFd,
+    memory: View<'r>,
+    position: u64,
+}
+
+impl Watched for WatchedRing<'_> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    #[inline]
+    fn look(&self) -> Result<Look, RingError> {
+        Ok(walk::look(self.memory, self.position)?)
     }
 }
 

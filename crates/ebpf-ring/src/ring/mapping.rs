@@ -7,9 +7,10 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::error::RingError;
 use crate::sync::{AtomicU32, AtomicU64};
-use crate::walk::Memory;
+use crate::walk::{HEADER_BYTES, Memory};
 
 /// One mapped range, unmapped on drop.
+#[derive(Debug)]
 struct Range {
     start: NonNull<u8>,
     bytes: usize,
@@ -56,6 +57,7 @@ impl Drop for Range {
 }
 
 /// A ring of the kernel's: consumer page (writable), producer page and twice the data (read only).
+#[derive(Debug)]
 pub(crate) struct Mapping {
     consumer: Range,
     /// The producer page, then the data twice.
@@ -93,18 +95,38 @@ impl Mapping {
         })
     }
 
+    /// What a walk needs of it.
     #[inline]
-    fn data(&self, offset: u64, len: u64) -> NonNull<u8> {
-        let index = |n: u64| usize::try_from(n).expect("usize has 64 bits here");
-        let offset = index(offset)
-            .checked_add(self.page)
-            .expect("offsets are below twice the ring");
-        self.producer.at(offset, index(len))
+    pub(crate) fn view(&self) -> View<'_> {
+        let data = self.producer.at(self.page, 2 * self.size);
+        let consumer = self.consumer.at(0, 8).cast::<u64>();
+        let producer = self.producer.at(0, 8).cast::<u64>();
+        View {
+            // SAFETY: eight mapped, writable bytes at the start of a page, alive as long as
+            // `self`; the kernel, too, accesses them only atomically.
+            consumer: unsafe { AtomicU64::from_ptr(consumer.as_ptr()) },
+            // SAFETY: eight mapped bytes at the start of a page, alive as long as `self`. The page
+            // is read only, which relaxed loads of this width, the only access made, are defined
+            // for.
+            producer: unsafe { AtomicU64::from_ptr(producer.as_ptr()) },
+            data,
+            size: self.size,
+        }
     }
 }
 
-impl Memory for Mapping {
-    type Bytes<'a> = &'a [u8];
+/// A borrowed [`Mapping`], in registers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'m> {
+    consumer: &'m AtomicU64,
+    producer: &'m AtomicU64,
+    /// `2 * size` bytes, alive for `'m`.
+    data: NonNull<u8>,
+    size: usize,
+}
+
+impl<'m> Memory for View<'m> {
+    type Bytes = &'m [u8];
 
     #[inline]
     fn size(&self) -> u64 {
@@ -113,36 +135,43 @@ impl Memory for Mapping {
 
     #[inline]
     fn consumer(&self) -> &AtomicU64 {
-        let at = self.consumer.at(0, 8).cast::<u64>();
-        // SAFETY: eight mapped, writable bytes at the start of a page, alive as long as `self`;
-        // the kernel, too, accesses them only atomically.
-        unsafe { AtomicU64::from_ptr(at.as_ptr()) }
+        self.consumer
     }
 
     #[inline]
     fn producer(&self) -> &AtomicU64 {
-        let at = self.producer.at(0, 8).cast::<u64>();
-        // SAFETY: eight mapped bytes at the start of a page, alive as long as `self`. The page is
-        // read only, which relaxed loads of this width, the only access made, are defined for.
-        unsafe { AtomicU64::from_ptr(at.as_ptr()) }
+        self.producer
     }
 
     #[inline]
-    fn header(&self, offset: u64) -> &AtomicU32 {
-        assert!(offset.is_multiple_of(8), "headers lie at multiples of 8");
-        let at = self.data(offset, 4).cast::<u32>();
-        // SAFETY: four mapped bytes, aligned (page + a multiple of 8), alive as long as `self`;
-        // only loaded, as with the producer's position.
+    fn header(&self, position: u64) -> &AtomicU32 {
+        let at = self.at(position).cast::<u32>();
+        // SAFETY: eight mapped bytes, aligned, alive for `'m`; only loaded, as with the producer's
+        // position.
         unsafe { AtomicU32::from_ptr(at.as_ptr()) }
     }
 
     #[inline]
-    fn bytes(&self, offset: u64, len: u64) -> &[u8] {
-        let at = self.data(offset, len);
-        let len = usize::try_from(len).expect("usize has 64 bits here");
-        // SAFETY: `len` mapped bytes, alive as long as `self`. The walker names only submitted
-        // records between consumer_pos and producer_pos, which the kernel does not write again
-        // until consumer_pos has passed them, and that takes the end of this borrow.
-        unsafe { std::slice::from_raw_parts(at.as_ptr(), len) }
+    fn bytes(&self, position: u64, len: u64) -> &'m [u8] {
+        assert!(len <= self.size as u64, "no record is larger than the ring");
+        // SAFETY: a header of eight bytes lies at `at`, so this is within or just behind the data.
+        let at = unsafe { self.at(position).add(HEADER_BYTES as usize) };
+        // SAFETY: `at` is at most `size` bytes into the `2 * size` that are mapped, and `len` at
+        // most `size`; alive for `'m`. The walker names only submitted records between
+        // consumer_pos and producer_pos, which the kernel does not write again until consumer_pos
+        // has passed them, and whoever moves it ends the borrow of these bytes.
+        unsafe { std::slice::from_raw_parts(at.as_ptr(), len as usize) }
+    }
+}
+
+impl View<'_> {
+    /// Where the header of `position` lies: eight bytes, aligned, in the first of the two mappings
+    /// of the data, whatever `position` is.
+    #[inline]
+    fn at(&self, position: u64) -> NonNull<u8> {
+        // A ring is whole pages, a power of two of bytes.
+        let offset = position as usize & (self.size - HEADER_BYTES as usize);
+        // SAFETY: `offset` is at most `size - 8`, and `2 * size` bytes are mapped.
+        unsafe { self.data.add(offset) }
     }
 }

@@ -4,9 +4,9 @@ use std::io;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
+use super::reader::RingReader;
 use crate::counters::{CounterSource, Counters};
 use crate::error::RingError;
-use crate::reader::RingReader;
 
 /// The counters of one ring, read from the map that `MR_COUNTERS` defined.
 #[derive(Debug)]

@@ -1,118 +1,20 @@
-//! The walker over a fake producer: its whole life without a kernel, and under loom.
+use crate::heap::Heap;
+use crate::sync::Ordering;
+use crate::walk::{Commit, Consumer, Corrupt, Stop};
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::walk::{BUSY, Consumer, Memory, Stop, drain};
-
-/// A ring on the heap, with the data area twice as the kernel maps it.
-///
-/// Bytes are atomics, so a walker that reads what it must not is a wrong value, not undefined
-/// behaviour.
-struct Heap {
-    size: u64,
-    consumer: AtomicU64,
-    producer: AtomicU64,
-    /// The producer's own copy of its position. Never a loom atomic: loom's partial-order
-    /// reduction remembers one access per object, so a producer that loaded its own position
-    /// before storing it would hide that the consumer had loaded it too.
-    reserved: std::sync::atomic::AtomicU64,
-    headers: Vec<AtomicU32>,
-    bytes: Vec<AtomicU32>,
-}
-
-impl Heap {
-    fn new(size: u64, position: u64) -> Self {
-        Self {
-            size,
-            consumer: AtomicU64::new(position),
-            producer: AtomicU64::new(position),
-            reserved: std::sync::atomic::AtomicU64::new(position),
-            headers: (0..size / 8).map(|_| AtomicU32::new(0)).collect(),
-            bytes: (0..size / 4).map(|_| AtomicU32::new(0)).collect(),
-        }
-    }
-
-    fn slot(&self, position: u64) -> usize {
-        usize::try_from((position & (self.size - 1)) / 8).expect("small")
-    }
-
-    /// As __bpf_ringbuf_reserve(): the header first, then the position.
-    fn reserve(&self, len: u32) -> Option<u64> {
-        let at = self.reserved.load(Ordering::Relaxed);
-        let next = at.wrapping_add((u64::from(len) + 8).next_multiple_of(8));
-        if next.wrapping_sub(self.consumer.load(Ordering::Acquire)) > self.size - 1 {
-            return None;
-        }
-        self.headers[self.slot(at)].store(len | BUSY, Ordering::Relaxed);
-        self.reserved.store(next, Ordering::Relaxed);
-        self.producer.store(next, Ordering::Release);
-        Some(at)
-    }
-
-    fn write(&self, record: u64, words: &[u32]) {
-        for (index, word) in words.iter().enumerate() {
-            let at = (self.slot(record) * 2 + 2 + index) % self.bytes.len();
-            self.bytes[at].store(*word, Ordering::Relaxed);
-        }
-    }
-
-    /// As bpf_ringbuf_commit(): true when the consumer must be woken.
-    fn commit(&self, record: u64, len: u32) -> bool {
-        self.headers[self.slot(record)].swap(len, Ordering::AcqRel);
-        // The kernel's xchg is a full barrier.
-        crate::sync::fence(Ordering::SeqCst);
-        self.consumer.load(Ordering::Acquire) == record
-    }
-
-    fn push(&self, words: &[u32]) -> Option<u64> {
-        let len = u32::try_from(words.len() * 4).expect("small");
-        let record = self.reserve(len)?;
-        self.write(record, words);
-        self.commit(record, len);
-        Some(record)
-    }
-}
-
-impl Memory for Heap {
-    /// The words, loaded when the record is handed out.
-    type Bytes<'a> = Vec<u32>;
-
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn consumer(&self) -> &AtomicU64 {
-        &self.consumer
-    }
-
-    fn producer(&self) -> &AtomicU64 {
-        &self.producer
-    }
-
-    fn header(&self, offset: u64) -> &AtomicU32 {
-        assert!(
-            offset < self.size && offset.is_multiple_of(8),
-            "header at {offset}"
-        );
-        &self.headers[self.slot(offset)]
-    }
-
-    fn bytes(&self, offset: u64, len: u64) -> Vec<u32> {
-        assert!(
-            offset + len <= 2 * self.size,
-            "{offset} + {len} is outside of the mapping"
-        );
-        let first = usize::try_from(offset / 4).expect("small");
-        let words = usize::try_from(len / 4).expect("small");
-        (first..first + words)
-            .map(|at| self.bytes[at % self.bytes.len()].load(Ordering::Relaxed))
-            .collect()
-    }
+fn drain(
+    heap: &Heap,
+    consumer: &mut Consumer,
+    records_max: u64,
+    each: impl FnMut(Vec<u32>),
+) -> Result<Stop, Corrupt> {
+    crate::walk::drain(heap, consumer, Commit::Quarter, records_max, each)
 }
 
 #[cfg(not(loom))]
 mod plain {
     use super::*;
-    use crate::walk::{CorruptKind, DISCARD, peek, pending};
+    use crate::walk::{BUSY, CorruptKind, DISCARD, Look, look, pending};
 
     fn drain_all(heap: &Heap, consumer: &mut Consumer) -> (Vec<Vec<u32>>, Stop) {
         let mut found = Vec::new();
@@ -178,7 +80,7 @@ mod plain {
         let first = heap.reserve(4).expect("room");
         assert!(heap.push(&[2]).is_some());
         assert_eq!(drain_all(&heap, &mut consumer), (vec![], Stop::Busy));
-        assert_eq!(peek(&heap, consumer.position), Ok(Stop::Busy));
+        assert_eq!(look(&heap, consumer.position), Ok(Look::Busy));
         assert_eq!(
             pending(&heap, consumer.position).map(|p| (p.records, p.bytes)),
             Ok((2, 32))
@@ -267,7 +169,7 @@ mod plain {
                 assert_eq!(found, [vec![1]], "what came before the damage is delivered");
                 assert_eq!(consumer.position, 16);
                 assert_eq!(pending(&heap, 16), Err(damage));
-                assert_eq!(peek(&heap, 16), Err(damage));
+                assert_eq!(look(&heap, 16), Err(damage));
             }
         }
     }
