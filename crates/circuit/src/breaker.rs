@@ -46,6 +46,18 @@ pub enum State {
     ForcedClosed,
 }
 
+impl State {
+    /// A word for logs and labels: `closed`, `half-open` or `open`; a forced state is what it does.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed | Self::ForcedClosed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open | Self::ForcedOpen => "open",
+        }
+    }
+}
+
 /// Why a breaker changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -1,5 +1,6 @@
 //! `mainstay gateway`: the device gateway.
 
+mod config;
 mod demo;
 
 use std::io;
@@ -180,7 +181,7 @@ impl Stop {
 /// The configuration, and whether anybody said where the data is: what is named may be the default.
 fn read_config(args: &GatewayArgs) -> io::Result<(Config, bool)> {
     let (mut config, file_names_data) = match &args.config {
-        Some(path) => parse_file(path)?,
+        Some(path) => config::read(path)?,
         None => (Config::default(), false),
     };
     set(&mut config.listen, args.listen);
@@ -209,25 +210,6 @@ fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }
-}
-
-/// The configuration in a file, and whether the file names the data directory.
-fn parse_file(path: &Path) -> io::Result<(Config, bool)> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    let parsed = toml::from_str(&text).and_then(|config| {
-        let keys: toml::Table = toml::from_str(&text)?;
-        Ok((config, keys.contains_key("data")))
-    });
-    parsed.map_err(|error| {
-        // Not the error's own form: it quotes the line, which may hold the store's password.
-        let before = error.span().and_then(|span| text.get(..span.start));
-        let line = before.map_or(0, |before| before.matches('\n').count()) + 1;
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{}, line {line}: {}", path.display(), error.message()),
-        )
-    })
 }
 
 /// Leaves descriptors to HTTP, the store and the simulated devices, so that strangers who connect to

@@ -17,6 +17,7 @@ mod canon;
 mod completions;
 mod doctor;
 mod gateway;
+mod jobs;
 mod limits;
 mod log;
 mod schedule;

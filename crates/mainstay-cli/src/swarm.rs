@@ -81,20 +81,39 @@ struct Report {
     false_gone: u64,
     beats: u64,
     /// All null without a round trip.
-    beat_rtt_ms: Rtt,
+    beat_rtt_ms: Quantiles,
     commands: Commands,
     elapsed_s: f64,
     connected_at_end: usize,
     refused: u64,
     connect_failed: u64,
+    reconnects: Reconnects,
 }
 
 #[derive(Serialize)]
-struct Rtt {
+struct Reconnects {
+    tries: u64,
+    /// The pauses before them; all null without a try.
+    delay_ms: Quantiles,
+}
+
+#[derive(Serialize)]
+struct Quantiles {
     p50: Option<f64>,
     p99: Option<f64>,
     p999: Option<f64>,
     max: Option<f64>,
+}
+
+impl From<Option<Percentiles>> for Quantiles {
+    fn from(percentiles: Option<Percentiles>) -> Self {
+        Self {
+            p50: percentiles.map(|it| it.p50),
+            p99: percentiles.map(|it| it.p99),
+            p999: percentiles.map(|it| it.p999),
+            max: percentiles.map(|it| it.max),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -147,12 +166,7 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             lost: report.lost,
             false_gone: report.false_gone,
             beats: report.beats,
-            beat_rtt_ms: Rtt {
-                p50: rtt.map(|rtt| rtt.p50),
-                p99: rtt.map(|rtt| rtt.p99),
-                p999: rtt.map(|rtt| rtt.p999),
-                max: rtt.map(|rtt| rtt.max),
-            },
+            beat_rtt_ms: rtt.into(),
             commands: Commands {
                 received: report.commands_received,
                 executed: report.commands_executed,
@@ -162,6 +176,10 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             connected_at_end: report.connected,
             refused: report.refused,
             connect_failed: report.connect_failed,
+            reconnects: Reconnects {
+                tries: report.reconnects,
+                delay_ms: report.reconnect_delay_ms.into(),
+            },
         };
         let json = serde_json::to_string(&report).expect("numbers always serialize");
         outln!("{json}");
@@ -198,6 +216,12 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             "failed     {} tries to connect to {}",
             report.connect_failed,
             args.connect
+        );
+    }
+    if let Some(Percentiles { p50, p99, max, .. }) = report.reconnect_delay_ms {
+        outln!(
+            "reconnects {} tries after pauses of p50 {p50:.0} ms, p99 {p99:.0}, max {max:.0}",
+            report.reconnects
         );
     }
     outln!("elapsed    {elapsed_s:.1} s");

@@ -47,6 +47,8 @@ mod scheduler;
 mod spec;
 #[cfg(feature = "store")]
 mod store;
+#[cfg(target_os = "linux")]
+mod wall;
 mod zone;
 
 pub use crate::core::job::JobState;
@@ -55,6 +57,7 @@ pub use circuit::{State as BreakerState, TraceId};
 pub use cron::{Cron, CronCursor, InvalidCron};
 pub use firing::{Firing, JobError};
 pub use history::{Counts, Outcome, Record};
+pub use meter::Lateness;
 pub use once::{Claim, Claimed, Doubt, FiringId, Once, OnceError};
 pub use policy::{BreakerRules, InDoubt, Misfire, OnFull, Overlap, Retry};
 pub use schedule::{FireTime, Schedule, ScheduleError};

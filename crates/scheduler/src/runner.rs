@@ -18,7 +18,7 @@ use crate::once::{Claim, Claimed, Once, OnceError};
 use crate::policy::InDoubt;
 use crate::spec::JobSpec;
 
-/// The clock's thread looks up at least this often: nobody tells it when the wall clock is set.
+/// Where nobody tells the clock's thread that the wall clock was set, it looks up at least this often.
 const NAP_MAX: Duration = Duration::from_secs(1);
 
 /// It lets others at the jobs after so many firings.
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) once: Option<Arc<dyn Once>>,
     observer: Option<Box<Observer>>,
     epoch: Instant,
+    #[cfg(target_os = "linux")]
+    wall: Option<crate::wall::Wall>,
 }
 
 pub(crate) struct State {
@@ -73,7 +75,19 @@ impl Shared {
             once,
             observer,
             epoch,
+            #[cfg(target_os = "linux")]
+            wall: crate::wall::Wall::new()
+                .inspect_err(|error| tracing::debug!(%error, "nobody tells when the clock is set"))
+                .ok(),
         }
+    }
+
+    /// The clock's thread need not look up for the sake of the wall clock.
+    fn hears_of_clock(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.wall.is_some();
+        #[cfg(not(target_os = "linux"))]
+        false
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -131,6 +145,10 @@ impl Shared {
     }
 
     pub(crate) fn wake_all(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(wall) = &self.wall {
+            wall.end();
+        }
         self.clock.notify_all();
         self.work.notify_all();
         self.keeper.notify_all();
@@ -176,9 +194,11 @@ pub(crate) fn run_clock(shared: &Shared) {
         let past_ms = Duration::from_nanos(since_1970().as_nanos() as u64 % 1_000_000);
         let quiet_ms = state.core.quiet_ms(now);
         let nap = quiet_ms.map(|ms| {
-            Duration::from_millis(ms)
-                .saturating_sub(past_ms)
-                .min(NAP_MAX)
+            let nap = Duration::from_millis(ms).saturating_sub(past_ms);
+            match shared.hears_of_clock() {
+                true => nap,
+                false => nap.min(NAP_MAX),
+            }
         });
         state.clock_ms = quiet_ms.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms));
         let has_news = !state.core.ended.is_empty()
@@ -199,6 +219,17 @@ pub(crate) fn run_clock(shared: &Shared) {
             }
             None => shared.clock.wait(&mut state),
         }
+    }
+}
+
+/// Tells the clock's thread when the wall clock is set, until the end.
+#[cfg(target_os = "linux")]
+fn run_wall(shared: &Shared) {
+    let Some(wall) = &shared.wall else { return };
+    while wall.wait() {
+        // Under the lock, so that it does not fall asleep between looking and waiting.
+        let _state = shared.lock();
+        shared.clock.notify_one();
     }
 }
 
@@ -393,6 +424,11 @@ pub(crate) fn spawn(
         "scheduler-clock".into(),
         Box::new(move || run_clock(&clock)),
     )?;
+    #[cfg(target_os = "linux")]
+    if shared.hears_of_clock() {
+        let shared = Arc::clone(shared);
+        start("scheduler-wall".into(), Box::new(move || run_wall(&shared)))?;
+    }
     if shared.once.is_some() {
         let shared = Arc::clone(shared);
         start(

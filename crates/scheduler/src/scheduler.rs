@@ -16,6 +16,7 @@ use crate::core::slab::Key;
 use crate::core::{Core, Limits};
 use crate::history::{Counts, Record};
 use crate::keeper;
+use crate::meter::Lateness;
 use crate::once::Once;
 use crate::policy::OnFull;
 use crate::runner::{self, Observer, Shared};
@@ -191,6 +192,12 @@ impl Scheduler {
             ready: state.core.ready.len(),
             runs: state.core.runs.len(),
         }
+    }
+
+    /// How late firings began, of all jobs since the start.
+    #[must_use]
+    pub fn lateness(&self) -> Lateness {
+        self.shared.lock().core.meter.lateness.clone()
     }
 
     /// Fires nothing any more, waits until all runs have ended, at most for `patience`, asks the rest to stop and waits

@@ -43,6 +43,8 @@ pub(crate) struct CrewCounters {
     pub(crate) false_gone: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) connect_failed: AtomicU64,
+    /// Pauses before tries to come back, in milliseconds.
+    pub(crate) reconnect_delays: Mutex<Histogram<u64>>,
     pub(crate) beats: AtomicU64,
     pub(crate) commands_received: AtomicU64,
     pub(crate) commands_executed: AtomicU64,
@@ -125,9 +127,11 @@ impl Crew {
 
 impl CrewCounters {
     fn new() -> Self {
-        // 1 us to an hour with three digits: the bounds are constants, so this cannot fail.
-        let round_trips = Histogram::new_with_bounds(1, 3_600_000_000, 3)
-            .expect("the bounds of the histogram are valid");
+        // Three digits between bounds that are constants, so this cannot fail.
+        let histogram = |largest| {
+            Histogram::new_with_bounds(1, largest, 3)
+                .expect("the bounds of the histogram are valid")
+        };
         Self {
             connected: AtomicUsize::new(0),
             connected_max: AtomicUsize::new(0),
@@ -135,11 +139,13 @@ impl CrewCounters {
             false_gone: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             connect_failed: AtomicU64::new(0),
+            reconnect_delays: Mutex::new(histogram(u32::MAX.into())),
             beats: AtomicU64::new(0),
             commands_received: AtomicU64::new(0),
             commands_executed: AtomicU64::new(0),
             duplicates_ignored: AtomicU64::new(0),
-            round_trips: Mutex::new(round_trips),
+            // Up to an hour.
+            round_trips: Mutex::new(histogram(3_600_000_000)),
             load_percent: AtomicU8::new(LOAD_UNKNOWN),
             retired: Mutex::new(None),
         }
@@ -169,6 +175,11 @@ impl CrewCounters {
 
     pub(crate) fn connect_failed(&self) {
         self.connect_failed.fetch_add(1, Relaxed);
+    }
+
+    /// A member will try to come back after this time.
+    pub(crate) fn reconnecting(&self, delay_ms: u64) {
+        self.reconnect_delays.lock().saturating_record(delay_ms);
     }
 
     pub(crate) fn beat(&self) {

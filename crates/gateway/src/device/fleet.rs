@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use hdrhistogram::Histogram;
+
 use super::crew::{Crew, CrewConfig};
 use super::ledger::{Answer, Ledger};
 use super::member::Member;
@@ -74,6 +76,11 @@ pub struct FleetReport {
     pub refused: u64,
     /// Connections that could not be opened.
     pub connect_failed: u64,
+    /// Tries to come back that were planned: after a loss, a refusal or a try that failed.
+    pub reconnects: u64,
+    /// The pauses before them in milliseconds, by [`circuit::Backoff`] or by what a gateway asked for in
+    /// its goodbye, once there was one.
+    pub reconnect_delay_ms: Option<Percentiles>,
     /// Beats sent.
     pub beats: u64,
     /// Beat round trips in milliseconds, once there was one.
@@ -97,6 +104,19 @@ pub struct Percentiles {
     pub p999: f64,
     /// The largest.
     pub max: f64,
+}
+
+impl Percentiles {
+    /// Of values of which `scale` make one; `None` of none.
+    fn of(histogram: &Histogram<u64>, scale: f64) -> Option<Self> {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / scale;
+        (!histogram.is_empty()).then(|| Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / scale,
+        })
+    }
 }
 
 impl Fleet {
@@ -148,6 +168,7 @@ impl Fleet {
     #[must_use]
     pub fn report(&self) -> FleetReport {
         let counters = self.crew.counters();
+        let delays = counters.reconnect_delays.lock();
         FleetReport {
             connected: counters.connected(),
             connected_max: counters.connected_max.load(Relaxed),
@@ -155,17 +176,10 @@ impl Fleet {
             false_gone: counters.false_gone.load(Relaxed),
             refused: counters.refused.load(Relaxed),
             connect_failed: counters.connect_failed.load(Relaxed),
+            reconnects: delays.len(),
+            reconnect_delay_ms: Percentiles::of(&delays, 1.0),
             beats: counters.beats.load(Relaxed),
-            beat_rtt_ms: {
-                let round_trips = counters.round_trips.lock();
-                let ms = |quantile| round_trips.value_at_quantile(quantile) as f64 / 1_000.0;
-                (!round_trips.is_empty()).then(|| Percentiles {
-                    p50: ms(0.5),
-                    p99: ms(0.99),
-                    p999: ms(0.999),
-                    max: round_trips.max() as f64 / 1_000.0,
-                })
-            },
+            beat_rtt_ms: Percentiles::of(&counters.round_trips.lock(), 1_000.0),
             commands_received: counters.commands_received.load(Relaxed),
             commands_executed: counters.commands_executed.load(Relaxed),
             duplicates_ignored: counters.duplicates_ignored.load(Relaxed),

@@ -160,6 +160,7 @@ impl Members {
                 .backoff
                 .next_delay_ms(&self.config.reconnect, random_u64()),
         };
+        self.counters.reconnecting(delay_ms);
         self.set_alarm(io, Alarm::Connect(index), delay_ms);
     }
 

@@ -17,6 +17,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use super::Shared;
 use super::directory::{CommandSlot, Device, Session};
 use super::drain::{Phase, until};
+use super::groups::Call;
 use super::outcome::{Memo, Outcome};
 use super::settle::{LEASE_SLACK_MS, outcome_of, store_outcome};
 use super::shard::ShardMessage;
@@ -54,6 +55,10 @@ pub(crate) enum Answer {
     /// The device is not connected to this gateway, which shares its store with others: nothing was
     /// claimed.
     NotHere,
+    /// The breaker of the device's group lets nothing through: nothing was claimed.
+    BreakerOpen {
+        retry_after_s: u32,
+    },
     /// Too much waits for the disk: nothing was claimed.
     StoreBusy,
     /// The disk is full: nothing was claimed.
@@ -61,10 +66,14 @@ pub(crate) enum Answer {
     StoreFailed(idem_store::Error),
 }
 
-/// Runs `request` to its end, also when nobody waits for the answer any more.
-pub(crate) async fn submit(shared: &Arc<Shared>, request: Request) -> Answer {
+/// Runs `request` to its end, also when nobody waits for the answer any more. `call` hears the answer, too.
+pub(crate) async fn submit(shared: &Arc<Shared>, request: Request, call: Option<Call>) -> Answer {
     let (sender, receiver) = oneshot::channel();
-    tokio::spawn(run(Arc::clone(shared), request, Caller(Some(sender))));
+    let caller = Caller {
+        sender: Some(sender),
+        call,
+    };
+    tokio::spawn(run(Arc::clone(shared), request, caller));
     receiver.await.unwrap_or(Answer::Draining)
 }
 
@@ -118,13 +127,20 @@ fn read_outcome(stored: &Stored) -> Outcome {
     Outcome::decode(stored.outcome()).unwrap_or(Outcome::Interrupted)
 }
 
-/// The HTTP task that waits for the answer, until it was given one.
-struct Caller(Option<oneshot::Sender<Answer>>);
+/// The task that waits for the answer, until it was given one.
+struct Caller {
+    sender: Option<oneshot::Sender<Answer>>,
+    /// The permit of the breaker that let the command through.
+    call: Option<Call>,
+}
 
 impl Caller {
     fn answer(&mut self, shared: &Shared, answer: Answer) {
-        if let Some(sender) = self.0.take() {
+        if let Some(sender) = self.sender.take() {
             shared.counters.command(&answer);
+            if let Some(call) = self.call.take() {
+                call.ended(&answer);
+            }
             // The client may have hung up; its command ran all the same.
             drop(sender.send(answer));
         }
@@ -300,7 +316,7 @@ impl Running<'_> {
             if must_stop(self.shared.phase(), self.maybe_sent()) {
                 return End::Stop(Answer::Draining);
             }
-            let mut wake_at = if caller.0.is_some() {
+            let mut wake_at = if caller.sender.is_some() {
                 deadline
             } else {
                 give_up

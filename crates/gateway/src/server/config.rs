@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::jobs::CommandJob;
 use crate::proto::BODY_BYTES_MAX;
 
 /// The largest limit of what is counted in places: commands, HTTP connections, listeners to events.
@@ -37,6 +38,11 @@ pub struct Config {
     pub commands: CommandLimits,
     /// Limits and times of the HTTP side.
     pub http_limits: HttpLimits,
+    /// Breakers in front of commands, one for each group of devices.
+    pub breaker: BreakerConfig,
+    /// Commands by the clock. Not part of the serde form: `mainstay gateway` reads them from the file's `[[job]]` tables.
+    #[serde(skip)]
+    pub jobs: Vec<CommandJob>,
     /// How long a drain waits for running commands before it records them as open.
     pub drain_timeout_ms: u64,
 }
@@ -99,6 +105,35 @@ pub struct CommandLimits {
     pub lease_ms: u64,
     /// Commands on their way to one shard; beyond it callers get 429.
     pub mailbox_max: usize,
+    /// Most commands of jobs that run at one time; further devices of a firing wait for their turn.
+    pub job_commands_max: usize,
+}
+
+/// When commands to a group of devices are refused for a time, because too many of the last ones were not delivered or not
+/// answered in time. There are no groups, and so no breakers, unless [`separator`](Self::separator) or
+/// [`prefixes`](Self::prefixes) says what a group is.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct BreakerConfig {
+    /// A device's group is its id up to the first of these characters.
+    pub separator: Option<char>,
+    /// A device's group is the longest of these that its id starts with; others are in none.
+    pub prefixes: Vec<String>,
+    /// Commands of the group that are looked back on.
+    pub calls: u32,
+    /// The share of them that opens the breaker, in percent.
+    pub failures_percent: u8,
+    /// How long nothing is sent then.
+    pub open_ms: u64,
+    /// A failed probe doubles that time, up to this.
+    pub open_ms_max: u64,
+    /// Commands that are let through afterwards, to see whether the group answers again.
+    pub probes: u32,
+    /// How many of them have to be answered.
+    pub successes: u32,
+    /// Most groups; the devices of further ones have no breaker.
+    pub groups_max: usize,
 }
 
 /// Limits and times of the HTTP side.
@@ -128,6 +163,8 @@ impl Default for Config {
             devices: DeviceLimits::default(),
             commands: CommandLimits::default(),
             http_limits: HttpLimits::default(),
+            breaker: BreakerConfig::default(),
+            jobs: Vec::new(),
             drain_timeout_ms: 3_000,
         }
     }
@@ -140,7 +177,51 @@ impl Config {
     ///
     /// A sentence that names the key and what it may be.
     pub fn check(&self) -> Result<(), String> {
-        let positive: [(&str, u64); 16] = [
+        if let Some((key, _)) = self.positive().iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key} is 0; give it at least 1"));
+        }
+        if self.devices.interval_ms_min > self.devices.interval_ms_max {
+            return Err("devices.interval_ms_min is above devices.interval_ms_max".into());
+        }
+        let possible = self.devices.interval_ms_min..=self.devices.interval_ms_max;
+        if !possible.contains(&self.devices.interval_ms) {
+            return Err(
+                "devices.interval_ms lies outside interval_ms_min to interval_ms_max".into(),
+            );
+        }
+        if self.commands.timeout_ms > self.commands.timeout_ms_max {
+            return Err("commands.timeout_ms is above commands.timeout_ms_max".into());
+        }
+        if self.devices.write_bytes_max < 2 * BODY_BYTES_MAX {
+            return Err(format!(
+                "devices.write_bytes_max is below {}, room for two commands",
+                2 * BODY_BYTES_MAX
+            ));
+        }
+        if self.commands.total_max == 0 {
+            return Err("commands.total_max is 0; give it at least 1".into());
+        }
+        self.breaker.check()?;
+        CommandJob::check_all(&self.jobs, &self.commands)?;
+        let counted = [
+            ("commands.total_max", self.commands.total_max),
+            (
+                "http_limits.connections_max",
+                self.http_limits.connections_max,
+            ),
+            ("http_limits.events_max", self.http_limits.events_max),
+        ];
+        match counted.iter().find(|(_, value)| *value > COUNTED_MAX) {
+            Some((key, _)) => Err(format!("{key} is above {COUNTED_MAX}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Config {
+    /// Numbers of which none may be 0.
+    fn positive(&self) -> [(&'static str, u64); 23] {
+        [
             ("devices.known_max", self.devices.known_max as u64),
             (
                 "devices.connections_max",
@@ -174,47 +255,51 @@ impl Config {
             ("commands.lease_ms", self.commands.lease_ms),
             ("commands.mailbox_max", self.commands.mailbox_max as u64),
             (
+                "commands.job_commands_max",
+                self.commands.job_commands_max as u64,
+            ),
+            ("breaker.calls", self.breaker.calls.into()),
+            (
+                "breaker.failures_percent",
+                self.breaker.failures_percent.into(),
+            ),
+            ("breaker.open_ms", self.breaker.open_ms),
+            ("breaker.probes", self.breaker.probes.into()),
+            ("breaker.successes", self.breaker.successes.into()),
+            ("breaker.groups_max", self.breaker.groups_max as u64),
+            (
                 "http_limits.connections_max",
                 self.http_limits.connections_max as u64,
             ),
             ("http_limits.page_max", self.http_limits.page_max as u64),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("{key} is 0; give it at least 1"));
+        ]
+    }
+}
+
+impl BreakerConfig {
+    /// The window of calls, in bits.
+    const CALLS_MAX: u32 = 1 << 16;
+
+    fn check(&self) -> Result<(), String> {
+        if self.separator.is_some() && !self.prefixes.is_empty() {
+            return Err("breaker.separator and breaker.prefixes exclude each other".into());
         }
-        if self.devices.interval_ms_min > self.devices.interval_ms_max {
-            return Err("devices.interval_ms_min is above devices.interval_ms_max".into());
+        if self.prefixes.iter().any(String::is_empty) {
+            return Err("breaker.prefixes has an empty one; name what ids start with".into());
         }
-        let possible = self.devices.interval_ms_min..=self.devices.interval_ms_max;
-        if !possible.contains(&self.devices.interval_ms) {
-            return Err(
-                "devices.interval_ms lies outside interval_ms_min to interval_ms_max".into(),
-            );
+        if self.failures_percent > 100 {
+            return Err("breaker.failures_percent is above 100".into());
         }
-        if self.commands.timeout_ms > self.commands.timeout_ms_max {
-            return Err("commands.timeout_ms is above commands.timeout_ms_max".into());
+        if self.calls > Self::CALLS_MAX {
+            return Err(format!("breaker.calls is above {}", Self::CALLS_MAX));
         }
-        if self.devices.write_bytes_max < 2 * BODY_BYTES_MAX {
-            return Err(format!(
-                "devices.write_bytes_max is below {}, room for two commands",
-                2 * BODY_BYTES_MAX
-            ));
+        if self.open_ms > self.open_ms_max {
+            return Err("breaker.open_ms is above breaker.open_ms_max".into());
         }
-        if self.commands.total_max == 0 {
-            return Err("commands.total_max is 0; give it at least 1".into());
+        if self.successes > self.probes {
+            return Err("breaker.successes is above breaker.probes".into());
         }
-        let counted = [
-            ("commands.total_max", self.commands.total_max),
-            (
-                "http_limits.connections_max",
-                self.http_limits.connections_max,
-            ),
-            ("http_limits.events_max", self.http_limits.events_max),
-        ];
-        match counted.iter().find(|(_, value)| *value > COUNTED_MAX) {
-            Some((key, _)) => Err(format!("{key} is above {COUNTED_MAX}")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -230,6 +315,8 @@ impl fmt::Debug for Config {
             devices,
             commands,
             http_limits,
+            breaker,
+            jobs,
             drain_timeout_ms,
         } = self;
         // A password that is not escaped can reach into any part behind the scheme.
@@ -247,6 +334,8 @@ impl fmt::Debug for Config {
             .field("devices", devices)
             .field("commands", commands)
             .field("http_limits", http_limits)
+            .field("breaker", breaker)
+            .field("jobs", &jobs.len())
             .field("drain_timeout_ms", drain_timeout_ms)
             .finish()
     }
@@ -283,6 +372,23 @@ impl Default for CommandLimits {
             retain_ms: 24 * 3_600_000,
             lease_ms: 10_000,
             mailbox_max: 16_384,
+            job_commands_max: 1_024,
+        }
+    }
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            separator: None,
+            prefixes: Vec::new(),
+            calls: 10,
+            failures_percent: 50,
+            open_ms: 60_000,
+            open_ms_max: 60_000,
+            probes: 5,
+            successes: 3,
+            groups_max: 1_024,
         }
     }
 }
@@ -324,7 +430,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let impossible: [(&str, Change); 8] = [
+        let impossible: [(&str, Change); 14] = [
             ("devices.known_max", |c| c.devices.known_max = 0),
             ("devices.interval_ms_min", |c| {
                 c.devices.interval_ms_min = 3_600_001;
@@ -335,6 +441,19 @@ mod tests {
                 c.commands.timeout_ms_max = 1;
             }),
             ("commands.total_max", |c| c.commands.total_max = 0),
+            ("commands.job_commands_max", |c| {
+                c.commands.job_commands_max = 0;
+            }),
+            ("breaker.calls", |c| c.breaker.calls = 0),
+            ("breaker.separator", |c| {
+                c.breaker.separator = Some('-');
+                c.breaker.prefixes = vec!["a".into()];
+            }),
+            ("breaker.failures_percent", |c| {
+                c.breaker.failures_percent = 101;
+            }),
+            ("breaker.open_ms is above", |c| c.breaker.open_ms_max = 1),
+            ("breaker.successes is above", |c| c.breaker.probes = 1),
             ("http_limits.connections_max", |c| {
                 c.http_limits.connections_max = usize::MAX;
             }),

@@ -38,13 +38,14 @@ pub(crate) enum CommandEnd {
     TimedOutUnsent,
     TimedOutSent,
     NotHere,
+    BreakerOpen,
     StoreBusy,
     StoreFull,
     StoreFailed,
 }
 
 impl CommandEnd {
-    pub(crate) const ALL: [(Self, &'static str); 13] = [
+    pub(crate) const ALL: [(Self, &'static str); 14] = [
         (Self::Done, "done"),
         (Self::Replayed, "replayed"),
         (Self::InDoubt, "in-doubt"),
@@ -55,12 +56,13 @@ impl CommandEnd {
         (Self::TimedOutUnsent, "timed-out-unsent"),
         (Self::TimedOutSent, "timed-out-sent"),
         (Self::NotHere, "not-here"),
+        (Self::BreakerOpen, "breaker-open"),
         (Self::StoreBusy, "store-busy"),
         (Self::StoreFull, "store-full"),
         (Self::StoreFailed, "store-failed"),
     ];
 
-    fn of(answer: &Answer) -> Self {
+    pub(crate) fn of(answer: &Answer) -> Self {
         match answer {
             Answer::Done(Outcome::DeviceForgot | Outcome::Interrupted) => Self::InDoubt,
             Answer::Done(_) => Self::Done,
@@ -73,6 +75,7 @@ impl CommandEnd {
             Answer::TimedOutSent => Self::TimedOutSent,
             Answer::Open => Self::InDoubt,
             Answer::NotHere => Self::NotHere,
+            Answer::BreakerOpen { .. } => Self::BreakerOpen,
             Answer::StoreBusy => Self::StoreBusy,
             Answer::StoreFull => Self::StoreFull,
             Answer::StoreFailed(_) => Self::StoreFailed,

@@ -248,6 +248,32 @@ impl Directory {
         page
     }
 
+    /// Devices of the bucket whose ids start with `prefix`, in the order of their ids, those behind `after`, at most `limit`.
+    pub(crate) fn matching(
+        &self,
+        bucket: usize,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<Arc<Device>> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let from = after.map_or(Included(prefix), Excluded);
+        let bucket = self.buckets[bucket].read();
+        let devices = bucket.range::<str, _>((from, Unbounded)).map(|it| &it.0);
+        let fitting = devices.take_while(|device| device.id.starts_with(prefix));
+        fitting.take(limit).map(Arc::clone).collect()
+    }
+
+    /// How many [`matching`](Self::matching) knows.
+    pub(crate) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Grows with each session that starts or ends.
+    pub(crate) fn changes(&self) -> u64 {
+        self.epochs.load(Relaxed)
+    }
+
     pub(crate) fn known(&self) -> usize {
         self.known.load(Relaxed)
     }

@@ -14,16 +14,19 @@
 //! # Modules
 //!
 //! Data plane: `shard` (what a reactor shard does with its connections) over `directory` (which
-//! device is where). Control plane: `http` over `command` (the life of a command) and `table` (who
-//! waits for which result). Both meet only in `Shared`, over bounded mailboxes.
+//! device is where). Control plane: `http`, and `jobs` by the clock, over `dispatch` (may it be sent: `groups`), `command` (the
+//! life of a command) and `table` (who waits for which result). Both meet only in `Shared`, over bounded mailboxes.
 
 mod command;
 mod config;
 mod counters;
 mod directory;
+mod dispatch;
 mod drain;
+mod groups;
 mod histogram;
 mod http;
+mod jobs;
 mod outcome;
 mod problem;
 mod pulse;
@@ -51,13 +54,18 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-pub use config::{CommandLimits, Config, DeviceLimits, HttpLimits};
+pub use config::{BreakerConfig, CommandLimits, Config, DeviceLimits, HttpLimits};
+pub use jobs::{CommandJob, DevicePattern};
 pub use outcome::{device_and_key, store_key};
+/// What a [`CommandJob`] says about when, and by which rules.
+pub use scheduler;
 
 use crate::proto::{BODY_BYTES_MAX, CommandId, Native};
 use counters::Counters;
 use directory::Directory;
 use drain::{Order, Overflow, Phase};
+use groups::Groups;
+use jobs::Jobs;
 use outcome::Memo;
 use registry::Registry;
 use shard::{ShardHandler, ShardMessage, Stray};
@@ -93,6 +101,9 @@ pub(crate) struct Shared {
     directory: Directory,
     registry: Registry,
     table: CommandTable,
+    groups: Groups,
+    /// Set when the gateway listens.
+    jobs: OnceLock<Jobs>,
     counters: Counters,
     /// One place for each command that runs or waits.
     running: Arc<Semaphore>,
@@ -138,12 +149,15 @@ impl Gateway {
         let options = reactor_options(&config);
         let (strangers, heard) = Strangers::new();
         let event_batch = options.event_batch;
+        let started = Instant::now();
         let shared = Arc::new(Shared {
-            started: Instant::now(),
+            started,
             store,
             directory: Directory::new(config.devices.known_max),
             registry,
             table: CommandTable::default(),
+            groups: Groups::new(&config.breaker, started),
+            jobs: OnceLock::new(),
             counters: Counters::default(),
             running: Arc::new(Semaphore::new(config.commands.total_max)),
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
@@ -170,6 +184,8 @@ impl Gateway {
             "set once, here"
         );
         let reactor = reactor.run()?;
+        let jobs = Jobs::start(&shared).await?;
+        assert!(shared.jobs.set(jobs).is_ok(), "set once, here");
         tokio::spawn(http::publish(Arc::clone(&shared)));
         let router = http::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(Arc::clone(&shared), http_listener, router));
@@ -211,6 +227,9 @@ impl Gateway {
         let shared = Arc::clone(&self.shared);
         shared.drain.send_replace(Phase::Draining);
         shared.order(Order::StopAccepting);
+        if let Some(jobs) = shared.jobs.get() {
+            jobs.stop().await?;
+        }
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
         if !shared.commands_end(limit).await {
             tracing::warn!(

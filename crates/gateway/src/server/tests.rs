@@ -90,7 +90,7 @@ impl Rig {
             timeout_ms,
         };
         self.runtime
-            .spawn(async move { command::submit(&shared, request).await })
+            .spawn(async move { command::submit(&shared, request, None).await })
     }
 
     /// What an HTTP caller is told.

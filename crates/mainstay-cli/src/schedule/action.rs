@@ -148,7 +148,7 @@ async fn http(call: &HttpCall, firing: &Firing) -> Result<(), JobError> {
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let pump = tokio::spawn(connection);
     let body = match &call.body {
-        Some(body) => Bytes::from(body.to_string()),
+        Some(body) => Bytes::from(body.0.to_string()),
         None => Bytes::new(),
     };
     let id = FiringId {

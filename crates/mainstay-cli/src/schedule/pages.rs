@@ -19,8 +19,8 @@ use hyper_util::service::TowerToHyperService;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
-use scheduler::{BreakerState, FireTime, Job, JobState, Outcome, Record, Scheduler, Status};
+use prometheus_client::registry::{Registry, Unit};
+use scheduler::{BreakerState, FireTime, Job, Lateness, Outcome, Record, Scheduler, Status};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -160,11 +160,11 @@ async fn list(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
                 "shard": shard,
                 "id": job.id(),
                 "schedule": job.spec().map(|spec| spec.schedule().to_string()),
-                "state": state(status.state),
+                "state": status.state.name(),
                 "next": status.next_ms.map(|ms| FireTime(ms).to_string()),
                 "running": status.running,
                 "waiting": status.waiting,
-                "breaker": breaker(status.breaker),
+                "breaker": status.breaker.name(),
                 "counts": counts.collect::<std::collections::BTreeMap<_, _>>(),
                 "history": job.history().iter().map(record).collect::<Vec<_>>(),
             })
@@ -186,23 +186,6 @@ fn record(record: &Record) -> Value {
         "trace_id": record.trace.map(|trace| trace.to_string()),
         "error": record.error.as_deref(),
     })
-}
-
-fn state(state: JobState) -> &'static str {
-    match state {
-        JobState::Scheduled => "scheduled",
-        JobState::Paused => "paused",
-        JobState::Done => "done",
-        _ => "cancelled",
-    }
-}
-
-fn breaker(state: BreakerState) -> &'static str {
-    match state {
-        BreakerState::Closed | BreakerState::ForcedClosed => "closed",
-        BreakerState::Open | BreakerState::ForcedOpen => "open",
-        BreakerState::HalfOpen => "half-open",
-    }
 }
 
 const PAGE_HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8>\
@@ -243,11 +226,11 @@ async fn page(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
         let cells = [
             &*name,
             &schedule,
-            state(status.state),
+            status.state.name(),
             &next,
             &status.running.to_string(),
             &status.waiting.to_string(),
-            breaker(status.breaker),
+            status.breaker.name(),
             &firings,
             last.as_deref().unwrap_or_default(),
         ];
@@ -336,6 +319,25 @@ impl Collector for Scrape {
             "next_timestamp_seconds",
             "The next fire time, 0 for none",
             &|status| status.next_ms.map_or(0.0, |ms| ms as f64 / 1e3),
-        )
+        )?;
+        encode_lateness(&mut encoder, &self.0.scheduler.lateness())
     }
+}
+
+/// How late firings began, in buckets that double.
+fn encode_lateness(encoder: &mut DescriptorEncoder<'_>, lateness: &Lateness) -> fmt::Result {
+    let help = "From a firing's nominal time to its first try";
+    let unit = Some(&Unit::Seconds);
+    let mut family =
+        encoder.encode_descriptor("lateness", help, unit, MetricType::Histogram)?;
+    let (last, others) = lateness.buckets().split_last().unwrap_or((&0, &[]));
+    let mut bound_ms = 1_u64;
+    let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(others.len() + 1);
+    for count in others {
+        buckets.push(((bound_ms - 1) as f64 / 1e3, *count));
+        bound_ms *= 2;
+    }
+    buckets.push((f64::INFINITY, *last));
+    let sum_s = lateness.sum_ms() as f64 / 1e3;
+    family.encode_histogram::<NoLabelSet>(sum_s, lateness.count(), &buckets, None)
 }

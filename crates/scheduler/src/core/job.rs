@@ -26,6 +26,19 @@ pub enum JobState {
     Cancelled,
 }
 
+impl JobState {
+    /// A word for those who look.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 pub(crate) struct Job {
     pub(crate) spec: Arc<JobSpec>,
     pub(crate) state: JobState,

@@ -57,6 +57,7 @@ fn nothing_fires_early_or_twice() {
         assert!(fires.insert(fire_ms));
         last_ms = last_ms.max(fire_ms);
     }
+    assert!(scheduler.lateness().count() >= 100);
     assert_eq!(scheduler.shutdown(PATIENCE).left, 0);
 }
 
@@ -239,4 +240,51 @@ mod futures {
         runtime.shutdown_background();
         wait_for(&hangs, Outcome::Failed, 1);
     }
+}
+
+/// What is to happen in an hour wakes nobody until then.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_clocks_thread_sleeps_until_something_is_due() {
+    let (sender, seen) = mpsc::channel();
+    let mut config = Config::default();
+    // What the overlap policy skips is settled on the clock's thread.
+    config.observer = Some(Box::new(move |_, record| {
+        if record.outcome == Outcome::Overlapped {
+            drop(sender.send(std::fs::read_link("/proc/thread-self").unwrap()));
+        }
+    }));
+    let scheduler = Scheduler::start(config).unwrap();
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = parking_lot::Mutex::new(ended);
+    let spec = JobSpec::new("busy", every(5), move |_| {
+        drop(ended.lock().recv());
+        Ok(())
+    });
+    let busy = scheduler.add(spec).unwrap();
+    let status = std::path::Path::new("/proc").join(seen.recv_timeout(PATIENCE).unwrap());
+    let name = std::fs::read_to_string(status.join("comm")).unwrap();
+    assert_eq!(name.trim(), "scheduler-clock");
+    busy.cancel();
+    drop(end);
+    let hourly = JobSpec::new("later", never(), |_| Ok(()));
+    scheduler.add(hourly).unwrap();
+    let sleeps = || {
+        let text = std::fs::read_to_string(status.join("status")).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    // It looks up once more for what was cancelled, then never.
+    let mut before = sleeps();
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(1_300));
+        let after = sleeps();
+        if after == before {
+            return;
+        }
+        before = after;
+    }
+    panic!("it wakes up again and again");
 }

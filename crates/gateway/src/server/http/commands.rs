@@ -8,17 +8,20 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use circuit::TraceId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::{Problem, Shared};
 use crate::proto::PAYLOAD_BYTES_MAX;
-use crate::server::command::{self, Answer};
+use crate::server::command::Answer;
+use crate::server::dispatch::{Command, UnknownDevice, dispatch};
 use crate::server::drain::Phase;
 use crate::server::outcome::{Outcome, store_key};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const TIMEOUT_MS: HeaderName = HeaderName::from_static("mainstay-timeout-ms");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 pub(crate) async fn submit(
     State(shared): State<Arc<Shared>>,
@@ -51,6 +54,7 @@ async fn accept(
     }
     let idempotency_key = idempotency_key(request.headers())?;
     let timeout_ms = timeout_ms(request.headers(), shared)?;
+    let trace = trace_id(request.headers());
     let payload = read_body(shared, request.into_body()).await?;
     let fingerprint = fingerprint(&payload)?;
     let key = store_key_of(device_id, &idempotency_key)?;
@@ -58,35 +62,15 @@ async fn accept(
         // A drain began while the body came.
         return told(Answer::Draining);
     }
-    let device = shared.directory.get(device_id);
-    let is_here = device
-        .as_ref()
-        .is_some_and(|device| device.session().is_some());
-    if shared.store.is_shared() && !is_here {
-        // Another gateway may hold it. What is known of the key holds everywhere.
-        return match command::replay(shared, &key, &fingerprint).await {
-            Ok(None | Some(Answer::Open)) => told(Answer::NotHere),
-            Ok(Some(answer)) => told(answer),
-            Err(error) => told(Answer::StoreFailed(error)),
-        };
-    }
-    let Some(device) = device else {
-        // Its list of devices may be lost or cut short; an answer that was stored still holds.
-        return match command::replay(shared, &key, &fingerprint).await {
-            Ok(Some(answer)) => told(answer),
-            Ok(None) => Err(unknown_device(device_id)),
-            Err(error) => told(Answer::StoreFailed(error)),
-        };
-    };
-    let payload = payload.into();
-    let request = command::Request {
-        device,
+    let command = Command {
         key,
         fingerprint,
-        payload,
+        payload: payload.into(),
         timeout_ms,
+        trace,
     };
-    Ok(command::submit(shared, request).await)
+    let answered = dispatch(shared, device_id, command).await;
+    answered.map_err(|UnknownDevice| unknown_device(device_id))
 }
 
 /// The id in a path; one that is not UTF-8 names no device.
@@ -157,6 +141,11 @@ fn timeout_ms(headers: &HeaderMap, shared: &Shared) -> Result<u64, Problem> {
                 ),
             )
         })
+}
+
+/// The trace that the caller works for; a header that cannot be read is ignored, as the standard asks for.
+fn trace_id(headers: &HeaderMap) -> Option<TraceId> {
+    TraceId::from_traceparent(headers.get(TRACEPARENT)?.to_str().ok()?)
 }
 
 async fn read_body(shared: &Shared, body: Body) -> Result<Vec<u8>, Problem> {
@@ -279,6 +268,13 @@ fn of_the_device(answer: &Answer) -> Refusal {
             "nothing was claimed or sent; ask again with the same key, here or at the gateway that \
              has the device",
             Some(1),
+        ),
+        Answer::BreakerOpen { retry_after_s } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "breaker-open",
+            "Too many commands to this group of devices were not answered",
+            "nothing was claimed or sent; ask again later with the same key; see /v1/groups",
+            Some(*retry_after_s),
         ),
         Answer::TimedOutUnsent => (
             StatusCode::GATEWAY_TIMEOUT,

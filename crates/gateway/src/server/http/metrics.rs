@@ -1,5 +1,7 @@
 //! `GET /metrics` in the OpenMetrics text format.
 
+mod clock;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -46,6 +48,8 @@ impl Collector for Page {
         self.devices(&mut page)?;
         self.reactor(&mut page)?;
         self.commands(&mut page)?;
+        self.jobs(&mut page)?;
+        self.groups(&mut page)?;
         self.store(&mut page)
     }
 }
@@ -261,6 +265,43 @@ impl Writer<'_> {
         values.iter().try_for_each(|(value, count)| {
             let labels = [(label, *value)];
             family.encode_family(&labels)?.encode_gauge(count)
+        })
+    }
+
+    /// A counter for each set of labels.
+    fn counters_of<'a, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: [&str; N],
+        mut values: impl Iterator<Item = ([&'a str; N], u64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        values.try_for_each(|(values, count)| {
+            let labels: [_; N] = std::array::from_fn(|at| (labels[at], values[at]));
+            family
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(&count, None)
+        })
+    }
+
+    /// A gauge for each value of a label.
+    fn gauges_of<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        mut values: impl Iterator<Item = (&'a str, f64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        values.try_for_each(|(value, number)| {
+            family
+                .encode_family(&[(label, value)])?
+                .encode_gauge(&number)
         })
     }
 

@@ -6,7 +6,9 @@ mod commands;
 mod dashboard;
 mod devices;
 mod events;
+mod groups;
 mod guard;
+mod jobs;
 mod metrics;
 mod serve;
 
@@ -32,6 +34,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/events", get(events::events))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/groups", get(groups::list))
         .route("/v1/devices", get(devices::list))
         .route("/v1/devices/{id}", get(devices::one))
         .route("/v1/devices/{id}/commands", post(commands::submit))
@@ -59,7 +63,7 @@ async fn readyz(
 }
 
 async fn not_found() -> Problem {
-    let detail = "see /v1/devices, /metrics, /healthz, /readyz and the dashboard at /";
+    let detail = "see /v1/devices, /v1/jobs, /v1/groups, /metrics, /healthz, /readyz and the dashboard at /";
     Problem::new(
         StatusCode::NOT_FOUND,
         "no-such-page",

@@ -1,0 +1,247 @@
+//! One try of a firing: streams the devices that match past a limit of commands that run at one time.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use circuit::{Backoff, Jitter, Policy};
+use scheduler::{CancelCause, Firing, JobError};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{DevicePattern, Job, Report};
+use crate::server::Shared;
+use crate::server::command::Answer;
+use crate::server::counters::CommandEnd;
+use crate::server::directory::Device;
+use crate::server::dispatch::{Command, UnknownDevice, dispatch};
+use crate::server::outcome::store_key;
+
+/// Devices that are read from the directory at one time.
+const PAGE: usize = 256;
+
+/// How often it is looked whether absent devices have come.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How a command is tried again that found a queue full, within its device's time.
+const AGAIN: Policy = Policy {
+    base_ms: 50,
+    cap_ms: 2_000,
+    jitter: Jitter::Equal,
+    first_window_ms: 0,
+};
+
+pub(super) async fn run(
+    shared: Weak<Shared>,
+    job: Arc<Job>,
+    firing: Firing,
+) -> Result<(), JobError> {
+    let shared = shared.upgrade().ok_or("the gateway has ended")?;
+    let report = Arc::new(Report::new(&firing));
+    *job.last.lock() = Some(Arc::clone(&report));
+    let cancel = firing.cancel.clone();
+    let work = Work {
+        until: Instant::now() + job.timeout,
+        shared,
+        job,
+        report,
+        fire_ms: firing.fire_ms,
+        commands: JoinSet::new(),
+        absent: Vec::new(),
+    };
+    tokio::select! {
+        ended = work.drive() => ended,
+        // Commands that are out go on by themselves.
+        cause = cancel.cancelled() => Err(match cause {
+            CancelCause::Superseded => "a later firing took its place",
+            _ => "the gateway stopped inside it",
+        }.into()),
+    }
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    job: Arc<Job>,
+    report: Arc<Report>,
+    fire_ms: u64,
+    /// How long absent devices are waited for.
+    until: Instant,
+    /// As many as there are places, and those that ended since the last was begun.
+    commands: JoinSet<()>,
+    /// Devices that match and are not connected here.
+    absent: Vec<Arc<Device>>,
+}
+
+impl Work {
+    async fn drive(mut self) -> Result<(), JobError> {
+        self.check_age()?;
+        match &self.job.config.devices {
+            DevicePattern::Prefix(prefix) => {
+                let prefix = prefix.clone();
+                self.send_to_all(&prefix).await?;
+            }
+            DevicePattern::Id(id) => match self.shared.directory.get(id) {
+                Some(device) => self.meet(device).await?,
+                // Another gateway may know it.
+                None if self.shared.store.is_shared() => {}
+                None => return Err(format!("no device has ever said HELLO as {id:?}").into()),
+            },
+        }
+        self.wait_for_absent().await?;
+        while self.commands.join_next().await.is_some() {}
+        self.verdict()
+    }
+
+    async fn send_to_all(&mut self, prefix: &str) -> Result<(), JobError> {
+        for bucket in 0..self.shared.directory.buckets() {
+            let mut after: Option<Arc<Device>> = None;
+            loop {
+                let behind = after.as_ref().map(|device| device.id());
+                let directory = &self.shared.directory;
+                let page = directory.matching(bucket, prefix, behind, PAGE);
+                let Some(last) = page.last() else { break };
+                after = Some(Arc::clone(last));
+                for device in page {
+                    self.meet(device).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends to a device that matches, or has it wait until it is here.
+    async fn meet(&mut self, device: Arc<Device>) -> Result<(), JobError> {
+        self.report.matched.fetch_add(1, Relaxed);
+        if device.session().is_some() {
+            return self.send(device, self.job.timeout).await;
+        }
+        self.report.waiting.fetch_add(1, Relaxed);
+        self.absent.push(device);
+        Ok(())
+    }
+
+    /// Sends to absent devices that come in time; what becomes of the others is clear then.
+    async fn wait_for_absent(&mut self) -> Result<(), JobError> {
+        let mut seen = None;
+        while !self.absent.is_empty() && Instant::now() < self.until {
+            let changes = self.shared.directory.changes();
+            if seen.replace(changes) != Some(changes) {
+                let is_here = |device: &mut Arc<Device>| device.session().is_some();
+                let come: Vec<_> = self.absent.extract_if(.., is_here).collect();
+                for device in come {
+                    self.report.waiting.fetch_sub(1, Relaxed);
+                    let left = self.until.saturating_duration_since(Instant::now());
+                    self.send(device, left.max(Duration::from_millis(1))).await?;
+                }
+            }
+            sleep_until(self.until.min(Instant::now() + LOOK)).await;
+        }
+        let absent = std::mem::take(&mut self.absent).len() as u64;
+        self.report.waiting.fetch_sub(absent, Relaxed);
+        self.tell(absent_end(&self.shared), absent);
+        Ok(())
+    }
+
+    /// Begins a command when there is a place for it.
+    async fn send(&mut self, device: Arc<Device>, time: Duration) -> Result<(), JobError> {
+        let place = Arc::clone(&self.job.places).acquire_owned().await?;
+        self.check_age()?;
+        while self.commands.try_join_next().is_some() {}
+        let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&self.job));
+        let (report, fire_ms) = (Arc::clone(&self.report), self.fire_ms);
+        self.commands.spawn(async move {
+            let end = command(&shared, &job, &report, fire_ms, &device, time).await;
+            drop(place);
+            tell(&job, &report, end, 1);
+        });
+        Ok(())
+    }
+
+    fn tell(&self, end: CommandEnd, count: u64) {
+        tell(&self.job, &self.report, end, count);
+    }
+
+    /// Half the time for which answers replay is over: soon it is not known any more who executed it.
+    fn check_age(&self) -> Result<(), JobError> {
+        let retain_ms = self.shared.config.commands.retain_ms;
+        if self.shared.unix_ms() > self.fire_ms.saturating_add(retain_ms / 2) {
+            return Err("it is older than half of commands.retain_ms".into());
+        }
+        Ok(())
+    }
+
+    /// A firing succeeds when every device that it is this gateway's to reach has executed the command.
+    fn verdict(&self) -> Result<(), JobError> {
+        let is_shared = self.shared.store.is_shared();
+        let is_good = |end| match end {
+            CommandEnd::Done | CommandEnd::Replayed => true,
+            // Another gateway has the device, or had it.
+            CommandEnd::InProgress | CommandEnd::NotHere => is_shared,
+            _ => false,
+        };
+        let tally = &self.report.tally;
+        let is_bad = |&(end, _): &(CommandEnd, &str)| !is_good(end) && tally.of(end) > 0;
+        match CommandEnd::ALL.iter().any(is_bad) {
+            true => Err(tally.to_string().into()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn tell(job: &Job, report: &Report, end: CommandEnd, count: u64) {
+    job.tally.add(end, count);
+    report.tally.add(end, count);
+}
+
+/// What is said of a device that did not come.
+fn absent_end(shared: &Shared) -> CommandEnd {
+    match shared.store.is_shared() {
+        true => CommandEnd::NotHere,
+        false => CommandEnd::TimedOutUnsent,
+    }
+}
+
+/// The command of one device, to its end.
+async fn command(
+    shared: &Arc<Shared>,
+    job: &Job,
+    report: &Report,
+    fire_ms: u64,
+    device: &Device,
+    time: Duration,
+) -> CommandEnd {
+    let until = Instant::now() + time;
+    let mut backoff = Backoff::new();
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let command = Command {
+            key: store_key(device.id(), &job.key(fire_ms)),
+            fingerprint: job.fingerprint,
+            payload: Arc::clone(&job.payload),
+            timeout_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+            trace: Some(report.trace),
+        };
+        let answer = match dispatch(shared, device.id(), command).await {
+            Ok(answer) => answer,
+            // It was forgotten in this moment.
+            Err(UnknownDevice) => return absent_end(shared),
+        };
+        match answer {
+            // The firing is about to be cut off: it has not ended.
+            Answer::Draining => return std::future::pending().await,
+            Answer::QueueFull | Answer::StoreBusy => {
+                let pause_ms = backoff.next_delay_ms(&AGAIN, random_u64(shared));
+                let pause = Duration::from_millis(pause_ms);
+                if Instant::now() + pause >= until {
+                    return CommandEnd::of(&answer);
+                }
+                sleep(pause).await;
+            }
+            answer => return CommandEnd::of(&answer),
+        }
+    }
+}
+
+fn random_u64(shared: &Shared) -> u64 {
+    u64::from_ne_bytes(*shared.random_id().first_chunk().expect("of 16 bytes"))
+}

@@ -1,0 +1,166 @@
+//! The configuration file of `mainstay gateway`: the gateway's own keys, and `[[job]]` tables as `mainstay schedule` has them, with
+//! a command instead of a program. Errors name the line and the key, and quote no value: it may be a secret.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use ::gateway::server::{CommandJob, Config, DevicePattern};
+use scheduler::Cron;
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::DeTable;
+
+use crate::jobs::{
+    At, Complaint, Defaults, Json, Parsed, Rules, Time, When, check_each, name_of, said, with_rules,
+};
+
+/// The part of the file that is not [`Config`]'s.
+#[derive(Deserialize)]
+struct Tables {
+    #[serde(default)]
+    defaults: Defaults,
+    #[serde(default)]
+    job: Vec<Spanned<RawJob>>,
+}
+
+with_rules!(RawJob {
+    name: Option<String>,
+    cron: Option<Parsed<Cron>>,
+    every: Option<Time>,
+    at: Option<At>,
+    command: Option<Json>,
+    devices: Option<String>,
+});
+
+/// The configuration in a file, and whether the file names the data directory.
+pub(super) fn read(path: &Path) -> io::Result<(Config, bool)> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+    parse(&text)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{name}, {error}")))
+}
+
+fn parse(text: &str) -> Result<(Config, bool), String> {
+    let mut keys = DeTable::parse(text).map_err(|error| said(text, &error))?;
+    let names_data = keys.get_ref().contains_key("data");
+    for key in ["defaults", "job"] {
+        keys.get_mut().remove(key);
+    }
+    let config = Config::deserialize(toml::de::Deserializer::from(keys));
+    let mut config = config.map_err(|error| said(text, &error))?;
+    let tables: Tables = toml::from_str(text).map_err(|error| said(text, &error))?;
+    let defaults = tables.defaults.rules(&Rules::default());
+    let check = |raw| check(raw, &defaults);
+    config.jobs = check_each(text, tables.job, check, |job| (job.name.clone(), 0))?;
+    Ok((config, names_data))
+}
+
+fn check(raw: RawJob, defaults: &Rules) -> Result<CommandJob, Complaint> {
+    let rules = raw.rules(defaults);
+    if rules.once.is_some() {
+        let what = "a gateway's job always runs once on each device; leave it out";
+        return Err(("once", what.into()));
+    }
+    let name = name_of(raw.name)?;
+    let when = When {
+        cron: raw.cron,
+        every: raw.every,
+        at: raw.at,
+        after: None,
+        one: "a gateway's job has one of `cron`, `every` and `at`",
+    };
+    let schedule = when.schedule(&rules)?;
+    let what = "a gateway's job needs a `command` for its devices: { valve = \"open\" }";
+    let command = raw.command.ok_or(("command", what.to_owned()))?;
+    let what = "a gateway's job needs `devices`: an id, or \"prefix*\"";
+    let devices = raw.devices.ok_or(("devices", what.to_owned()))?;
+    let devices = DevicePattern::parse(&devices).map_err(|what| ("devices", what.to_owned()))?;
+    let mut job = CommandJob::new(name, schedule, devices, command.0.to_string());
+    apply(&rules, &mut job);
+    Ok(job)
+}
+
+fn apply(rules: &Rules, job: &mut CommandJob) {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    job.timeout_ms = rules.timeout.map(|time| ms(time.0));
+    job.breaker = rules.breaker.map(|breaker| breaker.rules());
+    super::set(&mut job.misfire, rules.misfire.map(|rule| rule.0.0));
+    super::set(&mut job.misfire_after, rules.misfire_after.map(|time| time.0));
+    super::set(&mut job.overlap, rules.overlap.map(|rule| rule.0.0));
+    super::set(&mut job.jitter, rules.jitter.map(|time| time.0));
+    super::set(&mut job.retry, rules.retry.map(|retry| retry.retry()));
+    super::set(&mut job.in_doubt, rules.in_doubt.map(|rule| rule.0.0));
+    super::set(&mut job.history_max, rules.history);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+shards = 2
+[commands]
+timeout_ms = 1000
+[defaults]
+timezone = "Europe/Berlin"
+[[job]]
+name = "open"
+cron = "0 6 * * *"
+command = { valve = "open", at = 2026-12-01, steps = [1, 2.5, true] }
+devices = "pump-*"
+timeout = "10s"
+misfire = "skip"
+in_doubt = "skip"
+[[job]]
+name = "ask"
+every = "1m"
+command = "status"
+devices = "pump-7"
+"#;
+
+    #[test]
+    fn a_file_with_jobs_reads() {
+        let (config, names_data) = parse(GOOD).unwrap();
+        assert_eq!((config.shards, names_data), (2, false));
+        assert_eq!(config.check(), Ok(()));
+        let [open, ask] = &config.jobs[..] else {
+            panic!("{:?}", config.jobs)
+        };
+        assert_eq!(open.schedule.to_string(), "cron 0 6 * * * Europe/Berlin");
+        let command = r#"{"at":"2026-12-01","steps":[1,2.5,true],"valve":"open"}"#;
+        assert_eq!(open.payload, command);
+        assert_eq!(open.devices, DevicePattern::Prefix("pump-".into()));
+        assert_eq!(open.timeout_ms, Some(10_000));
+        assert_eq!(open.in_doubt, scheduler::InDoubt::Skip);
+        assert_eq!(ask.payload, "\"status\"");
+        assert_eq!(ask.devices, DevicePattern::Id("pump-7".into()));
+        assert_eq!(ask.in_doubt, scheduler::InDoubt::Rerun);
+        assert_eq!(parse("").unwrap(), (Config::default(), false));
+        assert!(parse("data = \"x\"").unwrap().1);
+    }
+
+    #[test]
+    fn errors_name_the_line_and_the_key_and_not_the_value() {
+        for (from, to, expected) in [
+            ("shards = 2", "shards = \"sesame\"", "line 2, key `shards`:"),
+            ("shards", "shrads", "line 2, key `shrads`: unknown field"),
+            ("timeout_ms", "timeout", "line 4, key `timeout`: unknown"),
+            ("Europe/Berlin", "sesame", "line 6, key `timezone`: no such"),
+            ("0 6 * * *", "sesame", "line 9, key `cron`: not a cron"),
+            ("\"pump-*\"", "\"*sesame\"", "line 11, key `devices`: a `*`"),
+            ("devices = \"pump-7\"", "", "line 15, key `devices`: a gateway's"),
+            ("command = \"status\"", "", "line 15, key `command`: a gateway's"),
+            ("every = \"1m\"", "", "line 15, key `name`: a gateway's"),
+            ("every = \"1m\"", "after = \"1m\"", "line 17, key `after`: unknown"),
+            ("2.5", "nan", "line 10, key `command`: JSON has no"),
+            ("\"ask\"", "\"open\"", "line 16, key `name`: there is a job"),
+            ("misfire", "once = true\nmisfire", "line 13, key `once`: a gateway's"),
+        ] {
+            let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+            assert!(error.starts_with(expected), "{from} -> {to}: {error}");
+            assert!(!error.contains("sesame"), "{error}");
+        }
+    }
+}
