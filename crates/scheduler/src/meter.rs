@@ -117,7 +117,11 @@ mod tests {
         for late_ms in [0, 1, 2, 3, 4, 1_023, 1_024, u64::MAX] {
             lateness.record(late_ms);
         }
-        let filled = lateness.buckets().iter().enumerate().filter(|(_, n)| **n > 0);
+        let filled = lateness
+            .buckets()
+            .iter()
+            .enumerate()
+            .filter(|(_, n)| **n > 0);
         let filled: Vec<(usize, u64)> = filled.map(|(bits, n)| (bits, *n)).collect();
         let expected = [(0, 1), (1, 1), (2, 2), (3, 1), (10, 1), (11, 1), (31, 1)];
         assert_eq!(filled, expected);

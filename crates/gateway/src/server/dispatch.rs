@@ -7,7 +7,6 @@ use idem_store::Fingerprint;
 
 use super::Shared;
 use super::command::{self, Answer};
-use super::groups::Refused;
 
 /// A command for a device.
 pub(crate) struct Command {
@@ -47,12 +46,9 @@ pub(crate) async fn dispatch(
     };
     let call = match shared.groups.ask(device.id(), command.trace) {
         Ok(call) => call,
-        Err(Refused(retry_after_s)) => {
+        Err(refused) => {
             let known = known(shared, &command).await;
-            return Ok(told(
-                shared,
-                known.unwrap_or(Answer::BreakerOpen { retry_after_s }),
-            ));
+            return Ok(told(shared, known.unwrap_or_else(|| refused.answer())));
         }
     };
     let request = command::Request {

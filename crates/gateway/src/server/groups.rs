@@ -52,8 +52,11 @@ pub(crate) struct Call {
     started: Instant,
 }
 
-/// The breaker is open. Seconds after which it may not be.
-pub(crate) struct Refused(pub(crate) u32);
+/// The breaker is open.
+pub(crate) struct Refused {
+    group: Arc<Group>,
+    retry_after_s: u32,
+}
 
 impl Groups {
     pub(crate) fn new(config: &BreakerConfig, started: Instant) -> Self {
@@ -66,8 +69,16 @@ impl Groups {
     }
 
     /// Asks the breaker of the device's group; `None` when it has none.
-    pub(crate) fn ask(&self, device: &str, trace: Option<TraceId>) -> Result<Option<Call>, Refused> {
-        let Some(group) = self.config.group_of(device).and_then(|name| self.group(name)) else {
+    pub(crate) fn ask(
+        &self,
+        device: &str,
+        trace: Option<TraceId>,
+    ) -> Result<Option<Call>, Refused> {
+        let Some(group) = self
+            .config
+            .group_of(device)
+            .and_then(|name| self.group(name))
+        else {
             return Ok(None);
         };
         let now_ms = now_ms(self.started);
@@ -79,9 +90,11 @@ impl Groups {
                 started: self.started,
             })),
             Err(rejected) => {
-                group.refused.fetch_add(1, Relaxed);
                 let seconds = rejected.retry_after_ms().div_ceil(1_000).max(1);
-                Err(Refused(u32::try_from(seconds).unwrap_or(u32::MAX)))
+                Err(Refused {
+                    group,
+                    retry_after_s: u32::try_from(seconds).unwrap_or(u32::MAX),
+                })
             }
         }
     }
@@ -94,7 +107,11 @@ impl Groups {
         if groups.len() >= self.config.groups_max && !groups.contains_key(name) {
             if !self.has_overflowed.swap(true, Relaxed) {
                 let max = self.config.groups_max;
-                tracing::warn!(name, max, "groups beyond breaker.groups_max have no breaker");
+                tracing::warn!(
+                    name,
+                    max,
+                    "groups beyond breaker.groups_max have no breaker"
+                );
             }
             return None;
         }
@@ -146,6 +163,16 @@ impl Group {
     }
 }
 
+impl Refused {
+    /// What the caller is told when nothing is known of the key.
+    pub(crate) fn answer(self) -> Answer {
+        self.group.refused.fetch_add(1, Relaxed);
+        Answer::BreakerOpen {
+            retry_after_s: self.retry_after_s,
+        }
+    }
+}
+
 impl Call {
     /// The caller is told this.
     pub(crate) fn ended(self, answer: &Answer) {
@@ -168,7 +195,9 @@ impl BreakerConfig {
         }
         let groups = self.prefixes.iter();
         let fitting = groups.filter(|prefix| device.starts_with(prefix.as_str()));
-        fitting.max_by_key(|prefix| prefix.len()).map(String::as_str)
+        fitting
+            .max_by_key(|prefix| prefix.len())
+            .map(String::as_str)
     }
 
     fn rules(&self) -> Rules {
@@ -229,8 +258,14 @@ mod tests {
             let call = groups.ask("a-1", None).ok().flatten().unwrap();
             call.ended(&Answer::TimedOutUnsent);
         }
-        let refused = groups.ask("a-2", None);
-        assert!(matches!(refused, Err(Refused(seconds)) if (59..=60).contains(&seconds)));
+        let Err(refused) = groups.ask("a-2", None) else {
+            panic!("all its commands failed")
+        };
+        let answer = refused.answer();
+        let seconds = 59..=60;
+        assert!(
+            matches!(answer, Answer::BreakerOpen { retry_after_s } if seconds.contains(&retry_after_s))
+        );
         assert!(groups.ask("b-1", None).is_ok_and(|call| call.is_some()));
         assert!(groups.ask("c-1", None).is_ok_and(|call| call.is_none()));
         let readings = groups.read();

@@ -7,7 +7,7 @@
 // With MAINSTAY_SCREENSHOTS=DIR it leaves pictures of the page there.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createRequire } from 'node:module';
@@ -24,6 +24,17 @@ const HOSTILE = `<img src=x onerror=alert(1)>/../%41?#é"'\u202e`;
 /** A row's text shows what cannot be seen. */
 const SHOWN = HOSTILE.replace('\u202e', '\\u202e');
 
+/** A job that fires every second, and breakers of which none opens. */
+const CONFIG = `
+[breaker]
+separator = "-"
+[[job]]
+name = "<b>tick"
+every = "1s"
+command = { blink = 0 }
+devices = "dev-0000*"
+`;
+
 const data = mkdtempSync(join(tmpdir(), 'mainstay-dashboard-'));
 const closing = [() => rmSync(data, { recursive: true, force: true })];
 let failed = false;
@@ -37,7 +48,9 @@ for (const close of closing.reverse()) await close();
 process.exit(failed ? 1 : 0);
 
 async function run() {
-  const gateway = await startGateway(['--demo', String(DEMO), '--http', '127.0.0.1:0']);
+  const config = join(data, 'gateway.toml');
+  writeFileSync(config, CONFIG);
+  const gateway = await startGateway(['--demo', String(DEMO), '--http', '127.0.0.1:0', '--config', config]);
   const browser = await chromium.launch(chromiumOptions());
   closing.push(() => browser.close());
   const seen = new Console();
@@ -48,6 +61,7 @@ async function run() {
   await sendsAndReplays(desktop);
   await saysWhatIsWrong(desktop);
   await findsDevices(desktop);
+  await jobsAndGroups(desktop);
   await keyboard(desktop);
   for (const colorScheme of ['light', 'dark']) {
     await looks(browser, seen, gateway.url, colorScheme);
@@ -222,6 +236,18 @@ async function findsDevices(page) {
   await starts(`${SHOWN}-00000`);
   assert.equal(await text(page, 'page-count'), `25 of ${DEMO + EXTRA} known`);
   checked('the list turns pages, jumps to an id, and says when there is none');
+}
+
+async function jobsAndGroups(page) {
+  const job = page.getByTestId('job-rows').locator('td');
+  await until('a firing reached its ten devices', async () => (await job.nth(4).innerText()) === '10 done');
+  assert.deepEqual((await job.allInnerTexts()).slice(0, 2), ['<b>tick', 'dev-0000*']);
+  const before = await job.nth(5).innerText();
+  await until('the next firing is counted', async () => (await job.nth(5).innerText()) !== before);
+  const groups = page.getByTestId('group-rows').locator('tr');
+  const dev = await groups.filter({ hasText: 'dev' }).locator('td').allInnerTexts();
+  assert.deepEqual(dev.slice(0, 2), ['dev', 'closed']);
+  checked('the job and its last firing are shown, and the breaker of its devices');
 }
 
 /** A row keeps the focus over the refreshes of the table; Enter chooses it; Enter in the form sends. */

@@ -75,6 +75,18 @@ impl Rig {
         thread::spawn(move || RUNTIME.block_on(gateway.drain()).unwrap())
     }
 
+    /// [`restart`](Self::restart) with settings that `change` makes.
+    pub(crate) fn restart_with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        self.drain_later().join().unwrap();
+        change(&mut self.config);
+        self.restart_drained()
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub(crate) fn restart(mut self) -> Self {
         self.drain_later().join().unwrap();
         self.restart_drained()

@@ -87,7 +87,10 @@ fn apply(rules: &Rules, job: &mut CommandJob) {
     job.timeout_ms = rules.timeout.map(|time| ms(time.0));
     job.breaker = rules.breaker.map(|breaker| breaker.rules());
     super::set(&mut job.misfire, rules.misfire.map(|rule| rule.0.0));
-    super::set(&mut job.misfire_after, rules.misfire_after.map(|time| time.0));
+    super::set(
+        &mut job.misfire_after,
+        rules.misfire_after.map(|time| time.0),
+    );
     super::set(&mut job.overlap, rules.overlap.map(|rule| rule.0.0));
     super::set(&mut job.jitter, rules.jitter.map(|time| time.0));
     super::set(&mut job.retry, rules.retry.map(|retry| retry.retry()));
@@ -144,19 +147,39 @@ devices = "pump-7"
     #[test]
     fn errors_name_the_line_and_the_key_and_not_the_value() {
         for (from, to, expected) in [
-            ("shards = 2", "shards = \"sesame\"", "line 2, key `shards`:"),
+            (
+                "shards = 2",
+                "shards = \"two\"",
+                "line 2, key `shards`: invalid",
+            ),
             ("shards", "shrads", "line 2, key `shrads`: unknown field"),
             ("timeout_ms", "timeout", "line 4, key `timeout`: unknown"),
             ("Europe/Berlin", "sesame", "line 6, key `timezone`: no such"),
             ("0 6 * * *", "sesame", "line 9, key `cron`: not a cron"),
             ("\"pump-*\"", "\"*sesame\"", "line 11, key `devices`: a `*`"),
-            ("devices = \"pump-7\"", "", "line 15, key `devices`: a gateway's"),
-            ("command = \"status\"", "", "line 15, key `command`: a gateway's"),
+            (
+                "devices = \"pump-7\"",
+                "",
+                "line 15, key `devices`: a gateway's",
+            ),
+            (
+                "command = \"status\"",
+                "",
+                "line 15, key `command`: a gateway's",
+            ),
             ("every = \"1m\"", "", "line 15, key `name`: a gateway's"),
-            ("every = \"1m\"", "after = \"1m\"", "line 17, key `after`: unknown"),
+            (
+                "every = \"1m\"",
+                "after = \"1m\"",
+                "line 17, key `after`: unknown",
+            ),
             ("2.5", "nan", "line 10, key `command`: JSON has no"),
             ("\"ask\"", "\"open\"", "line 16, key `name`: there is a job"),
-            ("misfire", "once = true\nmisfire", "line 13, key `once`: a gateway's"),
+            (
+                "misfire",
+                "once = true\nmisfire",
+                "line 13, key `once`: a gateway's",
+            ),
         ] {
             let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err();
             assert!(error.starts_with(expected), "{from} -> {to}: {error}");

@@ -328,8 +328,7 @@ impl Collector for Scrape {
 fn encode_lateness(encoder: &mut DescriptorEncoder<'_>, lateness: &Lateness) -> fmt::Result {
     let help = "From a firing's nominal time to its first try";
     let unit = Some(&Unit::Seconds);
-    let mut family =
-        encoder.encode_descriptor("lateness", help, unit, MetricType::Histogram)?;
+    let mut family = encoder.encode_descriptor("lateness", help, unit, MetricType::Histogram)?;
     let (last, others) = lateness.buckets().split_last().unwrap_or((&0, &[]));
     let mut bound_ms = 1_u64;
     let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(others.len() + 1);

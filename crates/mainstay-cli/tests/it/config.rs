@@ -10,9 +10,10 @@ fn the_documented_configuration_is_the_default() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/GATEWAY.md");
     let page = std::fs::read_to_string(page).expect("the guide is in the repository");
     let (_, block) = page
-        .split_once("```toml\n")
-        .expect("the guide has a toml block");
+        .split_once("```toml\nlisten")
+        .expect("the guide has the block of all keys");
     let (block, _) = block.split_once("```").expect("the block ends");
+    let block = &format!("listen{block}");
     let documented: Config = toml::from_str(block).expect("the block is a configuration");
     assert_eq!(documented, Config::default());
 
@@ -21,6 +22,8 @@ fn the_documented_configuration_is_the_default() {
     let fields = debug
         .lines()
         .filter(|line| line.contains(": ") && !line.ends_with('{'))
+        // Tables of their own, in another block.
+        .filter(|line| !line.trim_start().starts_with("jobs: "))
         .count();
     assert_eq!(keys(block), fields, "a key is missing from the guide");
 }

@@ -3,6 +3,7 @@
 
 mod canon;
 mod canon_pipes;
+mod clockwork;
 mod config;
 mod crash;
 mod dashboard;

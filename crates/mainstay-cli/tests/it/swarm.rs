@@ -78,6 +78,27 @@ fn without_a_round_trip_there_are_no_quantiles() {
     assert!(words.contains("none was measured"), "{words}");
 }
 
+#[test]
+fn tries_to_come_back_are_counted_with_their_pauses() {
+    // Nobody listens there any more.
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let addr = addr.unwrap().to_string();
+    let args = ["--connect", &addr, "--devices", "50", "--for", "3s"];
+    let out = swarm(&[&args[..], &["--json"]].concat(), &[]);
+    let report = report(&out);
+    let failed = report["connect_failed"].as_u64().unwrap();
+    let tries = report["reconnects"]["tries"].as_u64().unwrap();
+    assert!(failed >= 50 && tries >= 50, "{report}");
+    let pauses = ["p50", "p99", "p999", "max"].map(|at| {
+        let pause = &report["reconnects"]["delay_ms"][at];
+        pause.as_f64().unwrap()
+    });
+    assert!(pauses.is_sorted() && pauses[3] > 0.0, "{report}");
+    let words = swarm(&args, &[]);
+    let words = String::from_utf8_lossy(&words.stdout);
+    assert!(words.contains("reconnects "), "{words}");
+}
+
 /// More devices than a shard hears in one turn; their beats wait in its sockets while it stands still.
 #[test]
 fn a_gateway_that_stood_still_does_not_blame_its_devices() {

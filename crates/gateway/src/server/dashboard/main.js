@@ -4,6 +4,7 @@ import { as, at } from './format.js';
 import { Chart } from './charts.js';
 import { listen } from './stream.js';
 import { deviceTable } from './devices.js';
+import { clockTables } from './clock.js';
 import { commandForm } from './command.js';
 
 const WORDS = { connecting: 'connecting…', live: 'live', lost: 'reconnecting…', paused: 'paused' };
@@ -45,6 +46,7 @@ function put(place, text) {
 
 listen(show, showState);
 setInterval(showAge, 1_000);
+clockTables();
 
 let mark = () => {};
 const choose = commandForm((id) => mark(id));

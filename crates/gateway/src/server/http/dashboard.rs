@@ -10,7 +10,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
 /// Path, type and text of each part.
-const PARTS: [(&str, &str, &str); 8] = [
+const PARTS: [(&str, &str, &str); 9] = [
     ("/", HTML, include_str!("../dashboard/index.html")),
     (
         "/dashboard/style.css",
@@ -41,6 +41,11 @@ const PARTS: [(&str, &str, &str); 8] = [
         "/dashboard/devices.js",
         JS,
         include_str!("../dashboard/devices.js"),
+    ),
+    (
+        "/dashboard/clock.js",
+        JS,
+        include_str!("../dashboard/clock.js"),
     ),
     (
         "/dashboard/command.js",

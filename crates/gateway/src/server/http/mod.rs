@@ -63,7 +63,8 @@ async fn readyz(
 }
 
 async fn not_found() -> Problem {
-    let detail = "see /v1/devices, /v1/jobs, /v1/groups, /metrics, /healthz, /readyz and the dashboard at /";
+    let detail =
+        "see /v1/devices, /v1/jobs, /v1/groups, /metrics, /healthz, /readyz and the dashboard at /";
     Problem::new(
         StatusCode::NOT_FOUND,
         "no-such-page",

@@ -131,7 +131,8 @@ impl Work {
                 for device in come {
                     self.report.waiting.fetch_sub(1, Relaxed);
                     let left = self.until.saturating_duration_since(Instant::now());
-                    self.send(device, left.max(Duration::from_millis(1))).await?;
+                    self.send(device, left.max(Duration::from_millis(1)))
+                        .await?;
                 }
             }
             sleep_until(self.until.min(Instant::now() + LOOK)).await;

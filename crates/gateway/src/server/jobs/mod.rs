@@ -170,7 +170,9 @@ impl CommandJob {
             return Err("its name has to be 1 to 128 visible ASCII characters".into());
         }
         if self.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(format!("its command has more than {PAYLOAD_BYTES_MAX} bytes"));
+            return Err(format!(
+                "its command has more than {PAYLOAD_BYTES_MAX} bytes"
+            ));
         }
         if let Err(error) = Fingerprint::of_json(self.payload.as_bytes()) {
             return Err(format!("its command is not JSON: {error}"));
@@ -381,7 +383,11 @@ mod tests {
     #[test]
     fn a_key_names_the_job_and_the_time() {
         let limits = CommandLimits::default();
-        let job = Job::new(job(), &limits, Arc::new(Semaphore::new(1)));
-        assert_eq!(job.key(1_796_094_000_123), "job:a:2026-12-01T03:00:00.123Z");
+        let mut config = job();
+        config.name = "tick".into();
+        let job = Job::new(config, &limits, Arc::new(Semaphore::new(1)));
+        let key = job.key(1_796_094_000_123);
+        let page = include_str!("../../../docs/FORMAT.md");
+        assert!(page.contains(&format!("`{key}`")), "{key}");
     }
 }

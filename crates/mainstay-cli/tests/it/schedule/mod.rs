@@ -200,6 +200,17 @@ fn the_pages_show_jobs_and_nobody_elses_host_sees_them() {
         metrics.contains("mainstay_scheduler_breaker_open{"),
         "{metrics}"
     );
+    let late = "mainstay_scheduler_lateness_seconds_";
+    let count = |name: &str| {
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{late}{name} ")));
+        line.unwrap_or_else(|| panic!("{metrics}"))
+            .parse::<f64>()
+            .unwrap()
+    };
+    assert!(count("count") > 0.0, "{metrics}");
+    assert_eq!(count("count"), count("bucket{le=\"+Inf\"}"));
     assert_eq!(client.get("/readyz").unwrap().status, 200);
     let mut stream = std::net::TcpStream::connect(daemon.http).unwrap();
     stream

@@ -1,0 +1,276 @@
+//! `[[job]]` and `[breaker]` of `mainstay gateway`, with real processes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gateway::device::{Answer, Device};
+use gateway::server::store_key;
+use idem_store::{Lookup, Options, Store};
+use scheduler::FireTime;
+use serde_json::Value;
+
+use crate::support::http::Client;
+use crate::support::process::{GatewayProcess, Launch};
+use crate::support::random::{Random, number_from_env};
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+use crate::support::servers::{SharedStore, on_each_server};
+
+/// Only a gateway that hangs takes so long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const PERIOD_MS: u64 = 250;
+
+const JOB: &str = "[[job]]\nname = \"tick\"\nevery = \"250ms\"\nmisfire = \"all:20\"\noverlap = \"allow\"\n\
+                   timeout = \"2s\"\ncommand = { do = \"it\" }\ndevices = \"d-*\"\n";
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since.as_millis() as u64
+}
+
+/// How often each device executed a command.
+type Effects = Arc<Mutex<HashMap<String, u64>>>;
+
+/// A device that keeps its memory of commands in `dir`.
+fn device(gateway: SocketAddr, dir: &Path, id: &str, effects: &Effects) -> Device {
+    let started = Instant::now();
+    loop {
+        let effects = Arc::clone(effects);
+        let device = Device::builder(gateway, id)
+            .interval_ms(200)
+            .reconnect_cap_ms(100)
+            .journal(dir.join(format!("{id}.journal")))
+            .start(move |command| {
+                *effects
+                    .lock()
+                    .unwrap()
+                    .entry(command.device.to_string())
+                    .or_default() += 1;
+                Answer::json("1")
+            });
+        match device {
+            Ok(device) => return device,
+            // A gateway that is being started holds a copy of the journal's descriptor for a moment.
+            Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn job(gateway: &GatewayProcess) -> Value {
+    let mut client = Client::new(gateway.http);
+    client.get("/v1/jobs").unwrap().json()["jobs"][0].clone()
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+on_each_server!(killed_gateways_on_one_store_send_a_firing_to_no_device_twice);
+
+/// Two gateways with one file; devices go from one to the other, gateways are killed inside firings.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+fn killed_gateways_on_one_store_send_a_firing_to_no_device_twice(store: SharedStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("gateway.toml");
+    let write = |jobs: &str| std::fs::write(&config, format!("[commands]\nlease_ms = 500\n{jobs}"));
+    write(JOB).unwrap();
+    let mut launches = ["a", "b"].map(|name| {
+        Launch::new(dir.path().join(name))
+            .arg("--store")
+            .arg(store.url())
+            .arg("--config")
+            .arg(config.display().to_string())
+    });
+    let from_ms = now_ms();
+    let mut gateways = launches.each_mut().map(|it| Some(it.start()));
+    let effects = Effects::default();
+    let ids = ["d-0", "d-1", "d-2", "d-3"];
+    let connect = |to: &GatewayProcess, id| device(to.listen, dir.path(), id, &effects);
+    let mut devices = ids.map(|id| Some(connect(gateways[0].as_ref().unwrap(), id)));
+    let mut random = Random::new(number_from_env("MAINSTAY_SEED_FIRST", 1));
+    for turn in 0..number_from_env("MAINSTAY_TURNS", 12) {
+        thread::sleep(Duration::from_millis(random.within(50..500)));
+        if turn % 3 == 2 {
+            let at = random.within(0..2) as usize;
+            gateways[at].take().unwrap().kill();
+            gateways[at] = Some(launches[at].start());
+            continue;
+        }
+        let at = random.within(0..4) as usize;
+        let to = gateways[random.within(0..2) as usize].as_ref().unwrap();
+        devices[at].take().unwrap().stop().unwrap();
+        devices[at] = Some(connect(to, ids[at]));
+    }
+    until("firings run to their end", || {
+        gateways
+            .iter()
+            .flatten()
+            .any(|it| job(it)["commands"]["done"].as_u64() > Some(4))
+    });
+    // The same gateways without the job: what was sent comes to its end.
+    write("").unwrap();
+    let until_ms = now_ms();
+    drop(gateways);
+    let _gateways = launches.each_mut().map(Launch::start);
+    let store = Store::connect(&store.url(), Options::new()).unwrap();
+    until("nothing is open", || {
+        store.unresolved(0, 1_000).wait().unwrap().is_empty()
+    });
+    for device in devices.into_iter().flatten() {
+        device.stop().unwrap();
+    }
+    let effects = effects.lock().unwrap();
+    let mut total = 0;
+    for id in ids {
+        let first_ms = from_ms.saturating_sub(10_000) / PERIOD_MS * PERIOD_MS;
+        let fired = (first_ms..=until_ms)
+            .step_by(PERIOD_MS as usize)
+            .filter(|fire_ms| {
+                let key = store_key(id, &format!("job:tick:{}", FireTime(*fire_ms)));
+                matches!(store.get(&key, 0).wait().unwrap(), Lookup::Stored(_))
+            });
+        let fired = fired.count() as u64;
+        assert_eq!(
+            effects.get(id).copied().unwrap_or(0),
+            fired,
+            "{id} executed a firing twice"
+        );
+        total += fired;
+    }
+    assert!(total > 20, "{total}");
+}
+
+/// A gateway is killed while its firing waits for a device, and goes on with it afterwards.
+#[test]
+fn a_killed_gateway_continues_its_firing_and_repeats_it_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("gateway.toml");
+    std::fs::write(&config, "").unwrap();
+    let mut launch = Launch::new(dir.path().join("data"))
+        .arg("--config")
+        .arg(config.display().to_string());
+    let effects = Effects::default();
+    let gateway = launch.start();
+    let connect = |id| device(gateway.listen, dir.path(), id, &effects);
+    let (here, absent) = (connect("d-0"), connect("d-1"));
+    until("both are known", || here.is_online() && absent.is_online());
+    absent.stop().unwrap();
+    gateway.kill();
+
+    let at = FireTime(now_ms());
+    let once = format!(
+        "[[job]]\nname = \"tick\"\nat = \"{at}\"\nmisfire_after = \"1h\"\ntimeout = \"1h\"\n\
+         command = {{ do = \"it\" }}\ndevices = \"d-*\"\n"
+    );
+    std::fs::write(&config, once).unwrap();
+    let gateway = launch.start();
+    until("one has it, one is waited for", || {
+        let job = job(&gateway);
+        job["commands"]["done"] == 1 && job["last"]["waiting"] == 1
+    });
+    gateway.kill();
+
+    let gateway = launch.start();
+    until("the other is waited for again", || {
+        let job = job(&gateway);
+        job["commands"]["replayed"] == 1 && job["last"]["waiting"] == 1
+    });
+    let absent = device(gateway.listen, dir.path(), "d-1", &effects);
+    until("the firing has succeeded", || {
+        job(&gateway)["firings"]["succeeded"] == 1
+    });
+    here.stop().unwrap();
+    absent.stop().unwrap();
+    let executed = effects.lock().unwrap();
+    assert_eq!((executed["d-0"], executed["d-1"]), (1, 1));
+}
+
+#[test]
+fn an_open_breaker_is_logged_with_the_trace_that_opened_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("gateway.toml");
+    std::fs::write(&config, "[breaker]\nprefixes = [\"d-\"]\ncalls = 2\n").unwrap();
+    let mut launch = Launch::new(dir.path().join("data"))
+        .arg("--config")
+        .arg(config.display().to_string());
+    let gateway = launch.start();
+    let known = device(gateway.listen, dir.path(), "d-0", &Effects::default());
+    until("it is known", || known.is_online());
+    known.stop().unwrap();
+    let mut client = Client::new(gateway.http);
+    let mut post = |key: &str| {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let headers = [
+            ("Idempotency-Key", key),
+            ("Mainstay-Timeout-Ms", "20"),
+            ("traceparent", trace),
+        ];
+        client
+            .request("POST", "/v1/devices/d-0/commands", &headers, b"{}")
+            .unwrap()
+    };
+    let codes = ["k1", "k2", "k3"].map(|key| post(key).code());
+    assert_eq!(
+        codes,
+        ["timed-out-unsent", "timed-out-unsent", "breaker-open"]
+    );
+    drop(gateway);
+    let log = std::fs::read_to_string(launch.log()).unwrap();
+    for part in [
+        "the breaker changed its state",
+        "group=\"d-\"",
+        "to=\"open\"",
+        "reason=FailureRate",
+        "trace_id=4bf92f3577b34da6a3ce929d0e0e4736",
+    ] {
+        assert!(log.contains(part), "{part} in {log}");
+    }
+}
+
+#[test]
+fn the_guides_job_is_understood() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/GATEWAY.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> = page.split("```toml\n").skip(1).collect();
+    let block = blocks.iter().filter_map(|block| block.split("```").next());
+    let mut with_job = block.filter(|block| block.contains("[[job]]"));
+    let block = with_job.next().expect("the guide has a job");
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("gateway.toml");
+    std::fs::write(&config, block).unwrap();
+    let gateway = Launch::new(dir.path().join("data"))
+        .arg("--config")
+        .arg(config.display().to_string())
+        .start();
+    assert_eq!(job(&gateway)["state"], "scheduled");
+}
+
+#[test]
+fn errors_of_a_job_name_the_file_the_line_and_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("gateway.toml");
+    std::fs::write(
+        &config,
+        "shards = 1\n[[job]]\nname = \"x\"\ncron = \"0 0 30 2 *\"\n",
+    )
+    .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["gateway", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("gateway.toml, line 4, key `cron`:"), "{text}");
+}
