@@ -250,9 +250,11 @@ mod tests {
 
     #[test]
     fn groups_are_bounded_and_apart() {
-        let mut config = BreakerConfig::default();
-        config.separator = Some('-');
-        config.groups_max = 2;
+        let config = BreakerConfig {
+            separator: Some('-'),
+            groups_max: 2,
+            ..BreakerConfig::default()
+        };
         let groups = Groups::new(&config, Instant::now());
         for _ in 0..config.calls {
             let call = groups.ask("a-1", None).ok().flatten().unwrap();
@@ -276,8 +278,10 @@ mod tests {
 
     #[test]
     fn what_says_nothing_about_devices_opens_nothing() {
-        let mut config = BreakerConfig::default();
-        config.separator = Some('-');
+        let config = BreakerConfig {
+            separator: Some('-'),
+            ..BreakerConfig::default()
+        };
         let groups = Groups::new(&config, Instant::now());
         for _ in 0..100 {
             for answer in [Answer::QueueFull, Answer::StoreBusy, Answer::InProgress] {

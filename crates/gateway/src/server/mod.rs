@@ -183,9 +183,9 @@ impl Gateway {
             shared.shards.set(reactor.senders()).is_ok(),
             "set once, here"
         );
-        let reactor = reactor.run()?;
         let jobs = Jobs::start(&shared).await?;
         assert!(shared.jobs.set(jobs).is_ok(), "set once, here");
+        let reactor = reactor.run()?;
         tokio::spawn(http::publish(Arc::clone(&shared)));
         let router = http::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(Arc::clone(&shared), http_listener, router));

@@ -154,7 +154,11 @@ devices = "pump-7"
             ),
             ("shards", "shrads", "line 2, key `shrads`: unknown field"),
             ("timeout_ms", "timeout", "line 4, key `timeout`: unknown"),
-            ("Europe/Berlin", "sesame", "line 6, key `timezone`: no such"),
+            (
+                "Europe/Berlin",
+                "Europe/sesam",
+                "line 6, key `timezone`: no such",
+            ),
             ("0 6 * * *", "sesame", "line 9, key `cron`: not a cron"),
             ("\"pump-*\"", "\"*sesame\"", "line 11, key `devices`: a `*`"),
             (
@@ -167,7 +171,7 @@ devices = "pump-7"
                 "",
                 "line 15, key `command`: a gateway's",
             ),
-            ("every = \"1m\"", "", "line 15, key `name`: a gateway's"),
+            ("every = \"1m\"", "", "line 16, key `name`: a gateway's"),
             (
                 "every = \"1m\"",
                 "after = \"1m\"",
