@@ -52,6 +52,10 @@ impl Once for Ledger {
     }
 
     fn in_doubt(&self) -> Result<Vec<Doubt>, OnceError> {
+        if self.is_stopping.load(Relaxed) {
+            // Those that were just cut off are the next start's.
+            return Ok(Vec::new());
+        }
         self.once.in_doubt()
     }
 
