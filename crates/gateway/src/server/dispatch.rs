@@ -34,12 +34,12 @@ pub(crate) async fn dispatch(
     if shared.store.is_shared() && !is_here {
         // Another gateway may hold it. What is known of the key holds everywhere.
         let known = known(shared, &command).await;
+        let known = known.filter(|answer| !matches!(answer, Answer::Open));
         return Ok(told(shared, known.unwrap_or(Answer::NotHere)));
     }
     let Some(device) = device else {
         // Its list of devices may be lost or cut short; an answer that was stored still holds.
-        let replayed = command::replay(shared, &command.key, &command.fingerprint).await;
-        return match replayed.unwrap_or_else(|error| Some(Answer::StoreFailed(error))) {
+        return match known(shared, &command).await {
             Some(answer) => Ok(told(shared, answer)),
             None => Err(UnknownDevice),
         };
@@ -61,13 +61,10 @@ pub(crate) async fn dispatch(
     Ok(command::submit(shared, request, call).await)
 }
 
-/// What is known of the key, unless it is that nobody here can say more.
+/// What is known of the key.
 async fn known(shared: &Shared, command: &Command) -> Option<Answer> {
-    match command::replay(shared, &command.key, &command.fingerprint).await {
-        Ok(None | Some(Answer::Open)) => None,
-        Ok(Some(answer)) => Some(answer),
-        Err(error) => Some(Answer::StoreFailed(error)),
-    }
+    let known = command::replay(shared, &command.key, &command.fingerprint).await;
+    known.unwrap_or_else(|error| Some(Answer::StoreFailed(error)))
 }
 
 fn told(shared: &Shared, answer: Answer) -> Answer {
