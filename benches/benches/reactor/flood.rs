@@ -1,0 +1,102 @@
+//! A connection that floods, and what its quiet neighbour on the same shard notices.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use super::Result;
+use super::client::MESSAGE;
+use super::process::Server;
+use super::servers::CONTENDERS;
+use super::tables::median;
+
+/// Echoes of the quiet connection in one measurement, a millisecond apart.
+const ECHOES: usize = 2_000;
+
+/// Sends without end, reading its echoes, until this process is killed.
+pub(crate) fn drown(addr: SocketAddr) -> Result<()> {
+    // What is measured is the neighbour's wait for the server, not for this process on the clients' core.
+    rustix::process::nice(19)?;
+    let mut flood = TcpStream::connect(addr)?;
+    let mut echoes = flood.try_clone()?;
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 256 * 1024];
+        while echoes.read(&mut buffer).is_ok_and(|count| count > 0) {}
+    });
+    let piece = vec![b'f'; 256 * 1024];
+    loop {
+        flood.write_all(&piece)?;
+    }
+}
+
+/// The quiet connection's round trips, without and with the flood beside it.
+pub(crate) fn table(rounds: usize) -> Result<()> {
+    println!("### Echo of a quiet connection, alone and beside one that floods\n");
+    println!("| | alone, p50 | p99 | beside, p50 | p99 | p99 to alone |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    let mut cells: Vec<Vec<[f64; 4]>> = vec![Vec::new(); CONTENDERS.len()];
+    for round in 0..rounds.min(5) {
+        for turn in 0..CONTENDERS.len() {
+            let at = (turn + round) % CONTENDERS.len();
+            let server = Server::start(CONTENDERS[at].name)?;
+            let mut quiet = TcpStream::connect(server.addr)?;
+            quiet.set_nodelay(true)?;
+            let alone = round_trips(&mut quiet)?;
+            let flood = Flood::start(server.addr)?;
+            let beside = round_trips(&mut quiet)?;
+            drop(flood);
+            cells[at].push([alone[0], alone[1], beside[0], beside[1]]);
+        }
+    }
+    // The floor drops what it cannot send and serves a flood to its end: it has no answer to this.
+    for (contender, rows) in CONTENDERS.iter().zip(&cells).skip(1) {
+        let of = |which: &dyn Fn(&[f64; 4]) -> f64| median(rows.iter().map(which).collect());
+        println!(
+            "| {} | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {:.2} |",
+            contender.about,
+            of(&|row| row[0]),
+            of(&|row| row[1]),
+            of(&|row| row[2]),
+            of(&|row| row[3]),
+            of(&|row| row[3] / row[1]),
+        );
+    }
+    println!();
+    Ok(())
+}
+
+/// Median and 99th percentile, in microseconds.
+fn round_trips(quiet: &mut TcpStream) -> Result<[f64; 2]> {
+    let mut times = Vec::with_capacity(ECHOES);
+    for _ in 0..ECHOES {
+        std::thread::sleep(Duration::from_millis(1));
+        let sent = Instant::now();
+        quiet.write_all(&MESSAGE)?;
+        quiet.read_exact(&mut [0; MESSAGE.len()])?;
+        times.push(sent.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok([times[ECHOES / 2], times[ECHOES * 99 / 100]])
+}
+
+/// The process that floods; it ends when this is dropped.
+struct Flood(Child);
+
+impl Flood {
+    fn start(addr: SocketAddr) -> Result<Self> {
+        let this = std::env::current_exe()?;
+        let child = Command::new(this)
+            .args(["drown", &addr.to_string()])
+            .spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // It has ended already when this fails.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

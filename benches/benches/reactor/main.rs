@@ -1,0 +1,46 @@
+//! The reactor beside its peers, each an echo server of one thread in a process of its own: raw edge-triggered epoll as
+//! the floor, mio, tokio's current_thread runtime and smol.
+//!
+//! `cargo xtask bench reactor [-- --quick] [echo|life|memory|calls|flood...]` prints the tables of docs/BENCHMARKS.md.
+//! What is measured is the server's CPU time, as the kernel counts it for its threads: the wall time of a round trip over
+//! the loopback is mostly the client's. Server and client are pinned to a core each.
+#![expect(clippy::print_stdout, reason = "a benchmark prints")]
+
+mod client;
+mod flood;
+mod process;
+mod servers;
+mod tables;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments[..] {
+        [serve, name] if serve == "serve" => return servers::run(name),
+        [drown, addr] if drown == "drown" => return flood::drown(addr.parse()?),
+        _ => {}
+    }
+    process::raise_descriptor_limit()?;
+    process::pin_to_core(process::CLIENTS);
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let picked: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    let rounds = if quick { 3 } else { 9 };
+    let tables: [(&str, fn(usize) -> Result<()>); 5] = [
+        ("echo", tables::echo),
+        ("life", tables::life),
+        ("memory", tables::memory),
+        ("calls", tables::calls),
+        ("flood", flood::table),
+    ];
+    for (name, table) in tables {
+        if picked.is_empty() || picked.contains(&name) {
+            table(rounds)?;
+        }
+    }
+    Ok(())
+}

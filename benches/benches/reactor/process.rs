@@ -1,0 +1,122 @@
+//! A server as a child process, and what the kernel says about it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::Result;
+
+/// A server that runs until this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+    /// The server ends when this does.
+    _stdin: ChildStdin,
+}
+
+impl Server {
+    pub(crate) fn start(name: &str) -> Result<Self> {
+        Self::start_under(&[], name)
+    }
+
+    /// Starts a server as the argument of another command, as of `strace`.
+    pub(crate) fn start_under(wrapper: &[&str], name: &str) -> Result<Self> {
+        let this = std::env::current_exe()?;
+        let mut command = match wrapper {
+            [] => Command::new(&this),
+            [program, rest @ ..] => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(&this);
+                command
+            }
+        };
+        let mut child = command
+            .args(["serve", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take().ok_or("the child has no stdin")?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().ok_or("the child has no stdout")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        Ok(Self {
+            child,
+            addr: line.trim().parse()?,
+            _stdin: stdin,
+        })
+    }
+
+    /// CPU time of all threads, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> Result<u64> {
+        let mut sum = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            let ran = text.split(' ').next().unwrap_or_default();
+            sum += ran.parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
+    /// CPU time once the server has nothing to do any more, in nanoseconds.
+    pub(crate) fn settled_cpu_ns(&self) -> Result<u64> {
+        let mut before = self.cpu_ns()?;
+        loop {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = self.cpu_ns()?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+    }
+
+    /// Resident bytes, counted page by page (the running total in /proc/PID/status is off by up to a batch per core).
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        self.settled_cpu_ns()?;
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let line = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:"))
+            .ok_or("smaps_rollup has no Rss")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Ends the server and waits for the end of the command around it.
+    pub(crate) fn end(self) -> Result<()> {
+        let Self {
+            mut child, _stdin, ..
+        } = self;
+        drop(_stdin);
+        child.wait()?;
+        Ok(())
+    }
+}
+
+/// Where the clients run, and where the servers do.
+pub(crate) const CLIENTS: usize = 0;
+pub(crate) const SERVERS: usize = 1;
+
+/// The rest of this process, and what it starts, runs on one core, if the machine has that many.
+pub(crate) fn pin_to_core(core: usize) {
+    if core < std::thread::available_parallelism().map_or(1, usize::from) {
+        let mut one = CpuSet::new();
+        one.set(core);
+        // Unpinned the numbers only scatter more.
+        let _ = sched_setaffinity(None, &one);
+    }
+}
+
+/// Lets this process and its children open as many descriptors as they are allowed to.
+pub(crate) fn raise_descriptor_limit() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let both = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    Ok(setrlimit(Resource::Nofile, both)?)
+}
