@@ -85,6 +85,17 @@ const SOAKS: &[Soak] = &[
         ],
     },
     Soak {
+        name: "reactor",
+        about: "connects, resets, slow readers and half-closes, each connection checking its own bytes, 900 peers a round",
+        package: "conn-reactor",
+        filters: &["soak::"],
+        counts: &[Count {
+            flag: "--rounds",
+            variable: "MAINSTAY_ROUNDS",
+            default: 1_000,
+        }],
+    },
+    Soak {
         name: "gateway",
         about: "kill -9 of a gateway under load, then every key is accounted for",
         package: "mainstay-cli",

@@ -1,12 +1,12 @@
-//! The other side: many connections from one thread, on plain level-triggered epoll.
+//! The other side: many connections from one thread, in lockstep with the server.
+//!
+//! How many events a server finds at once decides what an event costs it (its caches hold few sockets), and that would
+//! depend on the race between the two sides, which a little luck tips either way. So both share a core, the server yields
+//! to the client, and the client sends on all connections before it waits: every server sees the same bursts.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
-
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::io::{read, write};
 
 use super::Result;
 
@@ -15,119 +15,65 @@ pub(crate) const MESSAGE: [u8; 64] = [b'm'; 64];
 
 /// Open connections to one server.
 pub(crate) struct Crowd {
-    epoll: OwnedFd,
-    connections: Vec<Connection>,
-    events: Vec<epoll::Event>,
-}
-
-struct Connection {
-    stream: TcpStream,
-    /// Bytes of the echo that have not come back yet.
-    awaited: usize,
+    connections: Vec<TcpStream>,
 }
 
 impl Crowd {
     pub(crate) fn connect(addr: SocketAddr, count: usize) -> Result<Self> {
         let mut crowd = Self {
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
             connections: Vec::new(),
-            events: Vec::with_capacity(1024),
         };
         crowd.grow(addr, count)?;
         Ok(crowd)
     }
 
-    /// Connects more, and lets each of the new ones echo once: then its server has it in its books.
+    /// Connects more, and lets each of the new ones echo once: then the server has it in its books.
     pub(crate) fn grow(&mut self, addr: SocketAddr, count: usize) -> Result<()> {
-        let first = self.connections.len();
-        for index in first..first + count {
-            let stream = TcpStream::connect(addr)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            let data = EventData::new_u64(index as u64);
-            epoll::add(&self.epoll, &stream, data, EventFlags::IN)?;
-            self.connections.push(Connection { stream, awaited: 0 });
-            // Not more than a backlog holds.
-            if index % 256 == 255 {
-                self.echo_from(index - 255..index + 1)?;
+        // No more at a time than a backlog holds.
+        const AT_ONCE: usize = 256;
+        let wanted = self.connections.len() + count;
+        while self.connections.len() < wanted {
+            let first = self.connections.len();
+            for _ in first..wanted.min(first + AT_ONCE) {
+                let stream = TcpStream::connect(addr)?;
+                stream.set_nodelay(true)?;
+                self.connections.push(stream);
             }
-        }
-        self.echo_from(first..first + count)
-    }
-
-    fn echo_from(&mut self, which: std::ops::Range<usize>) -> Result<()> {
-        let mut under_way = which.len();
-        for index in which {
-            self.send(index)?;
-        }
-        while under_way > 0 {
-            under_way -= self.take_echoes()?.len();
+            burst(&self.connections[first..])?;
         }
         Ok(())
     }
 
-    /// Each connection sends, waits for its echo, and sends again, for that long. Returns the round trips; none is
-    /// under way any more.
-    pub(crate) fn echo_for(&mut self, time: Duration) -> Result<u64> {
+    /// Echoes on all connections, burst after burst, for that long. Returns the round trips.
+    pub(crate) fn echo_for(&self, time: Duration) -> Result<u64> {
         let end = Instant::now() + time;
         self.echo_while(|_| Instant::now() < end)
     }
 
-    /// As [`echo_for`](Self::echo_for), about `count` times altogether.
-    pub(crate) fn echo_times(&mut self, count: u64) -> Result<u64> {
+    /// Echoes on all connections, burst after burst, until there were that many round trips. Returns how many.
+    pub(crate) fn echo_times(&self, count: u64) -> Result<u64> {
         self.echo_while(|done| done < count)
     }
 
-    fn echo_while(&mut self, go_on: impl Fn(u64) -> bool) -> Result<u64> {
-        let mut under_way = self.connections.len();
-        for index in 0..under_way {
-            self.send(index)?;
-        }
+    fn echo_while(&self, go_on: impl Fn(u64) -> bool) -> Result<u64> {
         let mut done = 0;
-        while under_way > 0 {
-            let echoes = self.take_echoes()?;
-            done += echoes.len() as u64;
-            if go_on(done) {
-                for index in echoes {
-                    self.send(index)?;
-                }
-            } else {
-                under_way -= echoes.len();
-            }
+        while go_on(done) {
+            burst(&self.connections)?;
+            done += self.connections.len() as u64;
         }
         Ok(done)
     }
+}
 
-    fn send(&mut self, index: usize) -> Result<()> {
-        let connection = &mut self.connections[index];
-        connection.awaited = MESSAGE.len();
-        match write(&connection.stream, &MESSAGE)? {
-            64 => Ok(()),
-            count => Err(format!("an idle socket took {count} bytes").into()),
-        }
+fn burst(connections: &[TcpStream]) -> Result<()> {
+    for mut connection in connections {
+        connection.write_all(&MESSAGE)?;
     }
-
-    /// Waits, and returns the connections whose echo is complete.
-    fn take_echoes(&mut self) -> Result<Vec<usize>> {
-        self.events.clear();
-        epoll::wait(&self.epoll, spare_capacity(&mut self.events), None)?;
-        let mut complete = Vec::new();
-        for event in &self.events {
-            let data = event.data;
-            let index = data.u64() as usize;
-            let connection = &mut self.connections[index];
-            let mut buffer = [0; 256];
-            let count = read(&connection.stream, &mut buffer)?;
-            if count == 0 || count > connection.awaited {
-                return Err(format!("{count} bytes came, {} awaited", connection.awaited).into());
-            }
-            connection.awaited -= count;
-            if connection.awaited == 0 {
-                complete.push(index);
-            }
-        }
-        Ok(complete)
+    // The last one's echo comes last from most servers: one wait, and the others are there.
+    for mut connection in connections.iter().rev() {
+        connection.read_exact(&mut [0; MESSAGE.len()])?;
     }
+    Ok(())
 }
 
 /// Connections that live for one echo, `at_once` at a time. Returns how many there were.

@@ -3,7 +3,7 @@
 //!
 //! `cargo xtask bench reactor [-- --quick] [echo|life|memory|calls|flood...]` prints the tables of docs/BENCHMARKS.md.
 //! What is measured is the server's CPU time, as the kernel counts it for its threads: the wall time of a round trip over
-//! the loopback is mostly the client's. Server and client are pinned to a core each.
+//! the loopback is mostly the client's.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod client;
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
         _ => {}
     }
     process::raise_descriptor_limit()?;
-    process::pin_to_core(process::CLIENTS);
+    process::share_a_core();
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let picked: Vec<&str> = arguments
         .iter()

@@ -97,18 +97,18 @@ impl Server {
     }
 }
 
-/// Where the clients run, and where the servers do.
-pub(crate) const CLIENTS: usize = 0;
-pub(crate) const SERVERS: usize = 1;
+/// This process, and what it starts, runs on one core.
+pub(crate) fn share_a_core() {
+    let mut one = CpuSet::new();
+    one.set(0);
+    // Unpinned the numbers only scatter more.
+    let _ = sched_setaffinity(None, &one);
+}
 
-/// The rest of this process, and what it starts, runs on one core, if the machine has that many.
-pub(crate) fn pin_to_core(core: usize) {
-    if core < std::thread::available_parallelism().map_or(1, usize::from) {
-        let mut one = CpuSet::new();
-        one.set(core);
-        // Unpinned the numbers only scatter more.
-        let _ = sched_setaffinity(None, &one);
-    }
+/// Leaves the core to the clients while they have something to do.
+pub(crate) fn yield_to_clients() -> Result<()> {
+    rustix::process::nice(19)?;
+    Ok(())
 }
 
 /// Lets this process and its children open as many descriptors as they are allowed to.

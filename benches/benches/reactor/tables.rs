@@ -17,7 +17,7 @@ pub(crate) fn echo(rounds: usize) -> Result<()> {
         println!("### CPU time per echo of 64 bytes, {connections} connections\n");
         ns_table(rounds, |contender| {
             let server = Server::start(contender.name)?;
-            let mut crowd = Crowd::connect(server.addr, connections)?;
+            let crowd = Crowd::connect(server.addr, connections)?;
             crowd.echo_for(SLICE / 8)?;
             let before = server.settled_cpu_ns()?;
             let count = crowd.echo_for(SLICE)?;
@@ -160,8 +160,11 @@ struct Counted {
 fn counted(name: &str, echoes: u64) -> Result<Counted> {
     let report = tempfile::NamedTempFile::new()?;
     let path = report.path().to_string_lossy().into_owned();
-    let server = Server::start_under(&["strace", "-f", "-c", "-U", "calls,name", "-o", &path], name)?;
-    let mut crowd = Crowd::connect(server.addr, 64)?;
+    let server = Server::start_under(
+        &["strace", "-f", "-c", "-U", "calls,name", "-o", &path],
+        name,
+    )?;
+    let crowd = Crowd::connect(server.addr, 64)?;
     let echoes = crowd.echo_times(echoes)?;
     server.end()?;
     let mut calls = BTreeMap::new();

@@ -74,6 +74,12 @@ impl Flags {
     /// In the list of connections to close.
     pub(crate) const CLOSING: Self = Self(1 << 10);
 
+    /// One or the other, or both.
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether any of them is set.
     #[inline]
     pub(crate) fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -112,6 +118,12 @@ impl<C> Connection<C> {
         self.fd.as_fd()
     }
 
+    /// The socket, and what is to be noted about it.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (BorrowedFd<'_>, &mut Flags) {
+        (self.fd.as_fd(), &mut self.flags)
+    }
+
     pub(crate) fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
     }
@@ -120,11 +132,16 @@ impl<C> Connection<C> {
         self.extra.as_ref().map_or(0, |extra| extra.queue.len())
     }
 
-    pub(crate) fn take_carry(&mut self) -> Vec<u8> {
-        self.extra
-            .as_mut()
-            .map(|extra| std::mem::take(&mut extra.carry))
-            .unwrap_or_default()
+    /// Takes the unconsumed input out, if there is any, and puts `fresh` behind it.
+    #[inline(never)]
+    pub(crate) fn join_carry(&mut self, fresh: &[u8]) -> Option<Vec<u8>> {
+        let extra = self.extra.as_mut()?;
+        if extra.carry.is_empty() {
+            return None;
+        }
+        let mut carry = std::mem::take(&mut extra.carry);
+        carry.extend_from_slice(fresh);
+        Some(carry)
     }
 
     /// Closes the descriptor and leaves the rest.

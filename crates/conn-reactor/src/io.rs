@@ -89,6 +89,15 @@ impl<H: Handler> Io<H> {
         self.open
     }
 
+    /// Descriptors that this shard holds: its connections and own connects, its listeners, its poller and its waker.
+    /// What a process has open beyond its shards' is somebody else's: see
+    /// [`descriptors`](crate::descriptors::Growth).
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        const POLLER_AND_WAKER: usize = 2;
+        self.conns.len() + self.listeners.len() + POLLER_AND_WAKER
+    }
+
     /// The tokens of all open connections, to do something to each: say goodbye, check an age. Walks the slab: O(slots).
     #[must_use]
     pub fn tokens(&self) -> Vec<Token> {
@@ -140,15 +149,38 @@ impl<H: Handler> Io<H> {
     /// [`WriteError::is_full`]: the bytes (or more than `write_bytes_max` of them) do not fit; nothing of them was
     /// taken. [`WriteError::is_stale`]: no such connection. [`WriteError::is_closing`]: it is closing, or the socket
     /// failed just now; `closed` follows.
+    #[inline(always)]
     pub fn write(&mut self, token: Token, bytes: &[u8]) -> Result<(), WriteError> {
         let Some(connection) = self.conns.get_mut(token) else {
             self.stats.stale_tokens += 1;
             return Err(WriteError::STALE);
         };
-        if connection.flags.has(Flags::CLOSING)
-            || connection.flags.has(Flags::DRAINING)
-            || connection.flags.has(Flags::CONNECTING)
+        if connection.extra.is_some()
+            || connection.flags.has(MUTE)
+            || bytes.len() > self.options.write_bytes_max
         {
+            return self.write_slow(token, bytes);
+        }
+        match send_all(connection, &mut self.stats, bytes) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(sent) => {
+                self.enqueue(token, &bytes[sent..]);
+                Ok(())
+            }
+            Err(error) => {
+                self.close(token, CloseReason::of(error));
+                Err(WriteError::CLOSING)
+            }
+        }
+    }
+
+    /// The same for a connection with something about it, as a queue.
+    #[inline(never)]
+    fn write_slow(&mut self, token: Token, bytes: &[u8]) -> Result<(), WriteError> {
+        let Some(connection) = self.conns.get_mut(token) else {
+            return Err(WriteError::STALE);
+        };
+        if connection.flags.has(MUTE) {
             return Err(WriteError::CLOSING);
         }
         let queued = connection.queued_bytes();
@@ -168,13 +200,22 @@ impl<H: Handler> Io<H> {
             }
         }
         if sent < bytes.len() {
-            let queue = &mut connection.extra_mut().queue;
-            queue.push(&bytes[sent..]);
-            if queue.len() > self.options.write_low_bytes {
-                connection.flags.set(Flags::ABOVE_LOW);
-            }
+            self.enqueue(token, &bytes[sent..]);
         }
         Ok(())
+    }
+
+    /// Puts what the socket did not take into the queue.
+    #[inline(never)]
+    fn enqueue(&mut self, token: Token, rest: &[u8]) {
+        let Some(connection) = self.conns.get_mut(token) else {
+            return;
+        };
+        let queue = &mut connection.extra_mut().queue;
+        queue.push(rest);
+        if queue.len() > self.options.write_low_bytes {
+            connection.flags.set(Flags::ABOVE_LOW);
+        }
     }
 
     /// Closes a connection: what is queued is thrown away, the descriptor is closed and `closed` called when the
@@ -414,6 +455,35 @@ impl<H: Handler> Io<H> {
         drained
     }
 
+    /// What the handler left of a connection's input, if anything, with what came now behind it.
+    #[inline(always)]
+    pub(crate) fn join_carry(&mut self, token: Token, fresh: &[u8]) -> Option<Vec<u8>> {
+        let connection = self.conns.get_mut(token)?;
+        match &connection.extra {
+            None => None,
+            Some(_) => connection.join_carry(fresh),
+        }
+    }
+
+    /// Keeps what the handler has not consumed for the next time.
+    #[inline(never)]
+    pub(crate) fn keep_carry(&mut self, token: Token, mut carry: Vec<u8>, consumed: usize) {
+        let Some(connection) = self.conns.get_mut(token) else {
+            return;
+        };
+        carry.drain(..consumed);
+        if carry.is_empty() {
+            return connection.trim();
+        }
+        if connection.flags.has(Flags::CLOSING.or(Flags::DRAINING)) {
+            return;
+        }
+        if carry.len() > self.options.carry_bytes_max {
+            return self.close(token, CloseReason::InputTooLong);
+        }
+        connection.extra_mut().carry = carry;
+    }
+
     /// A draining connection has nothing queued any more.
     fn flushed(&mut self, token: Token) {
         let Some(connection) = self.conns.get(token) else {
@@ -447,7 +517,11 @@ impl<H: Handler> std::fmt::Debug for Io<H> {
     }
 }
 
+/// Nothing may be written to a connection with one of these.
+const MUTE: Flags = Flags::CLOSING.or(Flags::DRAINING).or(Flags::CONNECTING);
+
 /// Sends until everything is sent or the socket is full; returns how much was.
+#[inline(always)]
 fn send_all<C>(
     connection: &Connection<C>,
     stats: &mut Stats,

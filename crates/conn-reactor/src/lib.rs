@@ -60,6 +60,8 @@ compile_error!("conn-reactor runs on epoll and kqueue only");
 compile_error!("conn-reactor needs 64-bit poller keys for slot and generation");
 
 mod conn;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub mod descriptors;
 mod drive;
 mod error;
 mod handler;

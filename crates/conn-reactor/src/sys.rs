@@ -146,7 +146,7 @@ pub(crate) fn pending_error(socket: BorrowedFd<'_>) -> Option<Errno> {
 }
 
 /// Reads what is there; 0 is the end of the stream.
-#[inline]
+#[inline(always)]
 pub(crate) fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     loop {
         match net::recv(socket, &mut *buffer, RecvFlags::empty()) {
@@ -158,7 +158,7 @@ pub(crate) fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, E
 }
 
 /// Sends as much as the socket takes.
-#[inline]
+#[inline(always)]
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     #[cfg(not(target_vendor = "apple"))]
     const FLAGS: SendFlags = SendFlags::NOSIGNAL;

@@ -57,7 +57,7 @@ const BUFFER: usize = 64 * 1024;
 
 /// Serves until the parent process ends this one's input.
 pub(crate) fn run(name: &str) -> Result<()> {
-    process::pin_to_core(process::SERVERS);
+    process::yield_to_clients()?;
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);

@@ -15,6 +15,7 @@ impl Handler for Echo {
         Some(())
     }
 
+    #[inline]
     fn data(&mut self, io: &mut Io<Self>, token: Token, input: &[u8]) -> usize {
         match io.write(token, input) {
             Err(error) if error.is_full() => {

@@ -4,6 +4,11 @@
 
 mod closing;
 mod connecting;
+#[cfg(all(
+    any(target_os = "linux", target_os = "android"),
+    not(conn_reactor_portable)
+))]
+mod descriptors;
 mod flow;
 mod limits;
 mod messages;

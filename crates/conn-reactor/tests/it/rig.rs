@@ -263,8 +263,20 @@ impl Rig {
         &self,
         job: impl FnOnce(&mut Probe, &mut Io<Probe>) -> R + Send + 'static,
     ) -> R {
+        self.on_that_shard(0, job)
+    }
+
+    /// Runs code on a shard and waits for its result.
+    pub(crate) fn on_that_shard<R: Send + 'static>(
+        &self,
+        shard: usize,
+        job: impl FnOnce(&mut Probe, &mut Io<Probe>) -> R + Send + 'static,
+    ) -> R {
         let (result_in, result) = mpsc::channel();
-        self.post(move |probe, io| result_in.send(job(probe, io)).unwrap());
+        let job = move |probe: &mut Probe, io: &mut Io<Probe>| {
+            result_in.send(job(probe, io)).unwrap();
+        };
+        post(&self.senders[shard], Box::new(job));
         result
             .recv_timeout(PATIENCE)
             .expect("the shard runs the job in time")

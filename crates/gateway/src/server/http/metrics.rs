@@ -123,6 +123,14 @@ impl Page {
             &self.snapshot.timer_lateness_us,
             1e-6,
         )?;
+        #[cfg(target_os = "linux")]
+        if let Ok(open) = conn_reactor::descriptors::count() {
+            page.gauge(
+                "open_fds",
+                "Descriptors that the process has open",
+                open as u64,
+            )?;
+        }
         let depths: Vec<_> = self.snapshot.mailboxes.iter().enumerate().collect();
         let depths: Vec<_> = depths
             .iter()
