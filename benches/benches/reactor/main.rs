@@ -17,19 +17,26 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
-        [serve, name] if serve == "serve" => return servers::run(name),
+        [serve, name] if serve == "serve" => {
+            process::yield_to_clients()?;
+            return servers::run(name);
+        }
+        [serve, name] if serve == "serve-apart" => {
+            process::stay_on(1);
+            return servers::run(name);
+        }
         [drown, addr] if drown == "drown" => return flood::drown(addr.parse()?),
         _ => {}
     }
     process::raise_descriptor_limit()?;
-    process::share_a_core();
+    process::stay_on(0);
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let picked: Vec<&str> = arguments
         .iter()
         .map(String::as_str)
         .filter(|argument| !argument.starts_with("--"))
         .collect();
-    let rounds = if quick { 3 } else { 9 };
+    let rounds = if quick { 3 } else { 7 };
     let tables: [(&str, fn(usize) -> Result<()>); 5] = [
         ("echo", tables::echo),
         ("life", tables::life),

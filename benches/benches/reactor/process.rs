@@ -19,12 +19,22 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Starts a server that shares the clients' core and gives way to them.
     pub(crate) fn start(name: &str) -> Result<Self> {
-        Self::start_under(&[], name)
+        Self::start_as(&[], "serve", name)
+    }
+
+    /// Starts a server on a core of its own, if there are two.
+    pub(crate) fn start_apart(name: &str) -> Result<Self> {
+        Self::start_as(&[], "serve-apart", name)
     }
 
     /// Starts a server as the argument of another command, as of `strace`.
     pub(crate) fn start_under(wrapper: &[&str], name: &str) -> Result<Self> {
+        Self::start_as(wrapper, "serve", name)
+    }
+
+    fn start_as(wrapper: &[&str], how: &str, name: &str) -> Result<Self> {
         let this = std::env::current_exe()?;
         let mut command = match wrapper {
             [] => Command::new(&this),
@@ -35,7 +45,7 @@ impl Server {
             }
         };
         let mut child = command
-            .args(["serve", name])
+            .args([how, name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -97,10 +107,10 @@ impl Server {
     }
 }
 
-/// This process, and what it starts, runs on one core.
-pub(crate) fn share_a_core() {
+/// This process, and what it starts, runs on that core.
+pub(crate) fn stay_on(core: usize) {
     let mut one = CpuSet::new();
-    one.set(0);
+    one.set(core);
     // Unpinned the numbers only scatter more.
     let _ = sched_setaffinity(None, &one);
 }

@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
 
-use super::{Result, process};
+use super::Result;
 
 /// A contender: its name, and what serves.
 pub(crate) struct Contender {
@@ -57,7 +57,6 @@ const BUFFER: usize = 64 * 1024;
 
 /// Serves until the parent process ends this one's input.
 pub(crate) fn run(name: &str) -> Result<()> {
-    process::yield_to_clients()?;
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
