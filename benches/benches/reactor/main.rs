@@ -12,6 +12,9 @@ mod process;
 mod servers;
 mod tables;
 
+/// Measures in that many rounds and prints.
+type Table = fn(usize) -> Result<()>;
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
@@ -37,7 +40,7 @@ fn main() -> Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let rounds = if quick { 3 } else { 7 };
-    let tables: [(&str, fn(usize) -> Result<()>); 5] = [
+    let tables: [(&str, Table); 5] = [
         ("echo", tables::echo),
         ("life", tables::life),
         ("memory", tables::memory),
