@@ -56,6 +56,30 @@ impl Floor {
     }
 }
 
+impl Floor {
+    fn write(&mut self) {
+        let bytes = self.block.bytes();
+        self.file.write_all_at(bytes, self.at).expect("writes");
+        if self.synced {
+            self.file.sync_data().expect("syncs");
+        }
+        self.at = (self.at + bytes.len() as u64) % (FILE_BYTES - 4096);
+    }
+
+    /// A write each millisecond: what others do to the disk shows, and little is done to it.
+    pub(crate) fn now_and_then(&mut self, slice: Duration) -> Times {
+        let mut times = times();
+        let start = Instant::now();
+        while start.elapsed() < slice {
+            let before = Instant::now();
+            self.write();
+            record(&mut times, before.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        times
+    }
+}
+
 fn preallocate(path: &Path) -> io::Result<()> {
     let file = File::create(path)?;
     file.write_all_at(&vec![0; FILE_BYTES as usize], 0)?;
@@ -72,12 +96,7 @@ impl Contender for Floor {
         let start = Instant::now();
         let mut before = start;
         while before - start < slice {
-            let bytes = self.block.bytes();
-            self.file.write_all_at(bytes, self.at).expect("writes");
-            if self.synced {
-                self.file.sync_data().expect("syncs");
-            }
-            self.at = (self.at + bytes.len() as u64) % (FILE_BYTES - 4096);
+            self.write();
             let now = Instant::now();
             record(&mut times, now - before);
             before = now;

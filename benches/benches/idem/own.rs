@@ -7,7 +7,8 @@ use idem_store::{Begun, Options, Store};
 
 use crate::Error;
 use crate::embedded::{NOW, begin, begin_blocking};
-use crate::turns::{Times, VALUE, new_key, on_threads};
+use crate::floor::Floor;
+use crate::turns::{Key, Times, VALUE, new_key, on_threads};
 
 const DAY: u64 = 86_400_000;
 
@@ -104,41 +105,53 @@ enum Press {
     Compacts,
 }
 
-/// Callers during compaction, and the same callers without one: what is left of the longest time is
-/// compaction's, the rest is the disk's and the scheduler's.
+/// Callers during compaction, and the same callers without one: the difference is compaction's. What
+/// a bare write beside them takes is the disk's and the scheduler's.
 fn compaction(dir: &Path, quick: bool) -> Result<(), Error> {
     let slice = Duration::from_secs(if quick { 3 } else { 10 });
     pressed(&dir.join("grows"), Press::Grows, slice)?;
     pressed(&dir.join("compacts"), Press::Compacts, slice)
 }
 
+/// What a single durable write of 512 bytes took meanwhile, next to the store.
+const BESIDE: &str = "a bare durable write of 512 B beside it, a thousand a second";
+
 fn pressed(dir: &Path, press: Press, slice: Duration) -> Result<(), Error> {
     let store = Store::open(dir, Options::new())?;
+    let mut probe = Floor::direct(&dir.join("floor"))?;
     // The clock runs a thousand times too fast, so that most outcomes are soon past their retention.
     let start = Instant::now();
-    let times: Times = on_threads(64, slice, |key| {
+    let call = |key: &Key| {
         let now = NOW + start.elapsed().as_millis() as u64 * 1000;
         let permit = begin_blocking(&store, key, now);
         let lives = press == Press::Grows || key[15].is_multiple_of(8);
         let retain = if lives { DAY } else { 60_000 };
         let ended = store.complete(permit, &VALUE, retain, now);
         ended.wait().expect("completes");
+    };
+    let (times, floor) = std::thread::scope(|scope| {
+        let floor = scope.spawn(|| probe.now_and_then(slice));
+        let times: Times = on_threads(64, slice, call);
+        (times, floor.join().expect("no panic"))
     });
     let stats = store.stats();
     let what = match press {
-        Press::Grows => "without compaction".to_owned(),
+        Press::Grows => "64 threads, begin and complete, without compaction".to_owned(),
         Press::Compacts => format!(
-            "during compaction ({} segments dropped, {} records carried)",
+            "64 threads, begin and complete, during compaction ({} segments dropped, {} records carried)",
             stats.segments_dropped, stats.records_carried
         ),
     };
-    let ms = |q| times.value_at_quantile(q) as f64 / 1e6;
-    println!(
-        "| 64 threads, begin and complete, {what}: p50 / p99 / p99.99 / max | {:.2} / {:.2} / {:.2} / {:.2} ms |",
-        ms(0.5),
-        ms(0.99),
-        ms(0.9999),
-        times.max() as f64 / 1e6,
-    );
+    for (what, times) in [(what.as_str(), &times), (BESIDE, &floor)] {
+        let ms = |q| times.value_at_quantile(q) as f64 / 1e6;
+        println!(
+            "| {what}: p50 / p99 / p99.9 / p99.99 / max | {:.2} / {:.2} / {:.2} / {:.2} / {:.2} ms |",
+            ms(0.5),
+            ms(0.99),
+            ms(0.999),
+            ms(0.9999),
+            times.max() as f64 / 1e6,
+        );
+    }
     Ok(())
 }

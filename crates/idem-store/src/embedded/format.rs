@@ -108,16 +108,17 @@ impl<'a> Record<'a> {
         let key_len = u16::try_from(self.key.len()).expect("limits keep keys below 64 KiB");
         let payload_len = u32::try_from(self.payload.len()).expect("limits keep payloads small");
         let len = u32::try_from(self.len()).expect("limits keep records below a segment");
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&len.to_le_bytes());
-        out.extend_from_slice(&[self.kind as u8, self.flags]);
-        out.extend_from_slice(&key_len.to_le_bytes());
-        out.extend_from_slice(&payload_len.to_le_bytes());
-        out.extend_from_slice(&self.token.to_le_bytes());
-        if self.kind.has_body() {
-            out.extend_from_slice(&self.fingerprint);
-            out.extend_from_slice(&self.time_ms.to_le_bytes());
-        }
+        let mut head = [0; RECORD_HEADER + BODY];
+        head[4..8].copy_from_slice(&len.to_le_bytes());
+        head[8..10].copy_from_slice(&[self.kind as u8, self.flags]);
+        head[10..12].copy_from_slice(&key_len.to_le_bytes());
+        head[12..16].copy_from_slice(&payload_len.to_le_bytes());
+        head[16..24].copy_from_slice(&self.token.to_le_bytes());
+        head[24..56].copy_from_slice(&self.fingerprint);
+        head[56..64].copy_from_slice(&self.time_ms.to_le_bytes());
+        let body = if self.kind.has_body() { BODY } else { 0 };
+        out.reserve(self.padded_len());
+        out.extend_from_slice(&head[..RECORD_HEADER + body]);
         out.extend_from_slice(self.key);
         out.extend_from_slice(self.payload);
         out.resize(start + self.padded_len(), 0);

@@ -27,6 +27,8 @@ struct File(Mutex<Bytes>);
 struct Bytes {
     written: Vec<u8>,
     synced: Vec<u8>,
+    /// The size of the file, should less have been written.
+    allocated: u64,
 }
 
 impl Memory {
@@ -49,6 +51,7 @@ impl Memory {
             let file = File(Mutex::new(Bytes {
                 written: bytes.synced.clone(),
                 synced: bytes.synced.clone(),
+                allocated: bytes.allocated,
             }));
             (name.clone(), Arc::new(file))
         });
@@ -83,8 +86,11 @@ impl Vfs for Memory {
         Ok(self.disk().files.keys().cloned().collect())
     }
 
-    fn create(&self, name: &str, _bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
-        let file = Arc::new(File::default());
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
+        let file = Arc::new(File(Mutex::new(Bytes {
+            allocated: bytes,
+            ..Bytes::default()
+        })));
         let files = &mut self.disk().files;
         files.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
@@ -152,6 +158,7 @@ impl VfsFile for File {
     }
 
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.0.lock().expect("sound").written.len() as u64)
+        let bytes = self.0.lock().expect("sound");
+        Ok(bytes.allocated.max(bytes.written.len() as u64))
     }
 }

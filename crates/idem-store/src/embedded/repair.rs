@@ -133,7 +133,9 @@ fn repair_segment(
         report.backups.push(backup);
     }
     const TEMPORARY: &str = "repair.tmp";
-    let size = new.len().max(old.len()).next_multiple_of(BLOCK as usize);
+    let whole = SegmentHeader::decode(&new, number).map_or(0, |header| header.segment_bytes);
+    let size = new.len().max(old.len()).max(whole as usize);
+    let size = size.next_multiple_of(BLOCK as usize);
     let file = vfs.create(TEMPORARY, size as u64).map_err(failed)?;
     file.write_all_at(&new, 0).map_err(failed)?;
     file.sync_data().map_err(failed)?;
@@ -209,13 +211,15 @@ fn copy_batches(old: &[u8], range: std::ops::Range<u32>, number: u32, out: &mut 
 fn hole(old: &[u8], number: u32, damage: &Damage, kept: &[u32], out: &mut Vec<u8>) -> u64 {
     let place = out.len();
     out.resize(place + BATCH_HEADER, 0);
+    let end = (damage.end as usize).min(old.len());
     for &at in kept {
-        let bytes = &old[at as usize..damage.end as usize];
+        let bytes = &old[at as usize..end];
         let (record, _) = Record::decode(bytes, number, at).expect("salvage saw it valid");
         record.encode(out);
     }
     let records = (out.len() - place - BATCH_HEADER) as u64;
-    let after = damage.sequence_after.unwrap_or(damage.sequence);
+    let least = damage.sequence + kept.len() as u64;
+    let after = damage.sequence_after.unwrap_or(least);
     Record::bare(Kind::Hole, after, &[]).encode(out);
     let header = BatchHeader {
         len: (out.len() - place) as u32,

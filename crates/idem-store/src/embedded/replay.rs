@@ -92,6 +92,7 @@ fn hash_key(vfs: &dyn Vfs) -> HashKey {
 /// Reasons that a repair must tell apart.
 pub(crate) const MISSING: &str = "the segment is missing";
 pub(crate) const FOREIGN: &str = "the segment belongs to another store";
+const SHORT: &str = "the file is shorter than its header says: its end was cut off";
 
 type Headers = BTreeMap<u32, Option<SegmentHeader>>;
 
@@ -238,7 +239,7 @@ impl Replay {
             sequence,
             next_segment: self.first_sequence_after(number, headers)?,
         };
-        let scanned = scan(&bytes, expect, |visited| {
+        let mut scanned = scan(&bytes, expect, |visited| {
             if visited.record.kind == Kind::Head {
                 self.head = self.head.max(visited.record.token as u32);
             }
@@ -247,6 +248,18 @@ impl Replay {
                 beside.apply(visited, number, &self.segments);
             }
         });
+        let whole = headers[&number].map_or(0, |header| header.segment_bytes);
+        if expect.next_segment.is_none() && self.segments[&number].bytes < whole {
+            // A file has its full size before it has its name, so this is no torn tail.
+            scanned.torn_bytes = 0;
+            scanned.damage.push(Damage {
+                offset: scanned.end,
+                end: whole,
+                sequence: scanned.next_sequence,
+                sequence_after: None,
+                reason: SHORT,
+            });
+        }
         let damage = scanned.damage.into_iter();
         self.damage.extend(damage.map(|damage| (number, damage)));
         self.records += scanned.records;

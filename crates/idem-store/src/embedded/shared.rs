@@ -131,6 +131,11 @@ pub(crate) struct KeyWait {
 /// latest when there are this many bytes of them.
 const LAZY_BYTES_MAX: usize = 64 << 10;
 
+/// A caller who goes on appending before it waits for anything gets its first records written
+/// meanwhile, once there are this many bytes of them: a sync of more takes hardly longer, so a
+/// flush thread that sleeps on loses time.
+const WORTH_A_SYNC: usize = 16 << 10;
+
 impl State {
     pub(crate) fn check_usable(&self) -> Result<(), Error> {
         if let Some(poison) = &self.poison {
@@ -247,6 +252,9 @@ impl Shared {
     ) -> Completion<T> {
         let event = Arc::clone(state.tail.event());
         self.urge(state);
+        if state.tail.open_bytes() > WORTH_A_SYNC {
+            self.wake_flusher(state);
+        }
         Completion::on_with(event, value, finish)
     }
 
@@ -302,6 +310,32 @@ impl Shared {
             disk_full: state.tail.spare == Spare::DiskFull,
             poisoned: state.poison.is_some(),
             ..state.stats
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::embedded::memory::Memory;
+    use crate::{Begin, Fingerprint, Store};
+
+    #[test]
+    fn a_flush_thread_that_sleeps_is_woken_for_a_batch_that_nobody_waits_for_yet() {
+        let store = Store::open_on(Arc::new(Memory::default()), Options::new()).expect("opens");
+        let shared = &store.of_this_machine().shared;
+        // No thread runs here: as if it slept.
+        shared.flusher_idle.store(true, Ordering::Relaxed);
+        let mut begun = Vec::new();
+        while shared.lock().tail.open_bytes() <= WORTH_A_SYNC {
+            assert!(shared.flusher_idle.load(Ordering::Relaxed), "too early");
+            let key = begun.len().to_le_bytes();
+            begun.push(store.begin(&Begin::new(&key, Fingerprint([1; 32]), 1_000, 5).declare(b"")));
+        }
+        assert!(!shared.flusher_idle.load(Ordering::Relaxed));
+        store.drive();
+        for begun in begun {
+            assert!(begun.wait().expect("begins").into_fresh().is_some());
         }
     }
 }

@@ -15,11 +15,13 @@ use crate::embedded::tail::{Purpose, Spare};
 use crate::embedded::vfs::VfsFile;
 use crate::error::Error;
 
-/// An old segment is read in slices of this size.
-const READ_SLICE: usize = 1 << 20;
-/// Records looked at in one slice, and bytes of them carried.
-const RECORDS_SLICE: usize = 256;
-const CARRY_SLICE: usize = 32 << 10;
+/// An old segment is read in slices of this size. A batch that comes to the disk meanwhile waits
+/// behind one.
+const READ_SLICE: usize = 256 << 10;
+/// Records looked at in one slice, and bytes of them carried. The store is locked meanwhile: should
+/// the scheduler take the core away in the middle, every caller waits for it to come back.
+const RECORDS_SLICE: usize = 32;
+const CARRY_SLICE: usize = 8 << 10;
 /// How long to wait before trying again on a full disk.
 const RETRY: Duration = Duration::from_millis(200);
 /// How long to wait when there is no room to carry records, or a batch must be durable first.

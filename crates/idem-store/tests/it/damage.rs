@@ -207,6 +207,26 @@ fn a_missing_segment_is_reported_and_can_be_given_up() {
     assert!(left > 0 && left < KEYS, "{left}");
 }
 
+/// Wherever it is cut, also between two batches, where what is left reads well.
+#[test]
+fn a_log_whose_end_was_cut_off_is_not_whole() {
+    let disk = filled();
+    let name = segments(&disk).pop().unwrap();
+    let whole = disk.read(&name);
+    for len in (4_096..whole.len()).step_by(1_003) {
+        disk.change(&name, |bytes| bytes.truncate(len));
+        let report = verify_on(&*disk.mount()).unwrap();
+        assert!(!report.ok && report.torn_bytes == 0, "{len}: {report:?}");
+        assert!(open(&disk).unwrap_err().is_damaged());
+        let done = repair_on(&*disk.mount(), false).unwrap();
+        assert!(done.bytes_lost > 0, "{len}: {done:?}");
+        assert!(verify_on(&*disk.mount()).unwrap().ok, "{len}");
+        let left = stored(&open(&disk).unwrap());
+        assert!(left > 0 && left <= KEYS, "{len}: {left}");
+        disk.change(&name, |bytes| bytes.clone_from(&whole));
+    }
+}
+
 #[test]
 fn the_oldest_segment_is_missed_too() {
     let disk = filled();
