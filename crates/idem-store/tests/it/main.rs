@@ -21,8 +21,12 @@ mod key_spec;
 mod kill;
 mod linearizability;
 mod progress;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod shared;
 mod simulation;
 mod snapshot;
 #[cfg(any(feature = "mysql", feature = "postgres"))]

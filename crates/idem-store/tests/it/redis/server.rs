@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 /// Only a server that does not start takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,7 +43,21 @@ impl Server {
     }
 
     pub(crate) fn url(&self, query: &str) -> String {
-        format!("redis+unix://{}{query}", self.socket().display())
+        url_in(self.dir.path(), query)
+    }
+
+    /// It takes what is sent and answers nothing until [`resume`](Self::resume).
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.lock().unwrap();
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
     }
 
     pub(crate) fn kill(&self) {
@@ -82,6 +98,11 @@ impl Drop for Server {
         let _ = child.kill();
         let _ = child.wait();
     }
+}
+
+/// Of the socket in `dir`.
+pub(crate) fn url_in(dir: &Path, query: &str) -> String {
+    format!("redis+unix://{}/socket{query}", dir.display())
 }
 
 /// A port that nobody has. Not one that the kernel gives to clients, which would take it between this

@@ -10,12 +10,14 @@ mod more;
 mod postgres;
 mod server;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use idem_store::{Options, Store};
 
 use crate::contract::{Rig, pass_on_server};
+use crate::shared::Shared;
 use server::{Kind, Server};
 
 /// A store of its own.
@@ -83,6 +85,22 @@ impl Rig for Tables {
 
     fn is_shared(&self) -> bool {
         true
+    }
+}
+
+impl Shared for Tables {
+    fn url(&self) -> String {
+        self.url("")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.server.socket()
+    }
+
+    fn url_through(&self, dir: &Path, timeout_ms: u32) -> String {
+        let name = &self.name;
+        let query = format!("name={name}&timeout_ms={timeout_ms}&connections=1");
+        self.server.url_in(dir, &query)
     }
 }
 

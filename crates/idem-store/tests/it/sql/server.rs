@@ -32,6 +32,8 @@ pub(crate) struct Kind {
     /// A shell of SQL that reads a statement from its last argument.
     pub(crate) shell: fn(&Path) -> Command,
     pub(crate) url: fn(&Path, &str) -> String,
+    /// The name of its socket.
+    pub(crate) socket: &'static str,
     pub(crate) template: OnceLock<PathBuf>,
     pub(crate) shared: OnceLock<Arc<Server>>,
 }
@@ -66,7 +68,16 @@ impl Server {
     }
 
     pub(crate) fn url(&self, query: &str) -> String {
-        (self.kind.url)(self.dir.path(), query)
+        self.url_in(self.dir.path(), query)
+    }
+
+    /// Of the socket in `dir`.
+    pub(crate) fn url_in(&self, dir: &Path, query: &str) -> String {
+        (self.kind.url)(dir, query)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join(self.kind.socket)
     }
 
     /// As a power cut that the disk survives: what was synced is there again.
@@ -326,6 +337,7 @@ pub(crate) static POSTGRES: Kind = Kind {
         let dir = dir.display();
         format!("postgres:///postgres?user=mainstay&host={dir}&{query}")
     },
+    socket: ".s.PGSQL.5432",
     template: OnceLock::new(),
     shared: OnceLock::new(),
 };
@@ -382,6 +394,7 @@ pub(crate) static MARIADB: Kind = Kind {
         let dir = dir.display();
         format!("mysql://root@localhost/mainstay?socket={dir}/socket&{query}")
     },
+    socket: "socket",
     template: OnceLock::new(),
     shared: OnceLock::new(),
 };
