@@ -7,6 +7,8 @@
 )]
 
 mod cached;
+#[cfg(any(feature = "postgres-tls-ring", feature = "redis-tls-ring"))]
+mod certificate;
 mod concurrency;
 mod contract;
 mod damage;
@@ -20,6 +22,8 @@ mod http;
 mod key_spec;
 mod kill;
 mod linearizability;
+#[cfg(any(feature = "postgres-tls-ring", feature = "redis"))]
+mod ports;
 mod progress;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod proxy;

@@ -1,12 +1,10 @@
 //! A redis-server of a test's own: private directory, private socket, gone with the test.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -103,22 +101,6 @@ impl Drop for Server {
 /// Of the socket in `dir`.
 pub(crate) fn url_in(dir: &Path, query: &str) -> String {
     format!("redis+unix://{}/socket{query}", dir.display())
-}
-
-/// A port that nobody has. Not one that the kernel gives to clients, which would take it between this
-/// question and the start of a server.
-pub(crate) fn free_port() -> u16 {
-    const PORTS: std::ops::Range<u16> = 10_000..32_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run side by side begin at different places.
-    let start = std::process::id().wrapping_mul(7_919);
-    loop {
-        let next = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = PORTS.start + (start.wrapping_add(next) % PORTS.len() as u32) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn start(dir: &Path, settings: &[String]) -> Child {

@@ -9,6 +9,8 @@ mod more;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod server;
+#[cfg(feature = "postgres-tls-ring")]
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,9 +107,9 @@ impl Shared for Tables {
 }
 
 #[test]
-fn a_url_that_demands_tls_is_refused() {
+fn a_url_that_demands_tls_is_refused_where_there_is_none() {
     for url in [
-        #[cfg(feature = "postgres")]
+        #[cfg(all(feature = "postgres", not(feature = "postgres-tls")))]
         "postgres://u@127.0.0.1:1/d?sslmode=require",
         #[cfg(feature = "mysql")]
         "mysql://u@127.0.0.1:1/d?require_ssl=true",

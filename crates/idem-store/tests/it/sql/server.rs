@@ -41,6 +41,8 @@ pub(crate) struct Kind {
 pub(crate) struct Server {
     kind: &'static Kind,
     dir: tempfile::TempDir,
+    /// What follows the arguments of its kind.
+    settings: Vec<String>,
     child: Mutex<Child>,
 }
 
@@ -57,12 +59,51 @@ impl Server {
 
     /// One of the caller's own.
     pub(crate) fn start(kind: &'static Kind) -> Self {
+        Self::start_with(kind, |_| Vec::new())
+    }
+
+    /// PostgreSQL that is reached over TLS too, with this certificate, and its port on localhost.
+    #[cfg(feature = "postgres-tls-ring")]
+    pub(crate) fn with_tls(kind: &'static Kind, certificate: &str) -> (Self, u16) {
+        use std::os::unix::fs::PermissionsExt;
+
+        let port = crate::ports::free_port();
+        let server = Self::start_with(kind, |dir| {
+            for (from, to) in [("", "server.crt"), (".key", "server.key")] {
+                let to = dir.join("data").join(to);
+                std::fs::copy(format!("{certificate}{from}"), &to).unwrap();
+                std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).unwrap();
+                give_to(&to, kind.user);
+            }
+            // The others look for the socket under its usual name.
+            let socket = format!(".s.PGSQL.{port}");
+            std::os::unix::fs::symlink(socket, dir.join(kind.socket)).unwrap();
+            let rules = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n\
+                         hostssl all all ::1/128 trust\n";
+            std::fs::write(dir.join("data/pg_hba.conf"), rules).unwrap();
+            let port = format!("port={port}");
+            ["listen_addresses=localhost", "ssl=on", &port]
+                .into_iter()
+                .flat_map(|setting| ["-c".to_owned(), setting.to_owned()])
+                .collect()
+        });
+        (server, port)
+    }
+
+    /// `prepare` is given the server's directory and says what it is started with.
+    fn start_with(kind: &'static Kind, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let dir = directory();
         give_to(dir.path(), kind.user);
         let template = kind.template.get_or_init(|| template(kind));
         copy(template, &dir.path().join("data"));
-        let child = Mutex::new(serve(kind, dir.path()));
-        let server = Self { kind, dir, child };
+        let settings = prepare(dir.path());
+        let child = Mutex::new(serve(kind, dir.path(), &settings));
+        let server = Self {
+            kind,
+            dir,
+            settings,
+            child,
+        };
         server.wait_until_ready(&mut server.lock());
         server
     }
@@ -102,7 +143,7 @@ impl Server {
     pub(crate) fn without<T>(&self, run: impl FnOnce() -> T) -> T {
         let mut child = self.kill();
         let result = run();
-        *child = serve(self.kind, self.dir.path());
+        *child = serve(self.kind, self.dir.path(), &self.settings);
         self.wait_until_ready(&mut child);
         result
     }
@@ -126,7 +167,7 @@ impl Server {
             assert!(started.elapsed() < PATIENCE, "the server does not start");
             if child.try_wait().unwrap().is_some() {
                 // PostgreSQL does not start while a process of the killed server still lives.
-                *child = serve(self.kind, self.dir.path());
+                *child = serve(self.kind, self.dir.path(), &self.settings);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -201,10 +242,11 @@ fn remove_after_this_process(dir: &Path) {
 
 /// Starts the server so that it dies with this process. The kernel takes the death of the starting
 /// thread for that of the parent, so one thread starts them all and never ends.
-fn serve(kind: &Kind, dir: &Path) -> Child {
+fn serve(kind: &Kind, dir: &Path, settings: &[String]) -> Child {
     type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
     static STARTER: Mutex<Option<mpsc::Sender<Order>>> = Mutex::new(None);
     let mut command = as_user(kind, (kind.serve)(dir));
+    command.args(settings);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let (reply, replied) = mpsc::channel();
     let mut starter = STARTER.lock().unwrap();
