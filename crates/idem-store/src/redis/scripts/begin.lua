@@ -1,7 +1,7 @@
 -- Shared: step, residue. For each: fingerprint, claim id and memo, lease ms, ms that the claim is kept
 -- or nothing if its effect is declared with it.
 fixed_keys, shared_args = 2, 2
-local pack, unpack = struct.pack, struct.unpack
+local pack = struct.pack
 local sequence, step = KEYS[2], tonumber(ARGV[1])
 local now_us = clock()
 local now = math.floor(now_us / 1000)
