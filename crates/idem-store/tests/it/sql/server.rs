@@ -62,36 +62,11 @@ impl Server {
         Self::start_with(kind, |_| Vec::new())
     }
 
-    /// PostgreSQL that is reached over TLS too, with this certificate, and its port on localhost.
-    #[cfg(feature = "postgres-tls-ring")]
-    pub(crate) fn with_tls(kind: &'static Kind, certificate: &str) -> (Self, u16) {
-        use std::os::unix::fs::PermissionsExt;
-
-        let port = crate::ports::free_port();
-        let server = Self::start_with(kind, |dir| {
-            for (from, to) in [("", "server.crt"), (".key", "server.key")] {
-                let to = dir.join("data").join(to);
-                std::fs::copy(format!("{certificate}{from}"), &to).unwrap();
-                std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).unwrap();
-                give_to(&to, kind.user);
-            }
-            // The others look for the socket under its usual name.
-            let socket = format!(".s.PGSQL.{port}");
-            std::os::unix::fs::symlink(socket, dir.join(kind.socket)).unwrap();
-            let rules = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n\
-                         hostssl all all ::1/128 trust\n";
-            std::fs::write(dir.join("data/pg_hba.conf"), rules).unwrap();
-            let port = format!("port={port}");
-            ["listen_addresses=localhost", "ssl=on", &port]
-                .into_iter()
-                .flat_map(|setting| ["-c".to_owned(), setting.to_owned()])
-                .collect()
-        });
-        (server, port)
-    }
-
     /// `prepare` is given the server's directory and says what it is started with.
-    fn start_with(kind: &'static Kind, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+    pub(crate) fn start_with(
+        kind: &'static Kind,
+        prepare: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
         let dir = directory();
         give_to(dir.path(), kind.user);
         let template = kind.template.get_or_init(|| template(kind));
@@ -281,7 +256,7 @@ fn as_user(kind: &Kind, inner: Command) -> Command {
     command
 }
 
-fn give_to(dir: &Path, user: &str) {
+pub(crate) fn give_to(dir: &Path, user: &str) {
     if is_root() {
         let (uid, gid) = ids(user);
         std::os::unix::fs::chown(dir, Some(uid), Some(gid)).unwrap();
