@@ -97,14 +97,21 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "gateway",
-        about: "kill -9 of a gateway under load, then every key is accounted for",
+        about: "kill -9 of a gateway under load, on its own store and on each server, then every key is accounted for; two gateways on one store, each key sent to both",
         package: "mainstay-cli",
-        filters: &["kill"],
-        counts: &[Count {
-            flag: "--kills",
-            variable: "MAINSTAY_KILLS",
-            default: 200,
-        }],
+        filters: &["kill", "both_gateways"],
+        counts: &[
+            Count {
+                flag: "--kills",
+                variable: "MAINSTAY_KILLS",
+                default: 200,
+            },
+            Count {
+                flag: "--keys",
+                variable: "MAINSTAY_KEYS",
+                default: 1_000,
+            },
+        ],
     },
     Soak {
         name: "schedule",

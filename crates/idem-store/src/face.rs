@@ -84,7 +84,7 @@ impl Store {
     /// | `redis+unix:///path/to/socket[?db=0]` | `redis` |
     /// | `redis+sentinel://host:port,host:port/master-name[/db]` | `redis-sentinel` |
     /// | `redis+cluster://host:port,host:port` | `redis-cluster` |
-    /// | `postgres://user[:password]@host[:port]/db`, `?host=/socket/dir` | `postgres` |
+    /// | `postgres://user[:password]@host[:port]/db`, `?host=/socket/dir` | `postgres`; `postgres-tls` for `?sslmode=require` |
     /// | `mysql://user[:password]@host[:port]/db`, `?socket=/path`; MariaDB too | `mysql` |
     ///
     /// What may follow after `?` is told in `docs/REDIS.md`: `name`, `durability=relaxed`,

@@ -1,5 +1,7 @@
-//! A store on a Redis server: one script per operation, many operations in one pipeline.
+//! A store on a Redis server: one script per kind of operation, which does many at once, and many scripts
+//! in one pipeline.
 
+mod group;
 mod link;
 mod script;
 mod url;
@@ -17,6 +19,7 @@ use crate::options::Options;
 use crate::permit::Unresolved;
 use crate::remote::{self, Answer, Connecting, Counters, Engine, Job, Jobs, Op, Remote};
 
+use group::Group;
 use link::{Link, unreachable_server};
 use url::Config;
 
@@ -116,6 +119,8 @@ enum Verdict {
     Answered(Result<Answer, Error>),
     /// To be sent again: its script is not known to the server any more.
     Unknown,
+    /// To be sent again: the server refused one of those that were sent with it, or this one.
+    Alone,
     /// To be sent again on another connection, or a little later.
     Later(Error),
 }
@@ -131,9 +136,9 @@ impl Run {
     /// Sends the operations until each is answered or time is up.
     async fn run(self, mut jobs: Vec<Job>) {
         let mut pause = PAUSE_MIN;
-        let (mut again, mut in_full) = (false, false);
+        let mut how = How::default();
         while !jobs.is_empty() {
-            let verdicts = self.attempt(&jobs, again, in_full).await;
+            let verdicts = self.attempt(&jobs, how).await;
             let late = Instant::now() >= self.until;
             let mut left = Vec::new();
             let mut is_later = false;
@@ -145,7 +150,12 @@ impl Run {
                         job.answer(Err(error));
                     }
                     Verdict::Unknown => {
-                        in_full = true;
+                        how.in_full = true;
+                        left.push(job);
+                    }
+                    Verdict::Alone => {
+                        how.alone = true;
+                        how.again = true;
                         left.push(job);
                     }
                     Verdict::Later(_) => {
@@ -156,32 +166,26 @@ impl Run {
             }
             jobs = left;
             if is_later {
-                again = true;
+                how.again = true;
                 sleep(pause).await;
                 pause = PAUSE_MAX.min(pause * 2);
             }
         }
     }
 
-    async fn attempt(&self, jobs: &[Job], again: bool, in_full: bool) -> Vec<Verdict> {
-        let all_later = |error: &Error| {
-            let later = |_| Verdict::Later(error.clone());
-            jobs.iter().map(later).collect()
-        };
+    async fn attempt(&self, jobs: &[Job], how: How) -> Vec<Verdict> {
+        let all = |verdict: &dyn Fn() -> Verdict| jobs.iter().map(|_| verdict()).collect();
         let (mut connection, number) = match self.link.connection().await {
             Ok(connection) => connection,
-            Err(error) if error.is_unavailable() => return all_later(&error),
-            Err(error) => {
-                let refused = |_| Verdict::Answered(Err(error.clone()));
-                return jobs.iter().map(refused).collect();
+            Err(error) if error.is_unavailable() => {
+                return all(&|| Verdict::Later(error.clone()));
             }
+            Err(error) => return all(&|| Verdict::Answered(Err(error.clone()))),
         };
-        let command = |job: &Job| {
-            self.link
-                .scripts
-                .command(&job.op, &self.link.layout, in_full)
-        };
-        let mut cmds: Vec<_> = jobs.iter().filter_map(command).collect();
+        let layout = &self.link.layout;
+        let (groups, places) = group::group(jobs.iter().map(|job| &job.op), layout, how.alone);
+        let command = |group| self.link.scripts.command(group, layout, how.in_full);
+        let mut cmds: Vec<_> = groups.iter().map(command).collect();
         let replicas = self.link.config.wait_replicas;
         let waits = replicas > 0 && jobs.iter().any(|job| writes(&job.op));
         if waits {
@@ -190,34 +194,50 @@ impl Run {
             wait.arg(replicas).arg(wait_ms.max(1));
             cmds.push(wait);
         }
-        self.count(&cmds);
+        self.count(jobs.len(), &cmds);
         let mut answers = match connection.ask_all(cmds).await {
             Ok(answers) => answers,
             Err(error) => {
                 self.link.lost(number);
-                return all_later(&unreachable_server(error));
+                let error = unreachable_server(error);
+                return all(&|| Verdict::Later(error.clone()));
             }
         };
         let waited = if waits { answers.pop() } else { None };
         let confirmed = waited.is_none_or(|waited| reached(waited, replicas));
-        let verdicts: Vec<_> = jobs
+        let mut verdicts: Vec<_> = groups
             .iter()
             .zip(answers)
-            .map(|(job, answer)| judge(&job.op, answer, again, confirmed))
+            .map(|(group, answer)| judge(group, answer, how.again, confirmed).into_iter())
             .collect();
-        if verdicts.iter().any(|v| matches!(v, Verdict::Later(_))) {
+        if verdicts.iter().any(|verdicts| {
+            let mut verdicts = verdicts.as_slice().iter();
+            verdicts.any(|verdict| matches!(verdict, Verdict::Later(_)))
+        }) {
             // It may be a master no longer: find out who is.
             self.link.lost(number);
         }
-        verdicts
+        let verdict = |place: usize| verdicts[place].next().expect("one for each operation");
+        places.into_iter().map(verdict).collect()
     }
 
-    fn count(&self, cmds: &[redis::Cmd]) {
+    fn count(&self, operations: usize, cmds: &[redis::Cmd]) {
         let bytes: usize = cmds.iter().map(sent_bytes).sum();
-        Counters::add(&self.counters.operations, cmds.len() as u64);
+        Counters::add(&self.counters.operations, operations as u64);
         Counters::add(&self.counters.bytes, bytes as u64);
         Counters::add(&self.counters.batches, 1);
     }
+}
+
+/// How operations are sent.
+#[derive(Clone, Copy, Default)]
+struct How {
+    /// They may have been done by an earlier attempt.
+    again: bool,
+    /// With the text of their scripts.
+    in_full: bool,
+    /// Each in a script of its own.
+    alone: bool,
 }
 
 /// The length of a command on the wire: it is packed only once, by the client library.
@@ -241,24 +261,48 @@ fn reached(waited: Result<Value, RedisError>, replicas: u32) -> bool {
     matches!(waited, Ok(Value::Int(count)) if count >= i64::from(replicas))
 }
 
-fn judge(op: &Op, answer: Result<Value, RedisError>, again: bool, confirmed: bool) -> Verdict {
-    let error = match answer {
-        Ok(value) if confirmed || !writes(op) => {
-            return Verdict::Answered(script::read_answer(op, value, again));
+/// A verdict for each operation of the group.
+fn judge(
+    group: &Group<'_>,
+    answer: Result<Value, RedisError>,
+    again: bool,
+    confirmed: bool,
+) -> Vec<Verdict> {
+    let ops = group.ops.iter();
+    match answer {
+        Ok(Value::Array(values)) if values.len() == ops.len() => {
+            let pairs = ops.zip(values);
+            pairs
+                .map(|(op, value)| Verdict::Answered(read(op, value, again, confirmed)))
+                .collect()
         }
-        Ok(_) => {
-            let text = "fewer replicas than wait_replicas confirmed it in time";
-            let error = Error::unavailable("the write is not on enough servers", text);
-            return Verdict::Answered(Err(error));
-        }
-        Err(error) => error,
-    };
+        Ok(_) => ops
+            .map(|_| Verdict::Answered(Err(script::unreadable())))
+            .collect(),
+        Err(error) => ops.map(|_| refused(&error, group.ops.len() > 1)).collect(),
+    }
+}
+
+fn read(op: &Op, value: Value, again: bool, confirmed: bool) -> Result<Answer, Error> {
+    if confirmed || !writes(op) {
+        return script::read_answer(op, value, again);
+    }
+    let text = "fewer replicas than wait_replicas confirmed it in time";
+    Err(Error::unavailable(
+        "the write is not on enough servers",
+        text,
+    ))
+}
+
+/// What becomes of an operation whose script failed, or did not run.
+fn refused(error: &RedisError, in_company: bool) -> Verdict {
     match error.code() {
         Some("NOSCRIPT") => Verdict::Unknown,
+        _ if is_passing(error) => Verdict::Later(unreachable_server(error.clone())),
+        _ if in_company => Verdict::Alone,
         Some("OOM") => Verdict::Answered(Err(Error::new(Kind::ServerFull))),
         Some("WRONGTYPE") => Verdict::Answered(Err(script::unreadable())),
-        _ if is_passing(&error) => Verdict::Later(unreachable_server(error)),
-        _ => Verdict::Answered(Err(unreachable_server(error))),
+        _ => Verdict::Answered(Err(unreachable_server(error.clone()))),
     }
 }
 

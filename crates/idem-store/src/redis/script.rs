@@ -1,9 +1,10 @@
-//! One script per operation: what is sent, and what comes back.
+//! One script per kind of operation: what is sent, and what comes back.
 
 use redis::{Cmd, Script, Value};
 
 use crate::error::{Error, Kind};
 use crate::permit::{Fingerprint, Lookup, Unresolved};
+use crate::redis::group::Group;
 use crate::redis::url::Layout;
 use crate::remote::{Answer, Op, Release};
 use crate::stored::Stored;
@@ -21,16 +22,72 @@ const KIND_OUTCOME: u8 = 2;
 const FLAG_FAILED: u8 = 1;
 const FLAG_ABANDONED: u8 = 2;
 
-/// The scripts, with their hashes.
-pub(crate) struct Scripts {
-    begin: Loaded,
-    complete: Loaded,
-    declare: Loaded,
-    extend: Loaded,
-    release: Loaded,
-    get: Loaded,
-    forget: Loaded,
+/// What a script does: a kind of operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Verb {
+    Begin,
+    Complete,
+    Declare,
+    Extend,
+    Release,
+    Get,
+    Forget,
 }
+
+impl Verb {
+    const ALL: [Self; 7] = [
+        Self::Begin,
+        Self::Complete,
+        Self::Declare,
+        Self::Extend,
+        Self::Release,
+        Self::Get,
+        Self::Forget,
+    ];
+
+    /// Also the key of the operation; none for those that concern no key.
+    pub(crate) fn of(op: &Op) -> Option<(Self, &[u8])> {
+        match op {
+            Op::Begin { key, .. } => Some((Self::Begin, key)),
+            Op::Complete { key, .. } => Some((Self::Complete, key)),
+            Op::Declare { key, .. } => Some((Self::Declare, key)),
+            Op::Extend { key, .. } => Some((Self::Extend, key)),
+            Op::Release { key, .. } => Some((Self::Release, key)),
+            Op::Get { key } => Some((Self::Get, key)),
+            Op::Forget { key } => Some((Self::Forget, key)),
+            Op::Unresolved { .. } | Op::Flush | Op::Stop => None,
+        }
+    }
+
+    /// A server short of memory refuses the first write of `begin`, not its reads; what ends a claim
+    /// is done also then: it was promised, and frees more than it takes as soon as retention ends.
+    fn flags(self) -> &'static str {
+        match self {
+            Self::Begin => "",
+            Self::Get => "#!lua flags=no-writes\n",
+            _ => "#!lua flags=allow-oom\n",
+        }
+    }
+
+    fn body(self) -> &'static str {
+        match self {
+            Self::Begin => include_str!("scripts/begin.lua"),
+            Self::Complete => include_str!("scripts/complete.lua"),
+            Self::Declare => include_str!("scripts/declare.lua"),
+            Self::Extend => include_str!("scripts/extend.lua"),
+            Self::Release => include_str!("scripts/release.lua"),
+            Self::Get => include_str!("scripts/get.lua"),
+            Self::Forget => include_str!("scripts/forget.lua"),
+        }
+    }
+
+    fn is_of_holder(self) -> bool {
+        !matches!(self, Self::Begin | Self::Get | Self::Forget)
+    }
+}
+
+/// The scripts, with their hashes.
+pub(crate) struct Scripts([Loaded; 7]);
 
 struct Loaded {
     text: String,
@@ -38,112 +95,87 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn new(text: String) -> Self {
+    fn new(verb: Verb) -> Self {
+        let holder = if verb.is_of_holder() {
+            include_str!("scripts/holder.lua")
+        } else {
+            ""
+        };
+        let text = [
+            verb.flags(),
+            include_str!("scripts/head.lua"),
+            holder,
+            verb.body(),
+            include_str!("scripts/tail.lua"),
+        ]
+        .concat();
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
-    }
-
-    /// What ends a claim is done also when memory is short: it was promised, and frees more than it
-    /// takes as soon as retention ends.
-    fn of_holder(text: &str) -> Self {
-        let flags = "#!lua flags=allow-oom\n";
-        Self::new(format!(
-            "{flags}{}{text}",
-            include_str!("scripts/holder.lua")
-        ))
     }
 }
 
 impl Scripts {
     pub(crate) fn new() -> Self {
-        Self {
-            // Without flags: a server short of memory refuses its first write, not its reads.
-            begin: Loaded::new(include_str!("scripts/begin.lua").to_owned()),
-            complete: Loaded::of_holder(include_str!("scripts/complete.lua")),
-            declare: Loaded::of_holder(include_str!("scripts/declare.lua")),
-            extend: Loaded::of_holder(include_str!("scripts/extend.lua")),
-            release: Loaded::of_holder(include_str!("scripts/release.lua")),
-            get: Loaded::new(format!(
-                "#!lua flags=no-writes\n{}",
-                include_str!("scripts/get.lua")
-            )),
-            forget: Loaded::new(format!(
-                "#!lua flags=allow-oom\n{}",
-                include_str!("scripts/forget.lua")
-            )),
+        Self(Verb::ALL.map(Loaded::new))
+    }
+
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|loaded| loaded.text.as_str())
+    }
+
+    /// The command for operations of one kind on keys of one shard. `in_full` sends the script
+    /// itself, which the server then keeps: the answer to NOSCRIPT.
+    pub(crate) fn command(&self, group: &Group<'_>, layout: &Layout, in_full: bool) -> Cmd {
+        let Group { verb, shard, ops } = group;
+        let script = &self.0[*verb as usize];
+        let mut cmd = Cmd::with_capacity(8 + 6 * ops.len(), 256 + 256 * ops.len());
+        if in_full {
+            cmd.arg("EVAL").arg(&script.text);
+        } else {
+            cmd.arg("EVALSHA").arg(&script.hash);
         }
-    }
-
-    pub(crate) fn texts(&self) -> [&str; 7] {
-        [
-            &self.begin.text,
-            &self.complete.text,
-            &self.declare.text,
-            &self.extend.text,
-            &self.release.text,
-            &self.get.text,
-            &self.forget.text,
-        ]
-    }
-
-    /// The command for an operation on a key. `in_full` sends the script itself, which the server
-    /// then keeps: the answer to NOSCRIPT.
-    pub(crate) fn command(&self, op: &Op, layout: &Layout, in_full: bool) -> Option<Cmd> {
-        let start = |script: &Loaded, key: &[u8], keys: usize| {
-            let mut cmd = Cmd::with_capacity(16, 512);
-            if in_full {
-                cmd.arg("EVAL").arg(&script.text);
-            } else {
-                cmd.arg("EVALSHA").arg(&script.hash);
-            }
-            let shard = layout.shard(key);
-            cmd.arg(keys).arg(shard.value(key)).arg(&shard.declared);
-            if keys == 3 {
-                cmd.arg(&shard.sequence);
-            }
-            cmd.arg(key);
-            (cmd, shard.number)
-        };
-        let mut cmd = match op {
-            Op::Begin { key, .. } => {
-                let (mut cmd, number) = start(&self.begin, key, 3);
-                put_begin(&mut cmd, op);
-                cmd.arg(layout.shards()).arg(number).arg(LATE_MS);
-                return Some(cmd);
-            }
-            Op::Complete { key, .. } => start(&self.complete, key, 2).0,
-            Op::Declare { key, .. } => start(&self.declare, key, 2).0,
-            Op::Extend { key, .. } => start(&self.extend, key, 2).0,
-            Op::Release { key, .. } => start(&self.release, key, 2).0,
-            Op::Get { key } => start(&self.get, key, 2).0,
-            Op::Forget { key } => start(&self.forget, key, 2).0,
-            Op::Unresolved { .. } | Op::Flush | Op::Stop => return None,
-        };
-        put_holder(&mut cmd, op);
-        Some(cmd)
+        let begins = *verb == Verb::Begin;
+        cmd.arg(1 + usize::from(begins) + ops.len());
+        cmd.arg(&shard.declared);
+        if begins {
+            cmd.arg(&shard.sequence);
+        }
+        for op in ops {
+            let (_, key) = Verb::of(op).expect("it has a key, or it were in no group");
+            cmd.arg(shard.value(key));
+        }
+        if begins {
+            cmd.arg(layout.shards()).arg(shard.number);
+        }
+        for op in ops {
+            put(&mut cmd, op);
+        }
+        cmd
     }
 }
 
-fn put_begin(cmd: &mut Cmd, op: &Op) {
-    if let Op::Begin {
-        fingerprint,
-        lease_ms,
-        claim,
-        declared,
-        memo,
-        ..
-    } = op
-    {
-        cmd.arg(&fingerprint.0[..])
-            .arg(*lease_ms)
-            .arg(&claim.0[..])
-            .arg(u8::from(*declared))
-            .arg(&memo[..]);
-    }
-}
-
-fn put_holder(cmd: &mut Cmd, op: &Op) {
+/// What a script needs to know of an operation besides its key.
+fn put(cmd: &mut Cmd, op: &Op) {
     match op {
+        Op::Begin {
+            fingerprint,
+            lease_ms,
+            claim,
+            declared,
+            memo,
+            ..
+        } => {
+            cmd.arg(&fingerprint.0[..]);
+            if *declared {
+                cmd.arg([&claim.0[..], memo].concat())
+                    .arg(*lease_ms)
+                    .arg("");
+            } else {
+                cmd.arg(&claim.0[..])
+                    .arg(*lease_ms)
+                    .arg(*lease_ms + LATE_MS);
+            }
+        }
         Op::Declare { token, memo, .. } => {
             cmd.arg(&token.to_be_bytes()[..]).arg(&memo[..]);
         }
@@ -152,7 +184,7 @@ fn put_holder(cmd: &mut Cmd, op: &Op) {
         } => {
             cmd.arg(&token.to_be_bytes()[..])
                 .arg(*lease_ms)
-                .arg(LATE_MS);
+                .arg(*lease_ms + LATE_MS);
         }
         Op::Complete {
             token,
@@ -171,11 +203,11 @@ fn put_holder(cmd: &mut Cmd, op: &Op) {
             let always = u8::from(*release == Release::Always);
             cmd.arg(&token.to_be_bytes()[..]).arg(always);
         }
-        _ => {}
+        Op::Get { .. } | Op::Forget { .. } | Op::Unresolved { .. } | Op::Flush | Op::Stop => {}
     }
 }
 
-/// Reads the answer of [`Scripts::command`]. `again`: the operation may have been done by an
+/// Reads the answer to one operation of [`Scripts::command`]. `again`: the operation may have been done by an
 /// earlier attempt.
 pub(crate) fn read_answer(op: &Op, value: Value, again: bool) -> Result<Answer, Error> {
     let Value::BulkString(bytes) = value else {

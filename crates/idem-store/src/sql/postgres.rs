@@ -1,5 +1,9 @@
 //! PostgreSQL: each operation is one statement, the state machine is in SQL.
 
+mod open;
+#[cfg(feature = "postgres-tls")]
+mod tls;
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +12,7 @@ use std::task::{Context, Poll};
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, Statement};
 
 use super::pool::{Changed, Database, Fault, Pool, key_of};
 use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, HELD, Judged, Row};
@@ -25,9 +29,10 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
     let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
         url::wrong(&format!("this URL cannot be understood: {error}"))
     })?;
-    if config.get_ssl_mode() == SslMode::Require {
+    let needs_tls = config.get_ssl_mode() == SslMode::Require;
+    if needs_tls && cfg!(not(feature = "postgres-tls")) {
         return Err(url::wrong(
-            "sslmode=require: this program speaks no TLS to PostgreSQL",
+            "sslmode=require: TLS needs the feature postgres-tls",
         ));
     }
     config
@@ -41,6 +46,8 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
         move |counters| {
             let database = Postgres {
                 config,
+                #[cfg(feature = "postgres-tls")]
+                tls: needs_tls.then(tls::Tls::new),
                 settings: settings.clone(),
             };
             let connecting: Connecting<_> = Pool::connect(database, settings, counters);
@@ -51,6 +58,8 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
 
 struct Postgres {
     config: Config,
+    #[cfg(feature = "postgres-tls")]
+    tls: Option<tls::Tls>,
     settings: Settings,
 }
 
@@ -74,9 +83,7 @@ impl Database for Postgres {
     type Connection = Connection;
 
     async fn connect(&self) -> Result<Connection, Fault> {
-        let (client, connection) = self.config.connect(NoTls).await.map_err(fault)?;
-        // It ends with the client; what went wrong reaches those who wait for an answer.
-        tokio::spawn(async move { drop(connection.await) });
+        let client = self.open().await.map_err(fault)?;
         let timeout_ms = self.settings.timeout.as_millis();
         let session = format!(
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;\
@@ -559,7 +566,11 @@ fn read(row: &tokio_postgres::Row, at: usize) -> Result<Row, Fault> {
 fn fault(error: tokio_postgres::Error) -> Fault {
     let text = match error.as_db_error() {
         Some(error) => format!("{}: {}", error.code().code(), error.message()),
-        None => error.to_string(),
+        // Such as what is wrong with a certificate.
+        None => match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
     };
     let Some(code) = error.code() else {
         return Fault::Lost(text);

@@ -7,6 +7,8 @@
 )]
 
 mod cached;
+#[cfg(any(feature = "postgres-tls-ring", feature = "redis-tls-ring"))]
+mod certificate;
 mod concurrency;
 mod contract;
 mod damage;
@@ -20,9 +22,15 @@ mod http;
 mod key_spec;
 mod kill;
 mod linearizability;
+#[cfg(any(feature = "postgres-tls-ring", feature = "redis"))]
+mod ports;
 mod progress;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod shared;
 mod simulation;
 mod snapshot;
 #[cfg(any(feature = "mysql", feature = "postgres"))]

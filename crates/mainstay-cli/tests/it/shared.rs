@@ -1,4 +1,6 @@
 //! Two gateways on one shared store: a key runs once, whichever of them is asked.
+//!
+//! `MAINSTAY_KEYS` says how many keys each caller sends to both (default 8).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,12 +13,15 @@ use gateway::device::{Answer, Device};
 
 use crate::support::http::{Client, Response};
 use crate::support::process::{GatewayProcess, Launch};
+use crate::support::random::number_from_env;
 use crate::support::servers::{SharedStore, on_each_server};
 
 /// Only a gateway that hangs takes so long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const DEVICE: &str = "pump-7";
+
+const CALLERS: u64 = 16;
 
 struct World {
     dir: tempfile::TempDir,
@@ -108,11 +113,12 @@ fn a_key_that_is_sent_to_both_gateways_runs_once_and_both_say_the_same(store: Sh
     let journal = world.dir.path().join("journal");
     let _device = device(a.listen, &journal, &effects, Duration::from_millis(1));
     let heard = Mutex::default();
+    let keys = number_from_env("MAINSTAY_KEYS", 8);
     thread::scope(|scope| {
-        for caller in 0..16 {
+        for caller in 0..CALLERS {
             let heard = &heard;
             scope.spawn(move || {
-                for number in 0..8 {
+                for number in 0..keys {
                     let key = format!("key-{caller}-{number}");
                     let (here, there) = thread::scope(|twins| {
                         let there = twins.spawn(|| ask(b.http, &key, heard));
@@ -125,7 +131,7 @@ fn a_key_that_is_sent_to_both_gateways_runs_once_and_both_say_the_same(store: Sh
         }
     });
     let effects = effects.lock().unwrap();
-    assert_eq!(effects.len(), 128);
+    assert_eq!(effects.len() as u64, CALLERS * keys);
     assert!(effects.values().all(|&count| count == 1), "{effects:?}");
     let heard = heard.into_inner().unwrap();
     // The last one when the store's server is slow.

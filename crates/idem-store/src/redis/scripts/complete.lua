@@ -1,14 +1,18 @@
--- KEYS: value, declared
--- ARGV: key, token, flags, retain ms, outcome
-if not is_claim then return 'K' end
-if flags % 4 >= 2 then return 'N' end
-local time = call('TIME')
-local ends = math.floor((time[1] * 1000000 + time[2]) / 1000) + ARGV[4]
-if ARGV[4] == '0' then
-  if not declared then call('DEL', KEYS[1]) end
-else
-  local outcome = '\1\2' .. ARGV[3] .. sub(old, 4, 43) .. struct.pack('>I8', ends) .. ARGV[5]
-  call('SET', KEYS[1], outcome, 'PX', ARGV[4])
+-- For each: token, flags, retain ms, outcome
+local now = math.floor(clock() / 1000)
+
+local function one(value, key, at)
+  local token, outcome_flags, retain, outcome = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local answer, old, declared, is_claim, flags = held(value, key, token)
+  if answer then return answer end
+  if not is_claim then return 'K' end
+  if flags % 4 >= 2 then return 'N' end
+  if retain == '0' then
+    if not declared then call('DEL', value) end
+  else
+    local ends = struct.pack('>I8', now + retain)
+    call('SET', value, '\1\2' .. outcome_flags .. sub(old, 4, 43) .. ends .. outcome, 'PX', retain)
+  end
+  if declared then call('HDEL', claims, key) end
+  return 'K'
 end
-if declared then call('HDEL', KEYS[2], ARGV[1]) end
-return 'K'

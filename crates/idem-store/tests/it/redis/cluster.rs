@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use idem_store::{Options, Store};
 
-use super::server::{Server, free_port};
+use super::server::Server;
 use crate::contract::{Rig, pass_on_server, suite};
+use crate::ports::free_port;
 
 /// Only a cluster that does not form takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);

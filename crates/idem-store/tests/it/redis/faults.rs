@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use idem_store::{Begin, Begun, Durability, Failure, Fingerprint, Lookup, Options, Store};
+use idem_store::{Begin, Begun, Durability, Fingerprint, Options, Store};
 
 use super::OneServer;
-use super::proxy::{Mood, Proxy};
-use super::server::Server;
+use super::server::{Server, url_in};
 use crate::contract::{DAY, LEASE, error, fresh, pass_on_server, replayed, request};
+use crate::proxy::{Mood, Proxy};
 
 fn connect(url: &str) -> Store {
     Store::connect(url, Options::new()).expect("connects")
@@ -86,52 +86,13 @@ fn scripts_that_the_server_forgot_are_sent_again() {
     assert_eq!(replayed(&store, begin(b"k", LEASE)).outcome(), b"x");
 }
 
-/// What each operation did although its answer was lost is recognised when it is sent again.
-#[test]
-fn an_operation_whose_answer_is_lost_is_done_once() {
-    let server = Server::start();
-    let proxy = Proxy::start(&server.socket());
-    let store = connect(&proxy.url("?timeout_ms=10000"));
-    let direct = connect(&server.url(""));
-    let get = |key: &[u8]| direct.get(key, 0).wait().unwrap();
-
-    proxy.set(Mood::LoseNextAnswer);
-    let plain = fresh(&store, begin(b"plain", LEASE));
-    assert!(matches!(get(b"plain"), Lookup::InFlight { .. }));
-    proxy.set(Mood::LoseNextAnswer);
-    store.extend(&plain, 2 * LEASE, 0).wait().unwrap();
-    proxy.set(Mood::LoseNextAnswer);
-    store.declare(&plain, b"memo").wait().unwrap();
-    proxy.set(Mood::LoseNextAnswer);
-    store.complete(plain, b"x", DAY, 0).wait().unwrap();
-    assert!(matches!(get(b"plain"), Lookup::Stored(_)));
-
-    let declared = fresh(&store, begin(b"declared", LEASE).declare(b"m"));
-    let token = declared.token();
-    proxy.set(Mood::LoseNextAnswer);
-    let failed = store.fail(declared, Failure::Retryable, 0).wait();
-    assert!(error(failed).is_effect_declared());
-    proxy.set(Mood::LoseNextAnswer);
-    let Begun::InDoubt(doubt) = store.begin(&begin(b"declared", LEASE)).wait().unwrap() else {
-        panic!("it was declared and given up");
-    };
-    let claims = direct.unresolved(0, 9).wait().unwrap();
-    assert_eq!(claims.len(), 1);
-    assert!(doubt.token() == claims[0].token && doubt.token() > token);
-    assert_eq!(doubt.memo(), b"m");
-    proxy.set(Mood::LoseNextAnswer);
-    store.fail(doubt, Failure::NotHappened, 0).wait().unwrap();
-    assert_eq!(get(b"declared"), Lookup::Absent);
-    assert_eq!(proxy.lost(), 7);
-}
-
 /// The outcome of a `begin` is unknown: whoever comes next is never told that the key is new while
 /// the claim may stand.
 #[test]
 fn a_begin_that_may_have_claimed_blocks_its_key_for_one_lease_only() {
     let server = Server::start();
     let proxy = Proxy::start(&server.socket());
-    let store = connect(&proxy.url("?timeout_ms=1000"));
+    let store = connect(&url_in(proxy.dir(), "?timeout_ms=1000"));
     let direct = connect(&server.url(""));
     proxy.set(Mood::LoseEveryAnswer);
     // Long enough that it has not ended when this machine has been busy with something else.
@@ -213,6 +174,50 @@ fn kill_9_of_the_server_under_load_loses_no_outcome_and_repeats_no_effect() {
         let stored = replayed(&stores[0], begin(&key, LEASE));
         assert_eq!(stored.outcome(), outcome, "key {number}");
     }
+}
+
+/// Operations that go out together share a script: what spoils it for one must not for the others.
+#[test]
+fn what_is_refused_to_one_is_not_refused_to_those_beside_it() {
+    let rig = OneServer::new();
+    let store = connect(&rig.0.url(""));
+    let done = fresh(&store, request(&rig, b"done"));
+    store.complete(done, b"x", DAY, 0).wait().unwrap();
+    let held = fresh(&store, request(&rig, b"held").declare(b""));
+    let gone = fresh(&store, request(&rig, b"gone"));
+    let list = "LPUSH {ms:default}k:list hello";
+    assert!(rig.0.ask(list).starts_with(":1"));
+    // While the server is busy everything after the first operation becomes one batch.
+    rig.0.pause();
+    let first = store.get(b"first", 0);
+    let begin = |key: &[u8]| store.begin(&request(&rig, key));
+    let begun = [&b"new"[..], b"list", b"done", b"held"].map(begin);
+    let ended = (
+        store.complete(held, b"y", DAY, 0),
+        store.fail(gone, idem_store::Failure::Retryable, 0),
+    );
+    rig.0.resume();
+    first.wait().unwrap();
+    let [new, list, done, held] = begun.map(|begun| begun.wait());
+    assert!(matches!(new.unwrap(), Begun::Fresh(_)));
+    assert!(error(list).is_damaged());
+    assert!(matches!(done.unwrap(), Begun::Replay(_)));
+    // Its outcome was on the way.
+    let held = held.unwrap();
+    assert!(matches!(held, Begun::InFlight { .. } | Begun::Replay(_)));
+    ended.0.wait().unwrap();
+    ended.1.wait().unwrap();
+
+    assert!(rig.0.ask("CONFIG SET maxmemory 1").starts_with("+OK"));
+    rig.0.pause();
+    let first = store.get(b"first", 0);
+    let begun = [&b"newer"[..], b"done", b"held"].map(begin);
+    rig.0.resume();
+    first.wait().unwrap();
+    let [newer, done, held] = begun.map(|begun| begun.wait());
+    assert!(error(newer).is_full());
+    assert!(matches!(done.unwrap(), Begun::Replay(_)));
+    assert!(matches!(held.unwrap(), Begun::Replay(_)));
 }
 
 #[test]

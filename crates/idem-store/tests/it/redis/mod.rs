@@ -3,18 +3,20 @@
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod faults;
-mod proxy;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
 mod server;
 #[cfg(feature = "redis-tls-ring")]
 mod tls;
 
+use std::path::{Path, PathBuf};
+
 use idem_store::{Options, Store};
 
 use crate::contract::{Rig, pass_on_server, suite};
 use crate::linearizability;
-use server::Server;
+use crate::shared::Shared;
+use server::{Server, url_in};
 
 struct OneServer(Server);
 
@@ -52,7 +54,24 @@ impl Rig for OneServer {
     }
 }
 
+impl Shared for OneServer {
+    fn url(&self) -> String {
+        self.0.url("")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.socket()
+    }
+
+    fn url_through(&self, dir: &Path, timeout_ms: u32) -> String {
+        url_in(dir, &format!("?timeout_ms={timeout_ms}"))
+    }
+}
+
 suite!(OneServer::new());
+crate::shared::suite!(OneServer::new());
+#[cfg(feature = "token")]
+crate::token::shared::suite!(OneServer::new());
 
 /// Two handles, as of two processes.
 #[test]

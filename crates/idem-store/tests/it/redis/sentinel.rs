@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use idem_store::{Begin, Fingerprint, Options, Store};
 
-use super::server::{Server, free_port};
+use super::server::Server;
 use crate::contract::{DAY, LEASE, error, fresh, replayed};
+use crate::ports::free_port;
 
 /// Only a failover that does not happen takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);

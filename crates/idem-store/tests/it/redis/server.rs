@@ -1,13 +1,13 @@
 //! A redis-server of a test's own: private directory, private socket, gone with the test.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
 
 /// Only a server that does not start takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,7 +41,21 @@ impl Server {
     }
 
     pub(crate) fn url(&self, query: &str) -> String {
-        format!("redis+unix://{}{query}", self.socket().display())
+        url_in(self.dir.path(), query)
+    }
+
+    /// It takes what is sent and answers nothing until [`resume`](Self::resume).
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.lock().unwrap();
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
     }
 
     pub(crate) fn kill(&self) {
@@ -84,20 +98,9 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody has. Not one that the kernel gives to clients, which would take it between this
-/// question and the start of a server.
-pub(crate) fn free_port() -> u16 {
-    const PORTS: std::ops::Range<u16> = 10_000..32_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run side by side begin at different places.
-    let start = std::process::id().wrapping_mul(7_919);
-    loop {
-        let next = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = PORTS.start + (start.wrapping_add(next) % PORTS.len() as u32) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
+/// Of the socket in `dir`.
+pub(crate) fn url_in(dir: &Path, query: &str) -> String {
+    format!("redis+unix://{}/socket{query}", dir.display())
 }
 
 fn start(dir: &Path, settings: &[String]) -> Child {

@@ -1,12 +1,13 @@
 //! `rediss://` to a real server, with a certificate that the system trusts and with another.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 use idem_store::{Options, Store};
 
-use super::server::{Server, free_port};
+use super::server::Server;
+use crate::certificate::certificate;
 use crate::contract::{DAY, LEASE, fresh, replayed};
+use crate::ports::free_port;
 
 /// Where the child connects to.
 const URL: &str = "MAINSTAY_TLS_URL";
@@ -72,23 +73,4 @@ fn run_child(url: &str, trusted: &str) -> Output {
         .env_remove("SSL_CERT_DIR")
         .output()
         .unwrap()
-}
-
-/// A certificate for this machine that signs itself; its key lies beside it.
-fn certificate(dir: &Path, name: &str) -> String {
-    let file = dir.join(name).into_os_string().into_string().unwrap();
-    let settings = format!("{file}.settings");
-    let text = "[req]\ndistinguished_name = name\nx509_extensions = extensions\nprompt = no\n\
-                [name]\nCN = localhost\n\
-                [extensions]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:localhost\n";
-    std::fs::write(&settings, text).unwrap();
-    let mut openssl = Command::new("openssl");
-    openssl
-        .args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"])
-        .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
-        .args(["-config", &settings, "-out", &file])
-        .args(["-keyout", &format!("{file}.key")]);
-    let made = openssl.output().expect("openssl is installed");
-    assert!(made.status.success(), "{made:?}");
-    file
 }

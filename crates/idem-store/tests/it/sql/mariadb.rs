@@ -9,6 +9,13 @@ mod contract {
     suite!(Tables::on(&MARIADB), Tables::alone_on(&MARIADB));
 }
 
+mod shared {
+    use super::*;
+    crate::shared::suite!(Tables::on(&MARIADB));
+    #[cfg(feature = "token")]
+    crate::token::shared::suite!(Tables::on(&MARIADB));
+}
+
 mod beyond {
     use super::*;
     crate::sql::more::suite!(&MARIADB);

@@ -9,13 +9,17 @@ mod more;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod server;
+#[cfg(feature = "postgres-tls-ring")]
+mod tls;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use idem_store::{Options, Store};
 
 use crate::contract::{Rig, pass_on_server};
+use crate::shared::Shared;
 use server::{Kind, Server};
 
 /// A store of its own.
@@ -86,16 +90,40 @@ impl Rig for Tables {
     }
 }
 
-#[test]
-fn a_url_that_demands_tls_is_refused() {
-    for url in [
-        #[cfg(feature = "postgres")]
-        "postgres://u@127.0.0.1:1/d?sslmode=require",
-        #[cfg(feature = "mysql")]
-        "mysql://u@127.0.0.1:1/d?require_ssl=true",
-    ] {
-        let refused = Store::connect(url, Options::new()).unwrap_err();
-        assert!(refused.is_options(), "{refused}");
-        assert!(refused.to_string().contains("TLS"), "{refused}");
+impl Shared for Tables {
+    fn url(&self) -> String {
+        self.url("")
     }
+
+    fn socket(&self) -> PathBuf {
+        self.server.socket()
+    }
+
+    fn url_through(&self, dir: &Path, timeout_ms: u32) -> String {
+        let name = &self.name;
+        let query = format!("name={name}&timeout_ms={timeout_ms}&connections=1");
+        self.server.url_in(dir, &query)
+    }
+}
+
+#[cfg(all(feature = "postgres", not(feature = "postgres-tls")))]
+#[test]
+fn a_postgres_url_that_demands_tls_is_refused() {
+    refused_for_tls("postgres://u@127.0.0.1:1/d?sslmode=require");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn a_mysql_url_that_demands_tls_is_refused() {
+    refused_for_tls("mysql://u@127.0.0.1:1/d?require_ssl=true");
+}
+
+#[cfg(any(
+    feature = "mysql",
+    all(feature = "postgres", not(feature = "postgres-tls"))
+))]
+fn refused_for_tls(url: &str) {
+    let refused = Store::connect(url, Options::new()).unwrap_err();
+    assert!(refused.is_options(), "{refused}");
+    assert!(refused.to_string().contains("TLS"), "{refused}");
 }

@@ -18,6 +18,7 @@ macro_rules! suite {
             acknowledged_is_kept_over_kill_9_under_load,
             while_the_server_is_gone_errors_come_in_time,
             expired_rows_are_swept_and_the_others_stay,
+            a_sweep_goes_on_beyond_one_batch,
             tables_of_a_newer_program_are_left_alone,
             tables_of_version_1_get_their_index,
             pages_of_the_unresolved_are_in_the_order_of_tokens,
@@ -194,6 +195,52 @@ pub(crate) fn expired_rows_are_swept_and_the_others_stay(kind: &'static Kind) {
         let late = error(store.complete(permit, b"late", DAY, 0).wait());
         assert!(late.is_fenced(), "{late}");
     }
+}
+
+pub(crate) fn a_sweep_goes_on_beyond_one_batch(kind: &'static Kind) {
+    const ROWS: usize = 2_500;
+    // As often as a round that stops after one batch is looked at in vain.
+    const LOOKS_MAX: usize = 50;
+    let rig = Tables::on(kind);
+    let store = Store::connect(&rig.url("&sweep_ms=5000"), Options::new()).unwrap();
+    let kept = fresh(&store, request(&rig, b"kept"));
+    store.complete(kept, b"x", DAY, 0).wait().unwrap();
+    let name = &rig.name;
+    let is_postgres = rig.url("").starts_with("postgres");
+    let (numbers, tokens) = if is_postgres {
+        (format!("generate_series(1, {ROWS}) AS n"), String::new())
+    } else {
+        let numbers = format!("(SELECT seq AS n FROM seq_1_to_{ROWS}) numbers");
+        let tokens = format!("INSERT INTO {name}_token SELECT NULL FROM {numbers}");
+        (numbers, tokens)
+    };
+    let key = if is_postgres {
+        "decode(md5(n::text), 'hex')"
+    } else {
+        "MD5(n)"
+    };
+    rig.server.sql(&format!(
+        "INSERT INTO {name}_keys SELECT {key}, 3, n, '', '', 0, 0, 1, '', '' FROM {numbers}; {tokens}"
+    ));
+    let count = |table: &str| -> usize {
+        let rows = rig
+            .server
+            .sql(&format!("SELECT count(*) FROM {name}_{table}"));
+        rows.trim().parse().unwrap()
+    };
+    let (mut last, mut looks) = (ROWS + 1, 0);
+    while last > 1 {
+        let rows = count("keys");
+        looks = if rows == last { looks + 1 } else { 0 };
+        assert!(last > ROWS || looks < LOOKS_MAX, "{rows} rows stay");
+        last = rows;
+    }
+    if !is_postgres {
+        while count("token") > 1 {
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(replayed(&store, request(&rig, b"kept")).outcome(), b"x");
 }
 
 pub(crate) fn tables_of_a_newer_program_are_left_alone(kind: &'static Kind) {

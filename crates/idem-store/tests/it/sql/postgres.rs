@@ -9,6 +9,13 @@ mod contract {
     suite!(Tables::on(&POSTGRES), Tables::alone_on(&POSTGRES));
 }
 
+mod shared {
+    use super::*;
+    crate::shared::suite!(Tables::on(&POSTGRES));
+    #[cfg(feature = "token")]
+    crate::token::shared::suite!(Tables::on(&POSTGRES));
+}
+
 mod beyond {
     use super::*;
     crate::sql::more::suite!(&POSTGRES);

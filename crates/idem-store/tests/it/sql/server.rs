@@ -32,6 +32,8 @@ pub(crate) struct Kind {
     /// A shell of SQL that reads a statement from its last argument.
     pub(crate) shell: fn(&Path) -> Command,
     pub(crate) url: fn(&Path, &str) -> String,
+    /// The name of its socket.
+    pub(crate) socket: &'static str,
     pub(crate) template: OnceLock<PathBuf>,
     pub(crate) shared: OnceLock<Arc<Server>>,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Kind {
 pub(crate) struct Server {
     kind: &'static Kind,
     dir: tempfile::TempDir,
+    /// What follows the arguments of its kind.
+    settings: Vec<String>,
     child: Mutex<Child>,
 }
 
@@ -55,18 +59,41 @@ impl Server {
 
     /// One of the caller's own.
     pub(crate) fn start(kind: &'static Kind) -> Self {
+        Self::start_with(kind, |_| Vec::new())
+    }
+
+    /// `prepare` is given the server's directory and says what it is started with.
+    pub(crate) fn start_with(
+        kind: &'static Kind,
+        prepare: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
         let dir = directory();
         give_to(dir.path(), kind.user);
         let template = kind.template.get_or_init(|| template(kind));
         copy(template, &dir.path().join("data"));
-        let child = Mutex::new(serve(kind, dir.path()));
-        let server = Self { kind, dir, child };
+        let settings = prepare(dir.path());
+        let child = Mutex::new(serve(kind, dir.path(), &settings));
+        let server = Self {
+            kind,
+            dir,
+            settings,
+            child,
+        };
         server.wait_until_ready(&mut server.lock());
         server
     }
 
     pub(crate) fn url(&self, query: &str) -> String {
-        (self.kind.url)(self.dir.path(), query)
+        self.url_in(self.dir.path(), query)
+    }
+
+    /// Of the socket in `dir`.
+    pub(crate) fn url_in(&self, dir: &Path, query: &str) -> String {
+        (self.kind.url)(dir, query)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join(self.kind.socket)
     }
 
     /// As a power cut that the disk survives: what was synced is there again.
@@ -91,7 +118,7 @@ impl Server {
     pub(crate) fn without<T>(&self, run: impl FnOnce() -> T) -> T {
         let mut child = self.kill();
         let result = run();
-        *child = serve(self.kind, self.dir.path());
+        *child = serve(self.kind, self.dir.path(), &self.settings);
         self.wait_until_ready(&mut child);
         result
     }
@@ -115,7 +142,7 @@ impl Server {
             assert!(started.elapsed() < PATIENCE, "the server does not start");
             if child.try_wait().unwrap().is_some() {
                 // PostgreSQL does not start while a process of the killed server still lives.
-                *child = serve(self.kind, self.dir.path());
+                *child = serve(self.kind, self.dir.path(), &self.settings);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -190,10 +217,11 @@ fn remove_after_this_process(dir: &Path) {
 
 /// Starts the server so that it dies with this process. The kernel takes the death of the starting
 /// thread for that of the parent, so one thread starts them all and never ends.
-fn serve(kind: &Kind, dir: &Path) -> Child {
+fn serve(kind: &Kind, dir: &Path, settings: &[String]) -> Child {
     type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
     static STARTER: Mutex<Option<mpsc::Sender<Order>>> = Mutex::new(None);
     let mut command = as_user(kind, (kind.serve)(dir));
+    command.args(settings);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let (reply, replied) = mpsc::channel();
     let mut starter = STARTER.lock().unwrap();
@@ -228,7 +256,7 @@ fn as_user(kind: &Kind, inner: Command) -> Command {
     command
 }
 
-fn give_to(dir: &Path, user: &str) {
+pub(crate) fn give_to(dir: &Path, user: &str) {
     if is_root() {
         let (uid, gid) = ids(user);
         std::os::unix::fs::chown(dir, Some(uid), Some(gid)).unwrap();
@@ -326,6 +354,7 @@ pub(crate) static POSTGRES: Kind = Kind {
         let dir = dir.display();
         format!("postgres:///postgres?user=mainstay&host={dir}&{query}")
     },
+    socket: ".s.PGSQL.5432",
     template: OnceLock::new(),
     shared: OnceLock::new(),
 };
@@ -382,6 +411,7 @@ pub(crate) static MARIADB: Kind = Kind {
         let dir = dir.display();
         format!("mysql://root@localhost/mainstay?socket={dir}/socket&{query}")
     },
+    socket: "socket",
     template: OnceLock::new(),
     shared: OnceLock::new(),
 };

@@ -30,7 +30,7 @@ fn small_store(dir: &Path) -> Store {
 }
 
 /// The contract of a place to lease from, with two worker ids.
-fn check_workers<W: Workers<Lease: 'static>>(workers: &W) {
+pub(super) fn check_workers<W: Workers<Lease: 'static>>(workers: &W) {
     let clock = TestClock::at(NOW);
     let open = || Generator::open_with(workers, refusing(), clock.clone());
     let mut one = open().unwrap();
@@ -153,7 +153,10 @@ fn golden_worker_file() {
 #[test]
 fn a_store_lease_that_passed_on_is_lost_and_gave_no_id_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let store = small_store(dir.path());
+    check_lease_that_passes_on(small_store(dir.path()));
+}
+
+pub(super) fn check_lease_that_passes_on(store: Store) {
     // A lease of nothing: whoever comes takes it over.
     let workers = StoreWorkers::new(store, "tokens").range(1..=1).lease_ms(0);
     let clock = TestClock::at(NOW);
@@ -251,7 +254,7 @@ fn two_processes_and_kill_9_repeat_nothing() {
     }
 }
 
-fn take_id(line: &str, seen: &mut HashSet<u64>) -> usize {
+pub(super) fn take_id(line: &str, seen: &mut HashSet<u64>) -> usize {
     // The harness prints before the first line, on the same one.
     let Some((_, id)) = line.trim_end().split_once("id ") else {
         return 0;

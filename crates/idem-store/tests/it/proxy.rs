@@ -1,4 +1,4 @@
-//! A proxy before a server that loses answers.
+//! A proxy before a server that loses answers, or everything.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     Honest,
     /// The next answer, and the connection with it.
     LoseNextAnswer,
     /// Answers vanish; the connections stand.
     LoseEveryAnswer,
+    /// Nothing arrives on either side, and nobody is told.
+    Cut,
 }
 
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     dir: tempfile::TempDir,
     state: Arc<State>,
 }
@@ -28,9 +30,11 @@ struct State {
 }
 
 impl Proxy {
-    pub(super) fn start(server: &Path) -> Self {
+    pub(crate) fn start(server: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
+        // Clients of databases look for the socket by its name.
+        let name = server.file_name().expect("a socket has a name");
+        let listener = UnixListener::bind(dir.path().join(name)).unwrap();
         let state = Arc::new(State {
             mood: Mutex::new(Mood::Honest),
             lost: AtomicU32::new(0),
@@ -46,29 +50,35 @@ impl Proxy {
                 let (Ok(to_server), Ok(from_client)) = (to_server, from_client) else {
                     continue;
                 };
-                let state = Arc::clone(&for_thread);
-                thread::spawn(move || carry(from_client, to_server, |_| true));
-                thread::spawn(move || carry(upstream, client, |out| state.lets_through(out)));
+                let states = [0; 2].map(|_| Arc::clone(&for_thread));
+                let [there, back] = states;
+                thread::spawn(move || carry(from_client, to_server, |_| there.is_connected()));
+                thread::spawn(move || carry(upstream, client, |out| back.lets_through(out)));
             }
         });
         Self { dir, state }
     }
 
-    pub(super) fn url(&self, query: &str) -> String {
-        format!("redis+unix://{}/socket{query}", self.dir.path().display())
+    /// Where its socket is.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
-    pub(super) fn set(&self, mood: Mood) {
+    pub(crate) fn set(&self, mood: Mood) {
         *self.state.mood.lock().unwrap() = mood;
     }
 
     /// Answers that were lost together with their connection.
-    pub(super) fn lost(&self) -> u32 {
+    pub(crate) fn lost(&self) -> u32 {
         self.state.lost.load(Ordering::Relaxed)
     }
 }
 
 impl State {
+    fn is_connected(&self) -> bool {
+        *self.mood.lock().unwrap() != Mood::Cut
+    }
+
     fn lets_through(&self, client: &UnixStream) -> bool {
         let mut mood = self.mood.lock().unwrap();
         if *mood == Mood::LoseNextAnswer {

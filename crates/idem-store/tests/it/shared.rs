@@ -1,0 +1,238 @@
+//! What every store on a server promises beyond the contract: answers that are lost, networks that are
+//! cut, clients that are killed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Options, Store};
+
+use crate::contract::{DAY, LEASE, Rig, error, fresh, replayed, request};
+use crate::proxy::{Mood, Proxy};
+
+/// The store's URL, for the process that is killed.
+const CHILD: &str = "MAINSTAY_CLIENT_URL";
+const CHILD_LEASE_MS: u64 = 500;
+
+/// A backend that is reached over a socket.
+pub(crate) trait Shared: Rig {
+    fn url(&self) -> String;
+
+    fn socket(&self) -> PathBuf;
+
+    /// The same store over the socket of that name in `dir`, on one connection.
+    fn url_through(&self, dir: &Path, timeout_ms: u32) -> String;
+}
+
+/// Runs every function here as a test of its own, each on a new `$rig`.
+macro_rules! suite {
+    ($rig:expr) => {
+        $crate::shared::suite!(@ $rig, [
+            an_operation_whose_answer_is_lost_is_done_once,
+            a_cut_network_is_told_in_time_and_heals,
+            a_killed_client_keeps_its_outcomes_and_blocks_its_keys_for_one_lease,
+        ]);
+    };
+    (@ $rig:expr, [$($name:ident,)*]) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::shared::$name(&$rig);
+            }
+        )*
+    };
+}
+pub(crate) use suite;
+
+fn through(rig: &dyn Shared, proxy: &Proxy, timeout_ms: u32) -> Store {
+    let url = rig.url_through(proxy.dir(), timeout_ms);
+    Store::connect(&url, Options::new()).expect("connects")
+}
+
+/// What each operation did although its answer was lost is recognised when it is sent again.
+pub(crate) fn an_operation_whose_answer_is_lost_is_done_once(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let store = through(rig, &proxy, 20_000);
+    let direct = rig.open();
+    let get = |key: &[u8]| direct.get(key, 0).wait().unwrap();
+
+    proxy.set(Mood::LoseNextAnswer);
+    let plain = fresh(&store, request(rig, b"plain"));
+    assert!(matches!(get(b"plain"), Lookup::InFlight { .. }));
+    proxy.set(Mood::LoseNextAnswer);
+    store.extend(&plain, 2 * LEASE, 0).wait().unwrap();
+    proxy.set(Mood::LoseNextAnswer);
+    store.declare(&plain, b"memo").wait().unwrap();
+    proxy.set(Mood::LoseNextAnswer);
+    store.complete(plain, b"x", DAY, 0).wait().unwrap();
+    assert!(matches!(get(b"plain"), Lookup::Stored(_)));
+
+    let declared = fresh(&store, request(rig, b"declared").declare(b"m"));
+    let token = declared.token();
+    proxy.set(Mood::LoseNextAnswer);
+    let failed = store.fail(declared, Failure::Retryable, 0).wait();
+    assert!(error(failed).is_effect_declared());
+    proxy.set(Mood::LoseNextAnswer);
+    let begun = store.begin(&request(rig, b"declared")).wait().unwrap();
+    let Begun::InDoubt(doubt) = begun else {
+        panic!("it was declared and given up: {begun:?}");
+    };
+    let claims = direct.unresolved(0, 9).wait().unwrap();
+    assert_eq!(claims.len(), 1);
+    assert!(doubt.token() == claims[0].token && doubt.token() > token);
+    assert_eq!(doubt.memo(), b"m");
+    proxy.set(Mood::LoseNextAnswer);
+    store.fail(doubt, Failure::NotHappened, 0).wait().unwrap();
+    assert_eq!(get(b"declared"), Lookup::Absent);
+    assert_eq!(proxy.lost(), 7);
+}
+
+/// Whoever calls learns that it is not known; what was held stays held; the same handle goes on.
+pub(crate) fn a_cut_network_is_told_in_time_and_heals(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let store = through(rig, &proxy, 2_000);
+    let direct = rig.open();
+    for (mood, keys) in [
+        (Mood::Cut, [b"held", b"lost"]),
+        (Mood::LoseEveryAnswer, [b"HELD", b"LOST"]),
+    ] {
+        let [held, lost] = keys.map(|key| &key[..]);
+        let permit = fresh(&store, request(rig, held).declare(b"m"));
+        proxy.set(mood);
+        let completed = store.complete(permit, b"x", DAY, 0);
+        let begun = store.begin(&request(rig, lost).declare(b"m"));
+        assert!(error(completed.wait()).is_unavailable());
+        assert!(error(begun.wait()).is_unavailable());
+        // Another client was never cut off. It sees the holder or its outcome.
+        match direct.begin(&request(rig, held)).wait().unwrap() {
+            Begun::InFlight { .. } => {}
+            Begun::Replay(stored) => assert_eq!(stored.outcome(), b"x"),
+            other => panic!("{other:?}"),
+        }
+        proxy.set(Mood::Honest);
+        // Nobody got a permit for what was lost: it may be claimed, or not, and at most once.
+        let first = store.begin(&request(rig, lost)).wait().unwrap();
+        assert!(
+            matches!(first, Begun::Fresh(_) | Begun::InFlight { .. }),
+            "{first:?}"
+        );
+        let second = direct.begin(&request(rig, lost)).wait().unwrap();
+        assert!(matches!(second, Begun::InFlight { .. }), "{second:?}");
+    }
+    let permit = fresh(&store, request(rig, b"after"));
+    store.complete(permit, b"x", DAY, 0).wait().unwrap();
+    assert_eq!(replayed(&direct, request(rig, b"after")).outcome(), b"x");
+    assert!(store.stats().unavailable >= 4 && store.stats().reconnects > 0);
+}
+
+/// Claims and completes until it is killed, and tells of each answer; does nothing in a normal run.
+#[test]
+fn child() {
+    let Ok(url) = std::env::var(CHILD) else {
+        return;
+    };
+    let store = Store::connect(&url, Options::new()).unwrap();
+    let tell = |line: String| {
+        let mut out = std::io::stdout().lock();
+        out.write_all(line.as_bytes()).unwrap();
+        out.flush().unwrap();
+    };
+    let process = std::process::id();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (store, tell) = (&store, &tell);
+            scope.spawn(move || {
+                for n in 0u64.. {
+                    let is_declared = n % 2 == 0;
+                    let key = format!("{process}-{thread}-{n}");
+                    let begin = Begin::new(key.as_bytes(), Fingerprint([1; 32]), CHILD_LEASE_MS, 0);
+                    let begin = if is_declared {
+                        begin.declare(b"m")
+                    } else {
+                        begin
+                    };
+                    let begun = store.begin(&begin).wait().unwrap();
+                    let permit = begun.into_fresh().expect("a new key");
+                    let token = permit.token();
+                    tell(format!("\nclaim {key} {token} {is_declared} begun\n"));
+                    if n % 5 == 0 {
+                        std::mem::forget(permit);
+                    } else {
+                        let completed = store.complete(permit, key.as_bytes(), DAY, 0);
+                        // It may have stood still for a lease.
+                        if completed.wait().is_ok() {
+                            tell(format!("\nclaim {key} {token} {is_declared} completed\n"));
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
+
+pub(crate) fn a_killed_client_keeps_its_outcomes_and_blocks_its_keys_for_one_lease(
+    rig: &dyn Shared,
+) {
+    const LINES: usize = 200;
+    let store = rig.open();
+    for _ in 0..2 {
+        let claims = claims_of_a_killed_client(rig, LINES);
+        // The last claim was made before the client died.
+        rig.pass(CHILD_LEASE_MS);
+        let mut in_doubt = 0;
+        for (key, (token, is_declared, is_completed)) in &claims {
+            let begun = store.begin(&request(rig, key.as_bytes())).wait().unwrap();
+            match begun {
+                Begun::Replay(stored) => {
+                    assert_eq!((stored.outcome(), stored.token()), (key.as_bytes(), *token));
+                }
+                Begun::InDoubt(permit) if *is_declared && !is_completed => {
+                    assert!(permit.token() > *token);
+                    in_doubt += 1;
+                }
+                Begun::Fresh(permit) if !is_declared && !is_completed => {
+                    assert!(permit.token() > *token);
+                }
+                other => panic!("{key}: {other:?}"),
+            }
+        }
+        assert!(in_doubt > 0 && claims.values().any(|claim| claim.2));
+    }
+}
+
+/// What a process had told when it was killed: key, token, whether declared, whether completed.
+fn claims_of_a_killed_client(
+    rig: &dyn Shared,
+    lines_min: usize,
+) -> BTreeMap<String, (u64, bool, bool)> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "shared::child", "--nocapture"])
+        .env(CHILD, rig.url())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (mut text, mut lines) = (String::new(), 0);
+    while lines < lines_min {
+        let got = out.read_line(&mut text).unwrap();
+        assert_ne!(got, 0, "the child ended: {text}");
+        lines += 1;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    out.read_to_string(&mut text).unwrap();
+    // A line that was cut short was not told.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let mut claims = BTreeMap::new();
+    for line in whole.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        if let ["claim", key, token, declared, state] = words[..] {
+            let claim = claims.entry(key.to_owned()).or_insert((0, false, false));
+            claim.0 = token.parse().unwrap();
+            claim.1 = declared == "true";
+            claim.2 |= state == "completed";
+        }
+    }
+    claims
+}
