@@ -14,6 +14,7 @@ mod json_check;
 mod json_read;
 mod json_text;
 mod json_values;
+mod long_numbers;
 mod model;
 mod numbers;
 mod private_structs;

@@ -3,7 +3,7 @@
 use crate::buf::{Buf, Fixed};
 use crate::error::{Code, Fail};
 use crate::json::Integers;
-use crate::json::number::format::{write_f64, write_zeros};
+use crate::json::number::format::{write_f64, write_u64, write_zeros};
 use crate::json::number::shortest;
 
 /// Decimal digits that every double keeps: a literal this short is its own shortest form.
@@ -11,6 +11,27 @@ const DIGITS_KEPT: usize = 15;
 
 /// 2^53: integers up to here are written as they are.
 const SAFE: &[u8] = b"9007199254740992";
+
+/// Literals up to this length are read by Rust's parser as they are. It lets go of further digits of an exponent that is
+/// beyond 65535, which longer runs of zeros may bring back to any value.
+const PARSED_MAX: usize = 1024;
+
+/// More significant digits than any double, or tie between two doubles, has (767).
+const SIGNIFICANT_MAX: usize = 800;
+
+/// Beyond ten to this power, either way, there are no doubles.
+const POINT_MAX: i64 = 400;
+
+/// The double nearest to a literal; infinity beyond their range.
+fn parsed(literal: &[u8]) -> f64 {
+    let text = core::str::from_utf8(literal).expect("a number literal is ASCII");
+    text.parse().expect("Rust reads every JSON number")
+}
+
+/// A count of bytes in memory, of which there are never 2^63.
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
 
 /// Where the digits that start at `from` end.
 #[inline(always)]
@@ -135,13 +156,44 @@ impl<'t> Literal<'t> {
 
     /// The nearest double; an error beyond their range.
     pub(crate) fn to_f64(self) -> Result<f64, Fail> {
-        let text = core::str::from_utf8(self.text).expect("a number literal is ASCII");
-        let value: f64 = text.parse().expect("Rust reads every JSON number");
+        let value = match self.text.len() {
+            ..=PARSED_MAX => parsed(self.text),
+            _ => self.long_to_f64()?,
+        };
         if value.is_finite() {
             Ok(value)
         } else {
             Err(Fail::new(Code::Range))
         }
+    }
+
+    /// The same for a literal of any length: its first digits, and the exponent that they have when they follow the point.
+    #[cold]
+    fn long_to_f64(self) -> Result<f64, Fail> {
+        let (start, end) = self.significant();
+        let int_len = self.int().len();
+        let point = self.power().saturating_add(signed(int_len) - signed(start));
+        let sign = if self.is_negative() { -1.0 } else { 1.0 };
+        // Zero, or nearer to it than to the least double.
+        if start == end || point < -POINT_MAX {
+            return Ok(0.0_f64.copysign(sign));
+        }
+        if point > POINT_MAX {
+            return Err(Fail::new(Code::Range));
+        }
+        let mut bytes = [0; SIGNIFICANT_MAX + 16];
+        let mut short = Fixed::new(&mut bytes);
+        short.extend(b"0.")?;
+        for at in start..end.min(start + SIGNIFICANT_MAX) {
+            short.push(self.digit(at))?;
+        }
+        if end - start > SIGNIFICANT_MAX {
+            // The last of the digits left out is no zero: it may only tell which side of a tie this is.
+            short.push(b'1')?;
+        }
+        short.push(b'e')?;
+        write_u64(&mut short, point.unsigned_abs(), point < 0)?;
+        Ok(parsed(short.bytes()).copysign(sign))
     }
 
     /// True if the literal is certainly its own canonical form under every policy.
@@ -179,24 +231,7 @@ impl<'t> Literal<'t> {
     /// The literal as an integer, if its value is one.
     pub(crate) fn to_integer(self) -> Option<Integer<'t>> {
         let (int, frac) = (self.int(), self.frac());
-        let mut power = self
-            .power()
-            .saturating_sub(i64::try_from(frac.len()).unwrap_or(i64::MAX));
-        let digit = |at: usize| {
-            if at < int.len() {
-                int[at]
-            } else {
-                frac[at - int.len()]
-            }
-        };
-        let (mut start, mut end) = (0, int.len() + frac.len());
-        while start < end && digit(start) == b'0' {
-            start += 1;
-        }
-        while end > start && digit(end - 1) == b'0' {
-            end -= 1;
-            power += 1;
-        }
+        let (start, end) = self.significant();
         if start == end {
             return Some(Integer {
                 negative: false,
@@ -205,6 +240,7 @@ impl<'t> Literal<'t> {
                 zeros: 0,
             });
         }
+        let power = self.power().saturating_add(signed(int.len()) - signed(end));
         let zeros = u64::try_from(power).ok()?;
         let split = int.len();
         Some(Integer {
@@ -230,7 +266,31 @@ impl<'t> Literal<'t> {
         (magnitude <= max).then_some((magnitude, integer.negative))
     }
 
-    /// The decimal exponent as written, held within 2^60 of zero.
+    /// The digit at this place among those before and behind the point.
+    fn digit(&self, at: usize) -> u8 {
+        let (int, frac) = (self.int(), self.frac());
+        match at.checked_sub(int.len()) {
+            None => int[at],
+            Some(at) => frac[at],
+        }
+    }
+
+    /// Where among all its digits those are that stand between zeros; empty for zero.
+    fn significant(&self) -> (usize, usize) {
+        let (int, frac) = (self.int(), self.frac());
+        let is_zero = |digit: &&u8| **digit == b'0';
+        let mut start = int.iter().take_while(is_zero).count();
+        if start == int.len() {
+            start += frac.iter().take_while(is_zero).count();
+        }
+        let mut zeros = frac.iter().rev().take_while(is_zero).count();
+        if zeros == frac.len() {
+            zeros += int.iter().rev().take_while(is_zero).count();
+        }
+        (start, start.max(int.len() + frac.len() - zeros))
+    }
+
+    /// The decimal exponent as written, held within 2^60 of zero: no text has so many digits that they outweigh that.
     fn power(&self) -> i64 {
         let Some(written) = self.text.get(self.frac_end + 1..) else {
             return 0;
