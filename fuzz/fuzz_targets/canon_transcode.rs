@@ -27,6 +27,16 @@ fuzz_target!(|input: &[u8]| {
             canonical
         );
     }
+    for policy in [Integers::Round, Integers::String] {
+        let canonical = json::canonicalize_with(input, policy);
+        let bytes = cbor::from_json_with(input, policy);
+        assert_eq!(canonical.is_ok(), bytes.is_ok());
+        if let (Ok(canonical), Ok(bytes)) = (canonical, bytes) {
+            let again = cbor::from_json_with(&canonical, policy).expect("JSON");
+            assert_eq!(again, bytes);
+            assert_eq!(cbor::to_json(&bytes, policy).expect("JSON"), canonical);
+        }
+    }
     if let Ok(text) = cbor::to_json(input, Integers::Error) {
         json::check(&text).expect("what to_json writes is canonical");
         cbor::from_json(&text).expect("canonical JSON has a CBOR form");

@@ -501,7 +501,7 @@ pub fn from_json(text: &[u8]) -> Result<Vec<u8>, Error> {
 
 /// [`from_json`] under other options (or just a policy for integers). With `Integers::Exact` every number whose value
 /// is an integer of up to 128 bits is that integer, however it is spelled, and beyond 64 bits a bignum; with `String`
-/// integers beyond 2^53 become text.
+/// what is a string in canonical JSON becomes text: integers beyond 2^53, and doubles that print as such.
 ///
 /// # Errors
 ///

@@ -97,12 +97,28 @@ pub(crate) fn write_number<B: Buf>(
         }
     }
     let value = literal.to_f64()?;
+    if policy == Integers::String && value.abs() > SAFE_MAX as f64 {
+        return write_quoted(out, value);
+    }
     let whole = value as i128;
     let integral = whole as f64 == value && is_word(whole.unsigned_abs(), whole < 0);
     match integral {
         true => write_integer(out, whole.unsigned_abs(), whole < 0),
         false => write_float(out, value),
     }
+}
+
+/// A double beyond 2^53: text if it prints as an integer, as it is a string in canonical JSON.
+fn write_quoted<B: Buf>(out: &mut B, value: f64) -> Result<(), Fail> {
+    let mut bytes = [0; 32];
+    let mut printed = Fixed::new(&mut bytes);
+    write_f64(&mut printed, value, Integers::String)?;
+    let printed = printed.bytes();
+    if printed.contains(&b'e') {
+        return write_float(out, value);
+    }
+    write_head(out, TEXT, printed.len() as u64)?;
+    out.extend(printed)
 }
 
 /// Whatever value the literal has: an integer if it is one of up to 128 bits, otherwise a float. A longer integer that is

@@ -348,6 +348,24 @@ fn to_json_refuses_what_json_cannot_say() {
     );
 }
 
+#[test]
+fn string_makes_text_of_what_it_makes_strings_of_in_json() {
+    for (text, expected) in [
+        ("1e17", "\x72100000000000000000"),
+        ("100000000000000000", "\x72100000000000000000"),
+        ("-1.00e17", "\x73-100000000000000000"),
+        ("9007199254740993.5", "\x709007199254740994"),
+        ("123456789012345678901.5", "\x75123456789012345680000"),
+        ("9007199254740992.0", "\x1b\0\x20\0\0\0\0\0\0"),
+    ] {
+        let bytes = cbor::from_json_with(text.as_bytes(), Integers::String).unwrap();
+        assert_eq!(bytes, expected.as_bytes(), "{text}");
+    }
+    // No integer in canonical JSON either.
+    let float = cbor::from_json_with(b"1e21", Integers::String).unwrap();
+    assert_eq!(float, cbor::from_json(b"1e21").unwrap());
+}
+
 /// What is canonical JSON comes back from CBOR as it was.
 #[test]
 fn canonical_json_survives_cbor() {
@@ -384,13 +402,17 @@ proptest::proptest! {
             format!("{whole}.{digits}"),
             format!("{whole}"),
             format!("{:e}", whole as f64),
+            format!("{digits}e17"),
         ] {
-            let canonical = canon_ser::json::canonicalize(text.as_bytes());
-            let bytes = cbor::from_json(text.as_bytes());
-            proptest::prop_assert_eq!(canonical.is_ok(), bytes.is_ok(), "{}", text);
-            let (Ok(canonical), Ok(bytes)) = (canonical, bytes) else { continue };
-            proptest::prop_assert_eq!(cbor::from_json(&canonical).unwrap(), bytes.clone(), "{}", text);
-            proptest::prop_assert_eq!(cbor::to_json(&bytes, Integers::Error).unwrap(), canonical);
+            for policy in [Integers::Error, Integers::Round, Integers::String] {
+                let canonical = json::canonicalize_with(text.as_bytes(), policy);
+                let bytes = cbor::from_json_with(text.as_bytes(), policy);
+                proptest::prop_assert_eq!(canonical.is_ok(), bytes.is_ok(), "{}", text);
+                let (Ok(canonical), Ok(bytes)) = (canonical, bytes) else { continue };
+                let again = cbor::from_json_with(&canonical, policy).unwrap();
+                proptest::prop_assert_eq!(again, bytes.clone(), "{} {:?}", text, policy);
+                proptest::prop_assert_eq!(cbor::to_json(&bytes, policy).unwrap(), canonical);
+            }
         }
     }
 }
