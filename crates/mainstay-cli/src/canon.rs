@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use canon_ser::json::{self, Integers};
 use canon_ser::rules::{RuleBook, RuleSet};
 use canon_ser::{Profile, cbor, semantic};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::Verdict;
@@ -101,7 +102,7 @@ struct FormArgs {
     /// How much of a pipe may be kept for a further reading, or with --from of the other form in memory: bytes, or KiB, MiB, GiB
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_bytes, env = "MAINSTAY_CANON_SPOOL_MAX")]
     spool_max: u64,
-    /// Print one JSON object: with --check {"canonical":bool,"column","line","offset","pointer","reason"}, with --digest {"algorithm","bytes","digest","profile"}, "integers" where that policy is not the profile's, and "tagged"
+    /// Print one JSON object: with --check {"canonical":bool,"column","line","offset","pointer","reason"}, with --digest {"algorithm","bytes","digest","profile"} and "tagged", with both "integers" where that policy is not the profile's
     #[arg(long)]
     json: bool,
     /// The input; - is stdin
@@ -117,15 +118,8 @@ struct EqArgs {
     /// A rule set or a rule book (JSON): which fields are times or aliases, units, whether null is absence
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// How deep containers may nest; under rules 128
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 128,
-        env = "MAINSTAY_CANON_DEPTH_MAX",
-        conflicts_with = "rules"
-    )]
-    depth_max: usize,
+    #[command(flatten)]
+    depth: Depth,
     /// The time (RFC 3339) whose rules hold; needed with a rule book
     #[arg(long, value_name = "TIME", requires = "rules")]
     at: Option<String>,
@@ -133,6 +127,49 @@ struct EqArgs {
     left: PathBuf,
     /// The right document; - is stdin
     right: PathBuf,
+}
+
+/// The limit of `eq`, and whether the command line itself says so: the environment may for other commands.
+#[derive(Debug)]
+struct Depth {
+    max: usize,
+    is_given: bool,
+}
+
+#[derive(Debug, Args)]
+struct DepthArgs {
+    /// How deep containers may nest; under --rules always 128
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        env = "MAINSTAY_CANON_DEPTH_MAX"
+    )]
+    depth_max: usize,
+}
+
+impl Args for Depth {
+    fn augment_args(command: Command) -> Command {
+        DepthArgs::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        DepthArgs::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Depth {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Depth, clap::Error> {
+        Ok(Depth {
+            max: DepthArgs::from_arg_matches(matches)?.depth_max,
+            is_given: matches.value_source("depth_max") == Some(ValueSource::CommandLine),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Depth::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -283,7 +320,8 @@ impl Job {
         let to_json = self.profile.is_json();
         if to_json != (self.from == Form::Json) {
             let bytes = input::read(&args.file, args.spool_max)?;
-            return self.converted(&bytes, out).map_err(in_input);
+            let canonical = self.converted(&bytes, &args.file)?;
+            return out.write_all(&canonical).map_err(cannot_write);
         }
         let written = if args.stream {
             let once = input::open_once(&args.file);
@@ -302,16 +340,21 @@ impl Job {
         written.map_err(in_input)
     }
 
-    /// Writes what is in the other form.
-    fn converted(&self, bytes: &[u8], out: &mut dyn Write) -> Result<(), canon_ser::Error> {
-        let canonical = match self.from {
-            Form::Cbor => cbor::to_json(bytes, self.json)?,
-            Form::Json => {
-                let core = cbor::from_json_with(bytes, self.json)?;
-                cbor::canonicalize_with(&core, self.cbor)?
-            }
-        };
-        Ok(out.write_all(&canonical)?)
+    /// The canonical form of what is in the other form.
+    fn converted(&self, bytes: &[u8], file: &Path) -> Result<Vec<u8>, String> {
+        let in_input = |error| explained(file, &error);
+        if self.from == Form::Cbor {
+            return cbor::to_json(bytes, self.json).map_err(in_input);
+        }
+        let core = cbor::from_json_with(bytes, self.json).map_err(in_input)?;
+        // What has no form in this profile stands in CBOR that nobody sees: its offset there would mislead.
+        cbor::canonicalize_with(&core, self.cbor).map_err(|error| {
+            let reason = match error.is_data() {
+                true => "an integer beyond 64 bits has no form in DAG-CBOR (--integers)",
+                false => error.reason(),
+            };
+            in_file(file, &reason)
+        })
     }
 
     fn check(&self, input: Box<dyn input::Source>) -> Result<(), canon_ser::Error> {
@@ -365,6 +408,8 @@ struct Checked<'a> {
     canonical: bool,
     /// Of CBOR there are no lines, no columns and no pointers.
     column: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integers: Option<Policy>,
     line: Option<usize>,
     offset: Option<usize>,
     pointer: Option<&'a str>,
@@ -381,6 +426,7 @@ fn check(job: &Job, args: &FormArgs) -> Result<Verdict, String> {
         print_json(&Checked {
             canonical: failed.is_none(),
             column: failed.and_then(canon_ser::Error::column),
+            integers: job.departure(),
             line: failed.and_then(canon_ser::Error::line),
             offset: failed.and_then(canon_ser::Error::offset),
             pointer: failed.and_then(canon_ser::Error::pointer),
@@ -410,12 +456,22 @@ struct Compared<'a> {
 }
 
 fn compare(args: &EqArgs) -> Result<Verdict, String> {
-    if [&args.left, &args.right].iter().all(|file| is_stdin(file)) {
-        return Err("only one of the two documents can be stdin".into());
+    let files = [args.rules.as_ref(), Some(&args.left), Some(&args.right)];
+    if files
+        .into_iter()
+        .flatten()
+        .filter(|file| is_stdin(file))
+        .count()
+        > 1
+    {
+        return Err("only one of the rules and the two documents can be stdin".into());
+    }
+    if args.rules.is_some() && args.depth.is_given {
+        return Err("--depth-max cannot be used with --rules, under which it is 128".into());
     }
     let read_rules = |file| read_rules(file, args.at.as_deref());
     let rules = args.rules.as_deref().map(read_rules).transpose()?;
-    let exact = json::Options::from(Integers::Exact).depth_max(args.depth_max);
+    let exact = json::Options::from(Integers::Exact).depth_max(args.depth.max);
     // Each on its own first, so that an error names its file.
     let readable = |file: &Path| {
         let text = input::read(file, u64::MAX)?;
@@ -427,7 +483,7 @@ fn compare(args: &EqArgs) -> Result<Verdict, String> {
     let (left, right) = (readable(&args.left)?, readable(&args.right)?);
     // The normal form of a normal form is itself.
     let found = match &rules {
-        None => semantic::diff_within(&left, &right, args.depth_max),
+        None => semantic::diff_within(&left, &right, args.depth.max),
         Some(rules) => semantic::diff_with(&left, &right, rules),
     };
     let found = found.map_err(|error| error.to_string())?;

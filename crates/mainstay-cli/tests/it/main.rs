@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod canon;
+mod canon_edges;
 mod canon_pipes;
 mod clockwork;
 mod config;
