@@ -426,7 +426,8 @@ pub fn check_with(bytes: &[u8], options: Options) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// As [`check`], and those of the source ([`Error::is_io`]), as soon as the source has given the bytes that are wrong.
+/// As [`check`], and those of the source ([`Error::is_io`]), as soon as the source has given the head or the string that is
+/// wrong, or of a string longer than 64 KiB as much again.
 #[cfg(feature = "std")]
 pub fn check_from<R: std::io::Read + std::io::Seek>(
     source: R,

@@ -535,8 +535,8 @@ pub fn check_with(bytes: &[u8], options: impl Into<Options>) -> Result<(), Error
 ///
 /// # Errors
 ///
-/// As [`check`], and those of the source ([`Error::is_io`]). An error is told as soon as the source has given the bytes that are
-/// wrong. More than 16 MiB into the text, or if the source cannot go back (seeking fails), it has no path.
+/// As [`check`], and those of the source ([`Error::is_io`]). An error is told as soon as the source has given the
+/// token that is wrong, or of one longer than 64 KiB as much again. More than 16 MiB into the text, or if the source cannot go back (seeking fails), it has no path.
 #[cfg(feature = "std")]
 pub fn check_from<R: std::io::Read + std::io::Seek>(
     source: R,

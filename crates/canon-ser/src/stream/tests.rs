@@ -250,6 +250,42 @@ fn what_is_wrong_is_told_before_more_is_read() {
     assert_eq!(error.offset(), Some(3));
 }
 
+/// Comes in portions, and fails the test when it is read beyond the last.
+struct Portions(Vec<&'static [u8]>);
+
+impl std::io::Read for Portions {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        assert!(!self.0.is_empty(), "it is known already what is wrong");
+        let portion = self.0.remove(0);
+        buffer[..portion.len()].copy_from_slice(portion);
+        Ok(portion.len())
+    }
+}
+
+impl std::io::Seek for Portions {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        Trickle(&[]).seek(to)
+    }
+}
+
+#[test]
+fn a_token_in_portions_is_told_with_the_one_that_is_wrong() {
+    for (portions, offset) in [
+        (&[&b"[\"ab"[..], b"\x01"][..], 4),
+        (&[b"[\"a", b"b", b"c", b"\\q\""], 5),
+        (&[b"[tr", b"x"], 1),
+        (&[b"[-", b"1", b"2", b"x"], 4),
+        (&[b"{\"b\":0,\"", b"a", b"\""], 7),
+    ] {
+        let check = json::check_from(Portions(portions.to_vec()), Options::new());
+        assert_eq!(check.unwrap_err().offset(), Some(offset));
+    }
+    let cbor = crate::cbor::Options::new();
+    let portions = Portions(vec![b"\x82\x63a", b"b", b"\xff"]);
+    let error = crate::cbor::check_from(portions, cbor).unwrap_err();
+    assert_eq!(error.offset(), Some(4));
+}
+
 #[test]
 fn failing_readers_and_writers_say_so() {
     let text = format!("[{}1]", "1,".repeat(100));

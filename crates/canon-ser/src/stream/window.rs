@@ -6,6 +6,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 /// Bytes read at a time.
 pub(crate) const WINDOW: usize = if SMALL { 48 } else { 256 << 10 };
 
+/// What there is of a token shorter than this is looked at whenever more of it has come.
+const SHORT: usize = if SMALL { 16 } else { 64 << 10 };
+
 /// Tests want to see every boundary, and small inputs reach none of the real ones.
 pub(crate) const SMALL: bool = cfg!(any(test, fuzzing));
 
@@ -120,11 +123,14 @@ impl<R: Read + Seek> Window<R> {
         Ok(())
     }
 
-    /// Reads one byte at least and, where a token did not fit, as many as there are of it: so the effort for a long one stays
-    /// in proportion, however small the portions in which it comes.
+    /// Reads one byte at least and, where a long token did not fit, as many as there are of it: so the effort for it stays in
+    /// proportion, however small the portions in which it comes. To read a short one anew costs no more than the portion.
     fn fill_promptly(&mut self, more: usize) -> io::Result<()> {
         let mut len = self.bytes.len();
-        let wanted = (2 * len).max(1);
+        let wanted = match len {
+            ..SHORT => len + 1,
+            _ => 2 * len,
+        };
         self.bytes.resize(len + more, 0);
         while len < wanted {
             match self.source.read(&mut self.bytes[len..]) {
