@@ -29,6 +29,8 @@ pub(crate) enum Code {
     CborChunk,
     CborBreak,
     CborBignum,
+    #[cfg(feature = "std")]
+    CborEndless,
     // Duplicates
     Duplicate,
     // Numbers
@@ -99,6 +101,8 @@ impl Code {
             Code::CborChunk => "a chunk of an indefinite-length string has another type",
             Code::CborBreak => "CBOR break where no indefinite-length container is open",
             Code::CborBignum => "a CBOR bignum must hold a byte string",
+            #[cfg(feature = "std")]
+            Code::CborEndless => "this CBOR head announces more than any input holds",
             Code::Duplicate => "duplicate key",
             Code::NotFinite => "NaN and infinity have no form in JSON",
             Code::Integer => {
@@ -378,6 +382,10 @@ impl Error {
     /// The input is not well-formed JSON or CBOR (this includes bad UTF-8 and lone surrogates).
     pub fn is_syntax(&self) -> bool {
         use Code::*;
+        #[cfg(feature = "std")]
+        if self.code_is(|code| code == CborEndless) {
+            return true;
+        }
         self.code_is(|code| {
             matches!(
                 code,

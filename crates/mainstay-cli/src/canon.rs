@@ -36,7 +36,7 @@ pub(crate) struct CanonArgs {
 /// What is held in memory, for --help.
 const MEMORY: &str = "Memory: a document that is in order streams through, however large it is. Held are 2 MB, the \
 longest string, and each container as a whole that is larger than 64 KiB and whose keys are out of order (in CBOR also \
-one of indefinite length). To put one in order takes two to three times its size: it, a copy to sort it through, and what is \
+one of indefinite length); one out of order and larger than 4 GiB is refused. To put one in order takes two to three times its size: it, a copy to sort it through, and what is \
 known of each entry (more than that for entries of few bytes). Held as a whole is the document with --from of the other \
 form. --check reads once, and says what is wrong as soon as it has read the string, number or word that is, or of one \
 longer than 64 KiB as much again. Otherwise a file is read at least twice and must not change meanwhile, and a pipe is \

@@ -93,12 +93,14 @@ fn stretch<R: Read + Seek>(window: &Window<R>, total: Option<u64>) -> Stretch<'_
     }
 }
 
-/// A head that announces more than any input holds fails where the input ends. If that is not known: where it stands.
+/// A head that announces more than the input holds fails where that ends. If that is not known, one that announces more than
+/// any input holds fails behind it.
 fn within(fail: Fail, stretch: Stretch<'_>) -> Fail {
     match fail {
-        Fail::At(Code::End, at) if stretch.more == MANY => {
-            Fail::At(Code::End, at.min(stretch.offset + stretch.bytes.len()))
-        }
+        Fail::At(Code::End, at) if stretch.more == MANY => Fail::At(
+            Code::CborEndless,
+            at.min(stretch.offset + stretch.bytes.len()),
+        ),
         other => other,
     }
 }

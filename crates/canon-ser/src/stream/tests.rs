@@ -246,6 +246,7 @@ fn what_is_wrong_is_told_before_more_is_read() {
     let endless = b"\x82\x01\x9b\xff\xff\xff\xff\xff\xff\xff\xff";
     let error = crate::cbor::check_from(Cut(endless), cbor).unwrap_err();
     assert_eq!(error.offset(), Some(endless.len()));
+    assert!(error.is_syntax() && error.reason().contains("than any input"));
     let error = json::canonicalize_once(Cut(b"[1,x"), Vec::new(), Options::new()).unwrap_err();
     assert_eq!(error.offset(), Some(3));
 }

@@ -60,6 +60,14 @@ fn damage_is_told_while_the_pipe_is_open() {
         assert_eq!(status.code(), Some(code), "{args:?}");
         drop(stdin);
     }
+    // It has not ended, and it is not said to have.
+    let mut child = start(&["cbor", "--check"], NOWHERE);
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let _ = stdin.write_all(&[0x9b, 255, 255, 255, 255, 255, 255, 255, 255]);
+    let output = child.wait_with_output().expect("the command ends");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("more than any input holds"), "{said}");
+    drop(stdin);
 }
 
 #[test]
