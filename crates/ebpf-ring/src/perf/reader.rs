@@ -338,6 +338,8 @@ impl Watched for WatchedBuffers<'_> {
         Ok(Look::Empty)
     }
 
+    /// Readiness goes away with the poll that told it, but for an event that ended (hung up): it
+    /// would keep a sleeper awake.
     fn forget(&self) -> Result<(), RingError> {
         self.edges.take()
     }

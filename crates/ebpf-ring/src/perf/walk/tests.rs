@@ -214,6 +214,7 @@ fn damage_is_an_error_and_the_consumer_stays_there() {
         (record(9, 0), CorruptKind::Size(0)),
         (record(1, 4), CorruptKind::Size(4)),
         (sample(12, 0, 16), CorruptKind::Size(12)),
+        ([record(1, 12), vec![0; 8]].concat(), CorruptKind::Size(12)),
         (sample(24, 12, 16), CorruptKind::Length(24)),
         (sample(u16::MAX, 4, 16), CorruptKind::Length(0xffff)),
         (record(9, 8), CorruptKind::Size(8)),
