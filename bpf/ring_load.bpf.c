@@ -55,4 +55,32 @@ int write_mixed(struct ring_load_args *args)
 	return 0;
 }
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} perf_load SEC(".maps");
+
+#define PERF_WRITER(bytes)                                                          \
+	static long write_perf_##bytes##_one(__u32 index, void *ctx)                 \
+	{                                                                            \
+		__u64 record[bytes / 8] = {};                                        \
+                                                                                     \
+		record[0] = bpf_ktime_get_ns();                                      \
+		bpf_perf_event_output(*(void **)ctx, &perf_load, BPF_F_CURRENT_CPU,  \
+				      record, sizeof(record));                       \
+		return 0;                                                            \
+	}                                                                            \
+                                                                                     \
+	SEC("raw_tp")                                                                \
+	int write_perf_##bytes(struct bpf_raw_tracepoint_args *ctx)                  \
+	{                                                                            \
+		bpf_loop(ctx->args[0], write_perf_##bytes##_one, &ctx, 0);           \
+		return 0;                                                            \
+	}
+
+/* Run with one word of context: how many records to write. */
+PERF_WRITER(8)
+PERF_WRITER(128)
+
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -47,6 +47,11 @@ const PROGRAMS: &[Program] = &[
         skeleton: Some("crates/kernel-scope/src/bpf/map_iter.skel.rs"),
     },
     Program {
+        source: "bpf/perf_flood.bpf.c",
+        object: "crates/ebpf-ring/tests/bpf/perf_flood.bpf.o",
+        skeleton: None,
+    },
+    Program {
         source: "bpf/ring_flood.bpf.c",
         object: "crates/ebpf-ring/tests/bpf/ring_flood.bpf.o",
         skeleton: None,

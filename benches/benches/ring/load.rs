@@ -68,18 +68,33 @@ impl Load {
     }
 
     pub(crate) fn ring(&self) -> MapHandle {
-        let map = self.object.maps().find(|map| map.name() == "load");
+        self.map("load")
+    }
+
+    /// The map of perf buffers.
+    pub(crate) fn perf(&self) -> MapHandle {
+        self.map("perf_load")
+    }
+
+    fn map(&self, name: &str) -> MapHandle {
+        let map = self.object.maps().find(|map| map.name() == name);
         MapHandle::try_from(&map.expect("the object has it")).expect("a descriptor is left")
     }
 
     /// Writes `count` records in one run of the program.
     pub(crate) fn write(&self, size: &Size, count: u32, wake_ups: WakeUps) {
         let words = [count, wake_ups as u32];
-        let mut context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let program = self
-            .object
-            .progs_mut()
-            .find(|prog| prog.name() == size.program);
+        let context = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.run(size.program, context);
+    }
+
+    /// Writes `count` records to the perf buffer of this thread's CPU in one run of the program.
+    pub(crate) fn write_perf(&self, program: &str, count: u64) {
+        self.run(program, count.to_ne_bytes().to_vec());
+    }
+
+    fn run(&self, program: &str, mut context: Vec<u8>) {
+        let program = self.object.progs_mut().find(|prog| prog.name() == program);
         let input = ProgramInput {
             context_in: Some(&mut context),
             ..ProgramInput::default()

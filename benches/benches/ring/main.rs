@@ -1,11 +1,12 @@
-//! Readers of BPF ring buffers: ours beside libbpf-rs. Needs root.
+//! Readers of BPF ring buffers and perf buffers: ours beside libbpf-rs. Needs root.
 //!
-//! `cargo xtask bench ring [-- --quick] [drain|stream|latency...]` prints the tables of docs/BENCHMARKS.md. Each
+//! `cargo xtask bench ring [-- --quick] [drain|stream|latency|perf...]` prints the tables of docs/BENCHMARKS.md. Each
 //! contender has a ring of its own, 16 MiB, written by `bpf/ring_load.bpf.c` inside the kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod latency;
 mod load;
+mod perf;
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ fn main() {
     }
     if wanted("latency") {
         latency::table(if quick { 1 } else { 5 });
+    }
+    if wanted("perf") {
+        perf::table(if quick { 1 } else { 5 });
     }
 }
 

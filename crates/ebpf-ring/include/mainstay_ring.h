@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * mainstay_ring.h: write to a BPF ring buffer so that every record is either
- * delivered or counted as lost. The reading half is the Rust crate ebpf-ring.
+ * mainstay_ring.h: write to a BPF ring buffer or a perf buffer (mr_perf_output,
+ * at the end) so that every record is either delivered or counted as lost. The reading half is the Rust crate ebpf-ring.
  *
  * Include it after vmlinux.h (or linux/bpf.h) and bpf/bpf_helpers.h:
  *
@@ -39,7 +39,8 @@ enum mr_drop {
 	MR_DROP_BUSY = 1,
 	/* The record is larger than the whole ring: it never fits. */
 	MR_DROP_TOO_LARGE = 2,
-	/* The program had no room for its own state, so it had no record. */
+	/* The program had no room for its own state, so it had no record; or no
+	 * reader has a perf buffer on this CPU. */
 	MR_DROP_NO_STATE = 3,
 	/* Always zero in this version. */
 	MR_DROP_REASONS = 6,
@@ -161,6 +162,47 @@ static __always_inline long mr_output(void *ring, void *counters, __u32 shard, v
 	err = bpf_ringbuf_output(ring, data, size, 0);
 	if (err)
 		mr_add(&c->dropped[mr_reason(ring, size)]);
+	return err;
+}
+
+/* The largest record of a perf buffer: its size, with 12 bytes before it and
+ * padded to 8, is told in 16 bits. The kernel does not check that: a larger one
+ * would be written over its neighbours. */
+#define MR_PERF_BYTES_MAX 65516
+
+/* A record that is larger than the whole buffer is "full", too: a program
+ * cannot ask how large that is. */
+static __always_inline enum mr_drop mr_perf_reason(long err)
+{
+	switch (err) {
+	case -28: /* ENOSPC */
+		return MR_DROP_FULL;
+	case -16: /* EBUSY: interrupted too often in the middle of this */
+		return MR_DROP_BUSY;
+	default: /* ENOENT, E2BIG, EOPNOTSUPP: nothing for this CPU in the map */
+		return MR_DROP_NO_STATE;
+	}
+}
+
+/* Copies `size` bytes to this CPU's perf buffer in `map`, a PERF_EVENT_ARRAY, or
+ * counts the loss. `ctx` is what the program was called with: syscall programs
+ * have no such thing and may not do this. Returns 0 or a negative errno. */
+static __always_inline long mr_perf_output(void *ctx, void *map, void *counters, __u32 shard,
+					   void *data, __u64 size)
+{
+	struct mr_counters *c = bpf_map_lookup_elem(counters, &shard);
+	long err;
+
+	if (!c)
+		return -22; /* EINVAL: no such shard */
+	mr_add(&c->seen);
+	if (size > MR_PERF_BYTES_MAX) {
+		mr_add(&c->dropped[MR_DROP_TOO_LARGE]);
+		return -7; /* E2BIG */
+	}
+	err = bpf_perf_event_output(ctx, map, BPF_F_CURRENT_CPU, data, size);
+	if (err)
+		mr_add(&c->dropped[mr_perf_reason(err)]);
 	return err;
 }
 

@@ -14,9 +14,9 @@ pub enum DropReason {
     Full = 0,
     /// The ring's lock was taken on that CPU (NMI), though there was room.
     Busy = 1,
-    /// The record is larger than the whole ring.
+    /// The record is larger than the whole ring, or than any record of a perf buffer may be.
     TooLarge = 2,
-    /// The program had no room for its own state.
+    /// The program had no room for its own state, or no reader has a perf buffer on its CPU.
     NoState = 3,
 }
 

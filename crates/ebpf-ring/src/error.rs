@@ -92,6 +92,14 @@ impl fmt::Display for RingError {
                 "the ring is damaged: the producer's position {end} cannot belong to a consumer at \
                  {position}; is another consumer reading the same ring?"
             ),
+            Kind::Corrupt(Corrupt {
+                position,
+                kind: CorruptKind::Size(size),
+            }) => write!(
+                f,
+                "the perf buffer is damaged: the record at position {position} claims {size} bytes, \
+                 which it cannot have; is another consumer reading the same buffer?"
+            ),
             Kind::Io { doing, source } => write!(f, "{doing} failed: {source}"),
         }
     }

@@ -1,7 +1,7 @@
 //! Reader for BPF ring buffers: every record delivered or counted as lost.
 //!
 //! Two halves. [`RingReader`] consumes a `BPF_MAP_TYPE_RINGBUF` map in place, without copying and
-//! without libbpf. `include/mainstay_ring.h` in this package is for the BPF program: it counts, per
+//! without libbpf; [`PerfReader`] does so for `BPF_MAP_TYPE_PERF_EVENT_ARRAY`, a buffer per CPU. `include/mainstay_ring.h` in this package is for the BPF program: it counts, per
 //! CPU and reason, what could not be written. Together, [`RingReader::stats`] says exactly where
 //! every record went ([`RingStats`]).
 //!
@@ -19,7 +19,7 @@
 //! }
 //! ```
 //!
-//! Feature `libbpf`: `RingReader::from_map` and `MapCounters` for libbpf-rs maps. It needs a C
+//! Feature `libbpf`: `RingReader::from_map`, `PerfReader::from_map` and `MapCounters` for libbpf-rs maps. It needs a C
 //! compiler, make, pkg-config and the libelf headers at build time; without it this crate is Rust
 //! only.
 //!
@@ -53,7 +53,11 @@ pub use walk::{Commit, Drained, Stop};
 
 // What follows maps real memory and sleeps in the kernel, which loom cannot watch.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod edges;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod error;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod perf;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod ring;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
@@ -61,6 +65,8 @@ mod wait;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use error::RingError;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use perf::{PerfOptions, PerfReader, PerfRecord, WakeUp};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use ring::*;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]

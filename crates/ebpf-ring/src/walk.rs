@@ -63,6 +63,8 @@ pub(crate) enum CorruptKind {
     Producer(u64),
     /// A record claims this many bytes and so reaches beyond the producer's position.
     Length(u32),
+    /// A perf record claims this many bytes, which no record of its type has.
+    Size(u32),
 }
 
 /// Why [`RingReader::drain`](crate::RingReader::drain) returned.

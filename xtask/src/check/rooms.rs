@@ -17,6 +17,10 @@ const ROOMS: &[(&str, &str)] = &[
         "polling's registration by number, on systems without epoll",
     ),
     (
+        "crates/ebpf-ring/src/perf/mapping.rs",
+        "perf_event_open, which rustix has not, and the kernel's memory",
+    ),
+    (
         "crates/ebpf-ring/src/ring/mapping.rs",
         "the kernel's memory, mapped and read while the kernel writes",
     ),

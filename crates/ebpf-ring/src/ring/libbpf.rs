@@ -64,7 +64,7 @@ impl RingReader {
     }
 }
 
-fn to_io(error: &libbpf_rs::Error) -> io::Error {
+pub(crate) fn to_io(error: &libbpf_rs::Error) -> io::Error {
     let kind = match error.kind() {
         libbpf_rs::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
         libbpf_rs::ErrorKind::NotFound => io::ErrorKind::NotFound,

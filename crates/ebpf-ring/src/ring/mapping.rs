@@ -1,4 +1,4 @@
-//! The one room with unsafe code: the kernel's memory, mapped.
+//! The room with unsafe code of ring buffers: the kernel's memory, mapped.
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
@@ -11,13 +11,13 @@ use crate::walk::{HEADER_BYTES, Memory};
 
 /// One mapped range, unmapped on drop.
 #[derive(Debug)]
-struct Range {
+pub(crate) struct Range {
     start: NonNull<u8>,
     bytes: usize,
 }
 
 impl Range {
-    fn map(
+    pub(crate) fn map(
         fd: BorrowedFd<'_>,
         prot: ProtFlags,
         offset: u64,
@@ -33,8 +33,9 @@ impl Range {
         Ok(Self { start, bytes })
     }
 
+    /// Where `offset` lies, with `len` bytes behind it. Panics when they are not all mapped.
     #[inline]
-    fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+    pub(crate) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
         let end = offset
             .checked_add(len)
             .expect("offsets are below twice the ring");

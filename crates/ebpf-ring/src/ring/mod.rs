@@ -11,6 +11,10 @@ mod shared;
 pub use batch::{Batch, BatchIter};
 #[cfg(feature = "libbpf")]
 pub use libbpf::MapCounters;
+#[cfg(feature = "libbpf")]
+pub(crate) use libbpf::to_io;
+pub(crate) use mapping::Range;
 pub use reader::{Record, RingReader};
 pub use set::RingSet;
+pub(crate) use set::TURN;
 pub use shared::{Claim, ClaimIter, SharedReader};

@@ -1,15 +1,13 @@
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::reader::{Record, RingReader};
+use crate::edges::Edges;
 use crate::error::RingError;
 use crate::wait::{Closer, Wait, Waiter, Watched};
 use crate::walk::{Drained, Look, Stop};
 
 /// Records that a ring may hand out before the next ring has its turn.
-const TURN: u64 = 64;
+pub(crate) const TURN: u64 = 64;
 
 /// Several rings, read in turn and waited for together.
 ///
@@ -20,7 +18,7 @@ const TURN: u64 = 64;
 pub struct RingSet {
     rings: Vec<RingReader>,
     /// Edge-triggered: a ring with a record that is not yet submitted is readable all the time.
-    epoll: OwnedFd,
+    edges: Edges,
     waiter: Waiter,
     /// The ring whose turn is next.
     turn: usize,
@@ -33,17 +31,13 @@ impl RingSet {
     ///
     /// When the process has no descriptor left.
     pub fn new(rings: Vec<RingReader>) -> Result<Self, RingError> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
-            .map_err(|e| RingError::io("making the descriptor to wait for many rings", e))?;
+        let edges = Edges::new()?;
         for (number, ring) in rings.iter().enumerate() {
-            let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
-            let data = epoll::EventData::new_u64(number as u64);
-            epoll::add(&epoll, ring, data, events)
-                .map_err(|e| RingError::io("adding a ring to those waited for", e))?;
+            edges.add(ring, number as u64)?;
         }
         Ok(Self {
             rings,
-            epoll,
+            edges,
             waiter: Waiter::default(),
             turn: 0,
         })
@@ -109,7 +103,7 @@ impl RingSet {
     pub fn wait(&mut self, wait: Wait) -> Result<bool, RingError> {
         let watched = WatchedSet {
             rings: &self.rings,
-            epoll: &self.epoll,
+            edges: &self.edges,
         };
         self.waiter.wait(wait, &watched)
     }
@@ -126,12 +120,12 @@ impl RingSet {
 
 struct WatchedSet<'s> {
     rings: &'s [RingReader],
-    epoll: &'s OwnedFd,
+    edges: &'s Edges,
 }
 
 impl Watched for WatchedSet<'_> {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        self.edges.as_fd()
     }
 
     fn look(&self) -> Result<Look, RingError> {
@@ -144,28 +138,14 @@ impl Watched for WatchedSet<'_> {
         Ok(Look::Empty)
     }
 
-    /// Takes the edges, which say no more than the rings themselves.
     fn forget(&self) -> Result<(), RingError> {
-        const AT_ONCE: usize = 16;
-        const NOW: Timespec = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let mut edges = Vec::with_capacity(AT_ONCE);
-        loop {
-            edges.clear();
-            match epoll::wait(self.epoll, spare_capacity(&mut edges), Some(&NOW)) {
-                Ok(AT_ONCE) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return Ok(()),
-                Err(e) => return Err(RingError::io("waiting for many rings", e)),
-            }
-        }
+        self.edges.take()
     }
 }
 
 /// Readable, for poll and epoll, from a ring's new record until [`RingSet::wait`].
 impl AsFd for RingSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        self.edges.as_fd()
     }
 }

@@ -515,6 +515,7 @@ mod imp {
         impl bpf_map_type {
             pub const BPF_MAP_TYPE_HASH: Self = Self(1);
             pub const BPF_MAP_TYPE_ARRAY: Self = Self(2);
+            pub const BPF_MAP_TYPE_PERF_EVENT_ARRAY: Self = Self(4);
             pub const BPF_MAP_TYPE_PERCPU_HASH: Self = Self(5);
             pub const BPF_MAP_TYPE_PERCPU_ARRAY: Self = Self(6);
             pub const BPF_MAP_TYPE_LRU_HASH: Self = Self(9);
@@ -746,5 +747,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 44304] = *include_bytes!("map_iter.bpf.o");
+    static DATA: [u8; 44344] = *include_bytes!("map_iter.bpf.o");
 }

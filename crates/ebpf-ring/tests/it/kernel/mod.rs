@@ -16,6 +16,7 @@ macro_rules! flood_or_skip {
 }
 
 mod accounts;
+mod perf;
 mod sharing;
 mod truths;
 mod waiting;
