@@ -61,6 +61,8 @@ mod perf;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod ring;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod spec;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod wait;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
@@ -69,6 +71,8 @@ pub use error::RingError;
 pub use perf::{PerfOptions, PerfReader, PerfRecord, WakeUp};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use ring::*;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use spec::{MapFlags, MapKind, MapSpec, SpecError};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use wait::{Closer, SpinPolicy, Wait};
 

@@ -1,11 +1,12 @@
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::batch::Batch;
 use super::mapping::{Mapping, View};
 use super::shared::SharedReader;
 use crate::counters::CounterSource;
 use crate::error::RingError;
+use crate::spec::{MapInfo, MapKind};
 use crate::stats::RingStats;
 use crate::wait::{Closer, Wait, Waiter, Watched};
 use crate::walk::{self, Commit, Consumer, Drained, Look, Memory as _, Walk};
@@ -240,50 +241,11 @@ impl fmt::Debug for RingReader {
 
 /// Asks /proc about the map behind `fd`.
 fn ring_size(fd: BorrowedFd<'_>) -> Result<u32, RingError> {
-    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-    let info = std::fs::read_to_string(&path)
-        .map_err(|e| RingError::not_a_ring(format!("{path} cannot be read: {e}")))?;
-    ring_size_of(&info).map_err(RingError::not_a_ring)
-}
-
-/// `BPF_MAP_TYPE_RINGBUF` of the kernel's `enum bpf_map_type`.
-const MAP_TYPE_RINGBUF: u32 = 27;
-
-fn ring_size_of(fdinfo: &str) -> Result<u32, String> {
-    let field = |name: &str| {
-        let line = fdinfo
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|value| value.trim().parse::<u32>().ok())
-    };
-    match field("map_type") {
-        Some(MAP_TYPE_RINGBUF) => field("max_entries").ok_or_else(|| "its size is not told".into()),
-        Some(other) => Err(format!(
-            "it is a map of type {other}, not {MAP_TYPE_RINGBUF}"
-        )),
-        None => Err("its descriptor is not a BPF map's".into()),
+    let found = MapInfo::read(fd)?;
+    let ring = MapKind::RingBuf.number();
+    if found.map_type != ring {
+        let why = format!("it is a map of type {}, not {ring}", found.map_type);
+        return Err(RingError::not_a_ring(why));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ring_size_of;
-
-    #[test]
-    fn fdinfo_of_a_ring_gives_its_size() {
-        let info = "pos:\t0\nflags:\t02000002\nmap_type:\t27\nkey_size:\t0\nmax_entries:\t65536\n";
-        assert_eq!(ring_size_of(info), Ok(65536));
-    }
-
-    #[test]
-    fn fdinfo_of_anything_else_is_refused() {
-        for info in [
-            "",
-            "pos:\t0\n",
-            "map_type:\t1\nmax_entries:\t8\n",
-            "map_type:\t27\nmax_entries:\t-1\n",
-        ] {
-            assert!(ring_size_of(info).is_err(), "{info:?}");
-        }
-    }
+    Ok(found.max_entries)
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::mem::size_of;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use ebpf_ring::{MapCounters, RingReader};
+use ebpf_ring::{MapCounters, MapFlags, MapKind, MapSpec, RingReader};
 use libbpf_rs::{MapHandle, MapType, libbpf_sys};
 
 use super::Flood;
@@ -69,4 +69,107 @@ fn the_kernel_keeps_its_truths_about_rings() {
             "{why}: {error}"
         );
     }
+}
+
+/// Makes the map, by the kernel's numbers.
+fn create(spec: &MapSpec) -> libbpf_rs::Result<MapHandle> {
+    let opts = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_flags: spec.flags.0,
+        ..Default::default()
+    };
+    let kind = MapType::from(spec.kind.number());
+    let (key_size, value_size) = (spec.key_size, spec.value_size);
+    MapHandle::create(
+        kind,
+        Some("spec"),
+        key_size,
+        value_size,
+        spec.max_entries,
+        &opts,
+    )
+}
+
+/// `MapSpec::check` and the kernel agree on thousands of maps.
+#[test]
+fn a_spec_is_refused_if_and_only_if_the_kernel_refuses_it() {
+    let _needs_root = flood_or_skip!();
+    let mut flags: Vec<MapFlags> = (0..13).map(|bit| MapFlags(1 << bit)).collect();
+    flags.push(MapFlags::NONE);
+    flags.push(MapFlags::RDONLY | MapFlags::WRONLY);
+    flags.push(MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG);
+    flags.push(MapFlags::NO_COMMON_LRU | MapFlags::NUMA_NODE);
+    let (mut made, mut refused) = (0, 0);
+    for kind in MapKind::ALL {
+        for key_size in [0, 4, 8] {
+            for value_size in [0, 4, 8, 32 * 1024 + 1] {
+                for max_entries in [0, 1, 3, 4096, 4096 * 3] {
+                    for flags in flags.iter().copied() {
+                        let spec = MapSpec {
+                            kind,
+                            key_size,
+                            value_size,
+                            max_entries,
+                            flags,
+                        };
+                        let is_large = u64::from(value_size) * u64::from(max_entries) > 1 << 20;
+                        if is_large && spec.check().is_ok() {
+                            // Right, and more memory than a test should ask for.
+                            continue;
+                        }
+                        let kernel = create(&spec);
+                        assert_eq!(
+                            spec.check().is_ok(),
+                            kernel.is_ok(),
+                            "{spec:?}: {:?}, the kernel: {:?}",
+                            spec.check(),
+                            kernel.err()
+                        );
+                        match spec.check().is_ok() {
+                            true => made += 1,
+                            false => refused += 1,
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        made > 400 && refused > 5_000,
+        "{made} made, {refused} refused"
+    );
+}
+
+#[test]
+fn the_differences_of_a_map_are_told_one_by_one() {
+    let flood = flood_or_skip!();
+    let ring = MapSpec {
+        kind: MapKind::RingBuf,
+        key_size: 0,
+        value_size: 0,
+        max_entries: 64 * 1024,
+        flags: MapFlags::NONE,
+    };
+    let differences = |spec: MapSpec| spec.differences(flood.map("flood").as_fd()).expect("a map");
+    assert_eq!(differences(ring), [""; 0]);
+    let other = MapSpec {
+        kind: MapKind::Array,
+        key_size: 4,
+        flags: MapFlags::MMAPABLE,
+        ..ring
+    };
+    assert_eq!(
+        differences(other),
+        [
+            "its type is 27, not 2",
+            "its key size is 0, not 4",
+            "its flags are none, not MMAPABLE"
+        ]
+    );
+    let file = File::open("/dev/null").expect("every Linux has it");
+    assert!(
+        ring.differences(&file)
+            .expect_err("not a map")
+            .is_not_a_ring()
+    );
 }
