@@ -125,6 +125,10 @@ impl Scheduler {
             queue_max: config.queue_max.max(1),
             on_full: config.on_full,
             futures_max: config.futures_max.max(1),
+            claim_ms: config
+                .once
+                .as_ref()
+                .map_or(u64::MAX, |once| once.period_ms()),
             reports: config.observer.is_some(),
         };
         let seed = getrandom::u64().map_err(io::Error::other)?;

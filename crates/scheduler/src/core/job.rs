@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use circuit::{Backoff, Breaker, Permit, State, TraceId};
 
+use super::Now;
 use super::slab::Key;
 use crate::cancel::CancelToken;
 use crate::history::{Counts, Outcome, Record};
@@ -114,6 +115,8 @@ pub(crate) struct Run {
     /// This try, steady clock.
     pub(crate) try_began_ms: u64,
     pub(crate) claim: Option<Claim>,
+    /// When the claim was last seen to hold.
+    pub(crate) kept: Now,
     pub(crate) permit: Option<Permit>,
     pub(crate) timeout: Option<timerwheel::Key>,
     /// Since when the store does not say whether the firing is ours; steady clock.

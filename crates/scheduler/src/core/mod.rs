@@ -22,7 +22,7 @@ use crate::policy::{OnFull, Overlap};
 use crate::schedule::ScheduleError;
 use crate::spec::JobSpec;
 use job::{Job, JobState, Run, RunPhase};
-pub(crate) use run::{Start, Tried};
+pub(crate) use run::{Start, Tried, Wanted};
 use slab::{Key, Slab};
 
 /// Both clocks: fire times are read on the wall, durations on the one that never jumps.
@@ -32,6 +32,16 @@ pub(crate) struct Now {
     pub(crate) mono_ms: u64,
 }
 
+impl Now {
+    /// Whether a lease that was renewed at `since` was not for two thirds of `lease_ms`. By both clocks: the steady one may
+    /// stand still while the machine sleeps.
+    pub(crate) fn is_lease_old(self, since: Self, lease_ms: u64) -> bool {
+        let steady_ms = self.mono_ms.saturating_sub(since.mono_ms);
+        let wall_ms = self.wall_ms.saturating_sub(since.wall_ms);
+        steady_ms.max(wall_ms) > lease_ms / 3 * 2
+    }
+}
+
 /// The limits of a [`Core`].
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -39,6 +49,8 @@ pub(crate) struct Limits {
     pub(crate) queue_max: usize,
     pub(crate) on_full: OnFull,
     pub(crate) futures_max: usize,
+    /// How long a claim stands when it is not extended.
+    pub(crate) claim_ms: u64,
     /// Whether somebody takes [`Core::ended`].
     pub(crate) reports: bool,
 }
@@ -336,6 +348,7 @@ impl Core {
             began_ms: None,
             try_began_ms: 0,
             claim,
+            kept: now,
             permit: None,
             timeout: None,
             unclaimed_since_ms: None,

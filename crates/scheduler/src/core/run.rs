@@ -25,8 +25,17 @@ pub(crate) struct Start {
     pub(crate) run: Key,
     pub(crate) task: Task,
     pub(crate) firing: Firing,
-    /// To claim first, and what to do when its runner died.
-    pub(crate) claim: Option<(FiringId, InDoubt)>,
+    /// To claim first.
+    pub(crate) claim: Option<Wanted>,
+}
+
+/// A claim to get from the store.
+pub(crate) struct Wanted {
+    pub(crate) id: FiringId,
+    /// What to do when its runner died.
+    pub(crate) in_doubt: InDoubt,
+    /// A claim of this process that may have lapsed.
+    pub(crate) held: Option<Claim>,
 }
 
 /// How a try ended.
@@ -109,8 +118,12 @@ impl Core {
             cancel: run.cancel.clone(),
         };
         let task = spec.task.clone();
-        let claim =
-            (spec.once && run.claim.is_none()).then(|| (job.id(run.fire_ms), spec.in_doubt));
+        let is_sure = run.claim.is_some() && !now.is_lease_old(run.kept, self.limits.claim_ms);
+        let claim = (spec.once && !is_sure).then(|| Wanted {
+            id: job.id(run.fire_ms),
+            in_doubt: spec.in_doubt,
+            held: run.claim.take(),
+        });
         if claim.is_none() {
             self.begin_try(key, now);
         }
@@ -142,10 +155,11 @@ impl Core {
         }
     }
 
-    /// The firing is this process's to run.
-    pub(crate) fn claimed(&mut self, key: Key, claim: Claim, now: Now) {
+    /// The firing is this process's to run. The store was asked for it at `asked`.
+    pub(crate) fn claimed(&mut self, key: Key, claim: Claim, asked: Now, now: Now) {
         if let Some(run) = self.runs.get_mut(key) {
             run.claim = Some(claim);
+            run.kept = asked;
         }
         self.begin_try(key, now);
     }
@@ -181,6 +195,18 @@ impl Core {
         }
         let delay_ms = waited_ms.clamp(CLAIM_AGAIN_MS, CLAIM_PATIENCE_MS / 12);
         self.rest(key, delay_ms, now);
+    }
+
+    /// Extends all claims. One that may have lapsed meanwhile, because this process or the machine slept, stays old: the
+    /// store is asked about it before the next try.
+    pub(crate) fn keep_claims(&mut self, now: Now, extend: impl Fn(&Claim)) {
+        for run in self.runs.values_mut() {
+            let is_old = now.is_lease_old(run.kept, self.limits.claim_ms);
+            if let Some(claim) = &run.claim {
+                extend(claim);
+                run.kept = if is_old { run.kept } else { now };
+            }
+        }
     }
 
     fn rest(&mut self, key: Key, delay_ms: u64, now: Now) {

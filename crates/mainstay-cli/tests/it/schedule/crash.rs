@@ -59,7 +59,7 @@ fn killed_schedulers_run_no_firing_twice_and_lose_none(store: SharedStore) {
     assert!(counts["succeeded"] > 0, "{counts:?}");
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()

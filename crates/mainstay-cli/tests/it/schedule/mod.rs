@@ -3,6 +3,8 @@
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod crash;
 mod daemon;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod stopped;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
