@@ -122,7 +122,9 @@ pub(crate) fn run(args: ScheduleArgs) -> Result<Verdict, String> {
         return resolve::run(args);
     }
     let file = args.config.as_ref().expect("clap requires it");
-    let jobs = config::read(file, args.store.store.is_some())?;
+    // A dry run claims nothing.
+    let has_store = args.store.store.is_some() || args.dry_run.is_some();
+    let jobs = config::read(file, has_store)?;
     if let Some(count) = args.dry_run {
         return plan::print(&jobs, args.from, count, args.json);
     }
@@ -212,32 +214,22 @@ struct Changed {
 }
 
 impl Table {
-    /// Jobs that are the same stay as they are; others go or come.
+    /// Jobs that are the same stay as they are; others go or come. After an error everything is as it was.
     fn change_to(&mut self, wanted: Vec<JobConfig>) -> Result<Changed, String> {
-        let is_kept = |job: &JobConfig| wanted.contains(job);
-        let gone = self.jobs.extract_if(.., |job| !is_kept(job));
-        let mut changed = Changed {
-            kept: 0,
-            added: 0,
-            removed: 0,
+        let gone = self.jobs.iter().filter(|job| !wanted.contains(job));
+        let gone: Vec<_> = gone
+            .filter_map(|job| self.scheduler.find(&job.name, job.shard))
+            .collect();
+        let new = wanted.iter().filter(|job| !self.jobs.contains(job));
+        let new: Vec<_> = new.map(|job| spec_of(job, &self.means)).collect();
+        let changed = Changed {
+            kept: wanted.len() - new.len(),
+            added: new.len(),
+            removed: gone.len(),
         };
-        for job in gone {
-            changed.removed += 1;
-            if let Some(job) = self.scheduler.find(&job.name, job.shard) {
-                job.cancel();
-            }
-        }
-        changed.kept = self.jobs.len();
-        for job in wanted {
-            if self.jobs.contains(&job) {
-                continue;
-            }
-            let spec = spec_of(&job, &self.means);
-            let added = self.scheduler.add(spec);
-            added.map_err(|error| format!("job {:?}: {error}", job.name))?;
-            changed.added += 1;
-            self.jobs.push(job);
-        }
+        let done = self.scheduler.change(&gone, new);
+        done.map_err(|error| error.to_string())?;
+        self.jobs = wanted;
         Ok(changed)
     }
 }

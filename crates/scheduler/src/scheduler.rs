@@ -146,23 +146,52 @@ impl Scheduler {
     /// When there is a job of this name and shard, there are too many, what it asks for does not go together, or the
     /// store does not answer.
     pub fn add(&self, spec: JobSpec) -> Result<Job, ScheduleError> {
-        spec.check(self.shared.once.is_some())?;
-        let mut accounted_ms = None;
-        if let Some(once) = self.shared.once.as_ref().filter(|_| spec.once) {
-            let said = |error| ScheduleError::new(format!("the store of claims: {error}"));
-            accounted_ms = once.recall(&spec.name, spec.shard).map_err(said)?;
-            if accounted_ms.is_none() && !spec.schedule.is_single() {
-                // From now on, what is missed is known to be.
-                let now_ms = self.shared.now().wall_ms;
-                once.remember_first(&spec.name, spec.shard, now_ms)
-                    .map_err(said)?;
-            }
-        }
+        let accounted_ms = self.accounted_ms(&spec)?;
         let key = self
             .shared
             .with(|core, now| core.add(spec, accounted_ms, now))?;
         self.shared.keeper.notify_one();
         Ok(self.handle(key))
+    }
+
+    /// Cancels the jobs `gone` and adds `new` ones, all or nothing: after an error everything is as it was. Where a new job
+    /// has the name and shard of one that goes, its overlap policy counts what that one still runs. Asks the store as
+    /// [`add`](Self::add) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add). Says which job, when it is one of several.
+    pub fn change(&self, gone: &[Job], new: Vec<JobSpec>) -> Result<Vec<Job>, ScheduleError> {
+        let mut known = Vec::with_capacity(new.len());
+        for spec in new {
+            let accounted_ms = self
+                .accounted_ms(&spec)
+                .map_err(|error| ScheduleError::new(format!("job {:?}: {error}", spec.name)))?;
+            known.push((spec, accounted_ms));
+        }
+        let gone: Vec<Key> = gone.iter().map(|job| job.key).collect();
+        let keys = self
+            .shared
+            .with(|core, now| core.change(&gone, known, now))?;
+        self.shared.keeper.notify_one();
+        Ok(keys.into_iter().map(|key| self.handle(key)).collect())
+    }
+
+    /// Checks a job, and asks how far it had come where the store knows.
+    fn accounted_ms(&self, spec: &JobSpec) -> Result<Option<u64>, ScheduleError> {
+        spec.check(self.shared.once.is_some())?;
+        let Some(once) = self.shared.once.as_ref().filter(|_| spec.once) else {
+            return Ok(None);
+        };
+        let said = |error| ScheduleError::new(format!("the store of claims: {error}"));
+        let accounted_ms = once.recall(&spec.name, spec.shard).map_err(said)?;
+        if accounted_ms.is_none() && !spec.schedule.is_single() {
+            // From now on, what is missed is known to be.
+            let now_ms = self.shared.now().wall_ms;
+            once.remember_first(&spec.name, spec.shard, now_ms)
+                .map_err(said)?;
+        }
+        Ok(accounted_ms)
     }
 
     /// The job of this name and shard.

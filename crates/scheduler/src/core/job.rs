@@ -50,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) next: Option<(u64, timerwheel::Key)>,
     /// Runs that wait for a worker, run, or wait for their next try.
     pub(crate) runs: Vec<Key>,
+    /// Jobs in whose place this one came, as long as they may run.
+    pub(crate) follows: Vec<Key>,
     /// Firings that wait for the runs to end (overlap policy).
     pub(crate) waiting: VecDeque<u64>,
     /// Missed ones whose verdict is not in the store yet.

@@ -434,12 +434,24 @@ impl Core {
             return;
         };
         job.runs.retain(|run| *run != ended);
-        if job.runs.is_empty() {
-            if let Some(fire_ms) = job.waiting.pop_front() {
-                self.enqueue(key, fire_ms, None, now);
-            } else if job.state == JobState::Cancelled {
+        if !job.runs.is_empty() {
+            return;
+        }
+        let heir = match job.state {
+            JobState::Cancelled => {
+                let name = (Arc::clone(&job.spec.name), job.spec.shard);
                 self.forget_if_over(key);
+                self.by_name.get(&name).copied()
             }
+            _ => Some(key),
+        };
+        if let Some(heir) = heir
+            && self.busy_before(heir).is_empty()
+            && let Some(job) = self.jobs.get_mut(heir)
+            && job.runs.is_empty()
+            && let Some(fire_ms) = job.waiting.pop_front()
+        {
+            self.enqueue(heir, fire_ms, None, now);
         }
     }
 
@@ -456,12 +468,14 @@ impl Core {
 
     /// Whether this process has the firing in hand.
     pub(crate) fn has(&self, id: &FiringId) -> bool {
-        let job = self
-            .find(&id.job, id.shard)
-            .and_then(|key| self.jobs.get(key));
-        job.is_some_and(|job| {
-            let mut runs = job.runs.iter().filter_map(|run| self.runs.get(*run));
-            runs.any(|run| run.fire_ms == id.fire_ms)
-        })
+        let Some(key) = self.find(&id.job, id.shard) else {
+            return false;
+        };
+        let jobs = self.busy_before(key).into_iter().chain([key]);
+        let mut runs = jobs.filter_map(|key| self.jobs.get(key)).flat_map(|job| {
+            let runs = job.runs.iter();
+            runs.filter_map(|run| self.runs.get(*run))
+        });
+        runs.any(|run| run.fire_ms == id.fire_ms)
     }
 }

@@ -1,5 +1,7 @@
 //! Policies on a simulated clock.
 
+mod change;
+
 use std::time::Duration;
 
 use super::*;
@@ -458,35 +460,6 @@ fn a_claim_that_nobody_answers_is_asked_again_and_counts_no_try() {
     assert_eq!(sim.ended(), [(100_000, Unclaimed)]);
     // The next start looks at it again.
     assert_eq!(sim.core.accounted_ms(key), Some(START_MS + 99_999));
-}
-
-#[test]
-fn a_claim_that_was_not_kept_in_time_is_not_believed() {
-    let retry = Retry {
-        attempts: 3,
-        base: Duration::from_millis(150),
-        cap: Duration::from_millis(150),
-    };
-    let mut sim = Sim::new();
-    sim.add(every(100_000).once().retry(retry));
-    sim.jump(100_000);
-    let first = sim.take().unwrap();
-    let asked = now(sim.ms);
-    let claim = Claim::new(());
-    sim.core.claimed(first.run, claim, asked, now(sim.ms));
-    sim.fail(first.run);
-    sim.pass(150);
-    let second = sim.take().unwrap();
-    assert!(second.claim.is_none(), "it was kept");
-    sim.fail(second.run);
-    // The process is stopped for longer than the lease, and goes on.
-    sim.jump(400);
-    sim.core.keep_claims(now(sim.ms), |_| {});
-    let third = sim.take().unwrap();
-    let wanted = third.claim.expect("the store is asked first");
-    assert!(wanted.held.is_some());
-    sim.core.not_claimed(third.run, InDoubt, now(sim.ms));
-    assert_eq!(sim.ended(), [(100_000, InDoubt)]);
 }
 
 #[test]
