@@ -54,15 +54,7 @@ fn the_guides_file_is_understood() {
     let (block, _) = block.split_once("```").expect("the block ends");
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), block);
-    let args = [
-        "--config",
-        "jobs.toml",
-        "--store",
-        "file:store",
-        "--dry-run",
-        "1",
-        "--json",
-    ];
+    let args = ["--config", "jobs.toml", "--dry-run", "1", "--json"];
     let output = run(dir.path(), &args);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
