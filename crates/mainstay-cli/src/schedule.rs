@@ -2,6 +2,7 @@
 
 mod action;
 mod config;
+mod out;
 mod pages;
 mod plan;
 mod report;
@@ -77,6 +78,9 @@ pub(crate) struct ScheduleArgs {
     /// How long a drain waits for what runs
     #[arg(long, value_name = "TIME", env = "MAINSTAY_SCHEDULE_DRAIN_TIMEOUT", value_parser = parse_duration, default_value = "10s")]
     drain_timeout: Duration,
+    /// Threads that claim and start firings [default: one per core, at least 4]
+    #[arg(long, value_name = "N", env = "MAINSTAY_SCHEDULE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
     /// Print JSON lines instead of text
     #[arg(long, env = "MAINSTAY_SCHEDULE_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
@@ -141,7 +145,8 @@ pub(crate) fn run(args: ScheduleArgs) -> Result<Verdict, String> {
 async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, String> {
     let said = |error: std::io::Error| error.to_string();
     let mut signals = Signals::listen().map_err(said)?;
-    let report = Arc::new(Report::new(args.json));
+    let out = out::Out::start().map_err(said)?;
+    let report = Arc::new(Report::new(args.json, Arc::clone(&out)));
     let scheduler = tokio::task::block_in_place(|| start(args, &report))?;
     let mut table = Table {
         scheduler,
@@ -156,7 +161,7 @@ async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, Str
     let listener =
         listener.map_err(|error| format!("{http}: {error}; another --http is possible"))?;
     let http = listener.local_addr().map_err(said)?;
-    let pages = pages::Pages::new(Arc::clone(&table.scheduler), args.hosts.clone());
+    let pages = pages::Pages::new(Arc::clone(&table.scheduler), args.hosts.clone(), out);
     tokio::spawn(pages::serve(listener, Arc::clone(&pages)));
     report.ready(http, table.jobs.len(), args.store.store.is_some());
     loop {
@@ -179,6 +184,9 @@ async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, Str
 
 fn start(args: &ScheduleArgs, report: &Arc<Report>) -> Result<Arc<Scheduler>, String> {
     let mut config = Config::default();
+    if let Some(workers) = args.workers {
+        config.workers = workers.into();
+    }
     if let Some(once) = args.store.open()? {
         config.once = Some(Arc::new(once));
     }

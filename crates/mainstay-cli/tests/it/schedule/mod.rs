@@ -217,6 +217,42 @@ fn the_pages_show_jobs_and_nobody_elses_host_sees_them() {
 }
 
 #[test]
+fn jobs_go_on_when_nobody_reads_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = |name: &str| {
+        let run = "run = [\"sleep\", \"600\"]";
+        format!("[[job]]\nname = \"{name}\"\nevery = \"1ms\"\n{run}\n")
+    };
+    write(dir.path(), &["a", "b", "c", "d"].map(job).concat());
+    let mut child = daemon::command(dir.path())
+        .args(["--config", "jobs.toml", "--http", "127.0.0.1:0", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut ready = String::new();
+    while !ready.contains("\"ready\"") {
+        ready.clear();
+        assert!(out.read_line(&mut ready).unwrap() > 0);
+    }
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let mut client = Client::new(ready["http"].as_str().unwrap().parse().unwrap());
+    let started = std::time::Instant::now();
+    loop {
+        let metrics = client.get("/metrics").unwrap().text();
+        let name = "mainstay_scheduler_output_lines_dropped_total ";
+        let dropped = metrics.lines().find_map(|line| line.strip_prefix(name));
+        if dropped.is_some_and(|dropped| dropped != "0") {
+            break;
+        }
+        assert!(started.elapsed() < daemon::PATIENCE, "{metrics}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_reload_keeps_what_did_not_change_and_survives_a_broken_file() {
     let dir = tempfile::tempdir().unwrap();
     let job = |name: &str, every: &str| {
