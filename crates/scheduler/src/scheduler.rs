@@ -29,7 +29,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How a [`Scheduler`] works. Start from the default and change what you need.
 #[non_exhaustive]
 pub struct Config {
-    /// Threads that run jobs; so many blocking jobs run at a time. Default: one per core, at least 4.
+    /// Threads that run jobs; so many blocking jobs run at a time. One of them does not wait for the store of claims, where
+    /// there are several. Default: one per core, at least 4.
     pub workers: usize,
     /// Jobs. Default: 1,000,000.
     pub jobs_max: usize,
@@ -129,6 +130,7 @@ impl Scheduler {
                 .once
                 .as_ref()
                 .map_or(u64::MAX, |once| once.period_ms()),
+            claims_max: config.workers.saturating_sub(1).max(1),
             reports: config.observer.is_some(),
         };
         let seed = getrandom::u64().map_err(io::Error::other)?;

@@ -51,6 +51,8 @@ pub(crate) struct Limits {
     pub(crate) futures_max: usize,
     /// How long a claim stands when it is not extended.
     pub(crate) claim_ms: u64,
+    /// Workers that may ask the store at a time: when it hangs, one is left for what does not need it.
+    pub(crate) claims_max: usize,
     /// Whether somebody takes [`Core::ended`].
     pub(crate) reports: bool,
 }
@@ -78,6 +80,8 @@ pub(crate) struct Core {
     mono: Wheel<Alarm>,
     pub(crate) ready: VecDeque<Key>,
     pub(crate) futures_running: usize,
+    /// Runs whose claim a worker waits for.
+    pub(crate) claiming: usize,
     pub(crate) verdicts: VecDeque<Verdict>,
     /// Claims of runs that ended without a worker.
     pub(crate) unsettled: Vec<(Claim, Outcome)>,
@@ -99,6 +103,7 @@ impl Core {
             mono: Wheel::new(now.mono_ms),
             ready: VecDeque::new(),
             futures_running: 0,
+            claiming: 0,
             verdicts: VecDeque::new(),
             unsettled: Vec::new(),
             ended: Vec::new(),

@@ -56,11 +56,15 @@ impl Core {
     /// The next run for a worker. Those whose breaker is open end here.
     pub(crate) fn take(&mut self, now: Now) -> Option<Start> {
         loop {
-            let key = *self.ready.front()?;
+            let at = match self.claiming < self.limits.claims_max {
+                true => 0,
+                false => self.ready.iter().position(|key| !self.needs_store(*key))?,
+            };
+            let key = *self.ready.get(at)?;
             if self.is_future(key) && self.futures_running >= self.limits.futures_max {
                 return None;
             }
-            self.ready.pop_front();
+            self.ready.remove(at);
             match self.ask_breaker(key, now) {
                 Ok(permit) => return self.start(key, permit, now),
                 Err(why) => {
@@ -76,6 +80,12 @@ impl Core {
         let run = self.runs.get(key);
         let job = run.and_then(|run| self.jobs.get(run.job));
         job.is_some_and(|job| matches!(job.spec.task, Task::Future { .. }))
+    }
+
+    fn needs_store(&self, key: Key) -> bool {
+        let run = self.runs.get(key);
+        let job = run.and_then(|run| self.jobs.get(run.job));
+        job.is_some_and(|job| job.spec.once)
     }
 
     fn ask_breaker(&mut self, key: Key, now: Now) -> Result<Option<Permit>, Arc<str>> {
@@ -124,8 +134,9 @@ impl Core {
             in_doubt: spec.in_doubt,
             held: run.claim.take(),
         });
-        if claim.is_none() {
-            self.begin_try(key, now);
+        match claim {
+            Some(_) => self.claiming += 1,
+            None => self.begin_try(key, now),
         }
         if matches!(task, Task::Future { .. }) {
             self.futures_running += 1;
@@ -161,11 +172,13 @@ impl Core {
             run.claim = Some(claim);
             run.kept = asked;
         }
+        self.claiming -= 1;
         self.begin_try(key, now);
     }
 
     /// The firing is not this process's to run.
     pub(crate) fn not_claimed(&mut self, key: Key, outcome: Outcome, now: Now) {
+        self.claiming -= 1;
         self.end_future(key);
         if let Some(run) = self.runs.get_mut(key) {
             // No call was made; the breaker gets its permit back.
@@ -177,6 +190,7 @@ impl Core {
 
     /// The store does not say whose the firing is: asks again later, without counting a try.
     pub(crate) fn unclaimed(&mut self, key: Key, why: &str, now: Now) {
+        self.claiming -= 1;
         self.end_future(key);
         let Some(run) = self.runs.get_mut(key) else {
             return;

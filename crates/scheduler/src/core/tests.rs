@@ -29,6 +29,7 @@ impl Sim {
             on_full,
             futures_max: 10,
             claim_ms: 300,
+            claims_max: 3,
             reports: true,
         };
         let core = Core::new(limits, 7, now(START_MS));

@@ -269,15 +269,33 @@ fn a_run_keeps_its_claim_however_long_it_takes() {
     scheduler.shutdown(PATIENCE);
 }
 
-/// A store that answers all but one question: how far a job came is still being written when the gate opens.
+#[derive(PartialEq)]
+enum Question {
+    Claim,
+    Remember,
+}
+
+/// A store that answers all but one question, as long as the gate is shut.
 struct Stuck {
     once: StoreOnce,
+    at: Question,
     gate: std::sync::Mutex<mpsc::Receiver<()>>,
     reached: mpsc::Sender<()>,
 }
 
+impl Stuck {
+    fn wait_at(&self, question: Question) {
+        if self.at == question {
+            // Nobody listens any more at the end, and the gate is gone then.
+            self.reached.send(()).ok();
+            self.gate.lock().unwrap().recv().ok();
+        }
+    }
+}
+
 impl Once for Stuck {
     fn claim(&self, id: &FiringId) -> Result<Claimed, OnceError> {
+        self.wait_at(Question::Claim);
         self.once.claim(id)
     }
 
@@ -302,9 +320,7 @@ impl Once for Stuck {
     }
 
     fn remember(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError> {
-        // Nobody listens any more at the end, and the gate is gone then.
-        self.reached.send(()).ok();
-        self.gate.lock().unwrap().recv().ok();
+        self.wait_at(Question::Remember);
         self.once.remember(job, shard, fire_ms)
     }
 
@@ -329,6 +345,7 @@ fn a_run_keeps_its_claim_while_the_store_takes_its_time_with_other_things() {
     let mut config = Config::default();
     config.once = Some(Arc::new(Stuck {
         once: once.clone(),
+        at: Question::Remember,
         gate: std::sync::Mutex::new(gate),
         reached,
     }));
@@ -353,6 +370,41 @@ fn a_run_keeps_its_claim_while_the_store_takes_its_time_with_other_things() {
     end.send(()).unwrap();
     wait_for(&job, Outcome::Succeeded);
     drop(open);
+    scheduler.shutdown(PATIENCE);
+}
+
+#[test]
+fn a_store_that_hangs_leaves_a_worker_for_what_does_not_need_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+    let mut config = Config::default();
+    config.workers = 3;
+    config.once = Some(Arc::new(Stuck {
+        once: store(&dir),
+        at: Question::Claim,
+        gate: std::sync::Mutex::new(gate),
+        reached,
+    }));
+    let scheduler = Scheduler::start(config).unwrap();
+    let (ran, runs) = mpsc::channel();
+    for name in ["a", "b", "c", "d"] {
+        scheduler.add(job(name, every(10), &ran)).unwrap();
+    }
+    for _ in 0..2 {
+        stuck.recv_timeout(PATIENCE).unwrap();
+    }
+    let (ticked, ticks) = mpsc::channel();
+    let plain = JobSpec::new("plain", every(10), move |firing| {
+        ticked.send(firing.fire_ms)?;
+        Ok(())
+    });
+    scheduler.add(plain).unwrap();
+    for _ in 0..3 {
+        ticks.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(runs.try_iter().count(), 0);
+    drop(open);
+    runs.recv_timeout(PATIENCE).unwrap();
     scheduler.shutdown(PATIENCE);
 }
 
