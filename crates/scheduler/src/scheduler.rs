@@ -23,8 +23,9 @@ use crate::runner::{self, Observer, Shared};
 use crate::schedule::ScheduleError;
 use crate::spec::JobSpec;
 
-/// How long runs that were asked to stop at the end have to do so.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long runs that were asked to stop at the end have to do so. Commands of `mainstay schedule` are killed after two
+/// seconds.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// How a [`Scheduler`] works. Start from the default and change what you need.
 #[non_exhaustive]
@@ -236,7 +237,7 @@ impl Scheduler {
     }
 
     /// Fires nothing any more, waits until all runs have ended, at most for `patience`, asks the rest to stop and waits
-    /// a last second for them. Firings whose first try had not begun are dropped; where a job runs once they are
+    /// four more seconds for them. Firings whose first try had not begun are dropped; where a job runs once they are
     /// another replica's, or the next start finds them.
     pub fn shutdown(&self, patience: Duration) -> Drained {
         self.shared.with(|core, now| core.stop(now));

@@ -76,3 +76,25 @@ fn a_claim_that_was_not_kept_in_time_is_not_believed() {
     sim.core.not_claimed(third.run, InDoubt, now(sim.ms));
     assert_eq!(sim.ended(), [(100_000, InDoubt)]);
 }
+
+#[test]
+fn a_run_that_timed_out_and_is_superseded_is_not_tried_again() {
+    let retry = Retry {
+        attempts: 3,
+        base: Duration::from_millis(1),
+        cap: Duration::from_millis(1),
+    };
+    let mut sim = Sim::new();
+    let spec = every(100).timeout(Duration::from_millis(10)).retry(retry);
+    sim.add(spec.overlap(Overlap::CancelPrevious));
+    sim.pass(100);
+    let (first, _) = sim.taken();
+    sim.pass(100);
+    sim.fail(first);
+    assert_eq!(sim.ended(), [(100, Cancelled)]);
+    let second = sim.take().unwrap();
+    assert_eq!(
+        (second.firing.attempt, second.firing.fire_ms),
+        (1, START_MS + 200)
+    );
+}
