@@ -254,7 +254,7 @@ fn spec_of(job: &JobConfig, means: &Arc<Means>) -> JobSpec {
         run,
     )
     .shard(job.shard)
-    .history_max(rules.history.unwrap_or(20));
+    .history_max(rules.history.map_or(20, |history| history.0));
     if let Some(misfire) = rules.misfire {
         spec = spec.misfire(misfire.0.0);
     }

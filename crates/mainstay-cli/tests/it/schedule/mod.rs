@@ -253,6 +253,62 @@ fn jobs_go_on_when_nobody_reads_standard_output() {
 }
 
 #[test]
+fn what_a_command_started_has_its_time_to_stop_when_the_command_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "(trap 'sleep 0.3; echo done > ended.log; exit' TERM; echo > began.log; \
+                  while :; do sleep 0.05; done) & exec sleep 600";
+    let job =
+        format!("[[job]]\nname = \"job\"\nafter = \"1ms\"\nrun = [\"sh\", \"-c\", \"{script}\"]\n");
+    write(dir.path(), &job);
+    let daemon = Daemon::start(dir.path(), &["--drain-timeout", "1ms"]);
+    while !dir.path().join("began.log").exists() {
+        std::thread::yield_now();
+    }
+    assert!(daemon.stop().success());
+    let ended = std::fs::read_to_string(dir.path().join("ended.log"));
+    assert_eq!(ended.unwrap(), "done\n");
+}
+
+#[test]
+fn a_call_with_a_long_answer_succeeds_and_its_headers_stand_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let file = format!(
+        "[[job]]\nname = \"call\"\nafter = \"1ms\"\nretry = {{ attempts = 2, base = \"1ms\" }}\n\
+         http = {{ url = \"http://{address}/\", body = {{}}, \
+         headers = {{ Host = \"x\", content-type = \"a/b\" }} }}\n"
+    );
+    write(dir.path(), &file);
+    let daemon = Daemon::start(dir.path(), &[]);
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        reader.read_line(&mut head).unwrap();
+    }
+    let head = head.to_lowercase();
+    for header in ["host: x\r\n", "content-type: a/b\r\n"] {
+        let (name, _) = header.split_once(' ').unwrap();
+        assert!(head.contains(header), "{head}");
+        assert_eq!(head.matches(name).count(), 1, "{head}");
+    }
+    let length = 3 << 20;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    // It hangs up before all is read.
+    stream.write_all(&vec![b'x'; length]).ok();
+    let firing = daemon.firing("call");
+    assert_eq!(
+        (&firing["outcome"], &firing["attempts"]),
+        (&"succeeded".into(), &1.into())
+    );
+}
+
+#[test]
 fn a_reload_keeps_what_did_not_change_and_survives_a_broken_file() {
     let dir = tempfile::tempdir().unwrap();
     let job = |name: &str, every: &str| {
