@@ -15,7 +15,7 @@ use crate::units::parse_duration;
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 pub(crate) struct Rules {
     pub(crate) timezone: Option<Parsed<ZoneName>>,
-    pub(crate) timeout: Option<Time>,
+    pub(crate) timeout: Option<Lasting>,
     pub(crate) misfire: Option<Parsed<MisfireRule>>,
     pub(crate) misfire_after: Option<Time>,
     pub(crate) overlap: Option<Parsed<OverlapRule>>,
@@ -24,13 +24,13 @@ pub(crate) struct Rules {
     pub(crate) breaker: Option<Breaker>,
     pub(crate) once: Option<bool>,
     pub(crate) in_doubt: Option<Parsed<InDoubtRule>>,
-    pub(crate) history: Option<usize>,
+    pub(crate) history: Option<History>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryRules {
-    attempts: u32,
+    attempts: Count,
     base: Option<Time>,
     cap: Option<Time>,
 }
@@ -38,10 +38,10 @@ pub(crate) struct RetryRules {
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Breaker {
-    failures: Option<u32>,
-    open: Option<Time>,
-    half_open: Option<Time>,
-    slow: Option<Time>,
+    failures: Option<Count>,
+    open: Option<Lasting>,
+    half_open: Option<Lasting>,
+    slow: Option<Lasting>,
 }
 
 /// `flatten` would lose the places of errors, so the keys of [`Rules`] are told once more where they may stand.
@@ -52,7 +52,7 @@ macro_rules! with_rules {
         pub(crate) struct $name {
             $($field: $kind,)*
             timezone: Option<$crate::jobs::Parsed<$crate::jobs::ZoneName>>,
-            timeout: Option<$crate::jobs::Time>,
+            timeout: Option<$crate::jobs::Lasting>,
             misfire: Option<$crate::jobs::Parsed<$crate::jobs::MisfireRule>>,
             misfire_after: Option<$crate::jobs::Time>,
             overlap: Option<$crate::jobs::Parsed<$crate::jobs::OverlapRule>>,
@@ -61,7 +61,7 @@ macro_rules! with_rules {
             breaker: Option<$crate::jobs::Breaker>,
             once: Option<bool>,
             in_doubt: Option<$crate::jobs::Parsed<$crate::jobs::InDoubtRule>>,
-            history: Option<usize>,
+            history: Option<$crate::jobs::History>,
         }
 
         impl $name {
@@ -124,7 +124,18 @@ pub(crate) fn check_each<R, J>(
 /// What serde says about a file, with its place.
 pub(crate) fn said(text: &str, error: &toml::de::Error) -> String {
     let at = error.span().map_or(0, |span| span.start);
-    format!("{}: {}", place(text, at), error.message())
+    format!("{}: {}", place(text, at), unquoted(error.message()))
+}
+
+/// What serde says without the value, which it quotes: `invalid type: string, expected a sequence`.
+fn unquoted(message: &str) -> String {
+    let told = message.split_once(": ").and_then(|(kind, rest)| {
+        let (found, expected) = rest.rsplit_once(", expected ")?;
+        let found = found.split(['"', '`']).next()?.trim_end();
+        let quotes = matches!(kind, "invalid type" | "invalid value");
+        quotes.then(|| format!("{kind}: {found}, expected {expected}"))
+    });
+    told.unwrap_or_else(|| message.to_owned())
 }
 
 /// The name of a job.
@@ -171,7 +182,7 @@ impl When {
 impl RetryRules {
     pub(crate) fn retry(self) -> Retry {
         Retry {
-            attempts: self.attempts,
+            attempts: self.attempts.0,
             base: self.base.map_or(Duration::from_secs(1), |time| time.0),
             cap: self.cap.map_or(Duration::from_secs(30), |time| time.0),
         }
@@ -182,7 +193,7 @@ impl Breaker {
     pub(crate) fn rules(self) -> BreakerRules {
         let defaults = BreakerRules::default();
         BreakerRules {
-            failures: self.failures.unwrap_or(defaults.failures),
+            failures: self.failures.map_or(defaults.failures, |count| count.0),
             open: self.open.map_or(defaults.open, |time| time.0),
             half_open: self.half_open.map_or(defaults.half_open, |time| time.0),
             slow: self.slow.map(|time| time.0),
@@ -252,6 +263,50 @@ impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         parse_duration(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A time that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Lasting(pub(crate) Duration);
+
+impl<'de> Deserialize<'de> for Lasting {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let Time(time) = Time::deserialize(from)?;
+        match time.is_zero() {
+            true => Err(D::Error::custom("a time longer than zero")),
+            false => Ok(Self(time)),
+        }
+    }
+}
+
+/// A number of things that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Count(pub(crate) u32);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match i64::deserialize(from)?.try_into() {
+            Ok(count) if count > 0 => Ok(Self(count)),
+            _ => Err(D::Error::custom("a number from 1 on")),
+        }
+    }
+}
+
+/// How many firings of a job are kept for whoever looks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct History(pub(crate) usize);
+
+impl History {
+    const MAX: usize = 10_000;
+}
+
+impl<'de> Deserialize<'de> for History {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match i64::deserialize(from)?.try_into() {
+            Ok(firings) if firings <= Self::MAX => Ok(Self(firings)),
+            _ => Err(D::Error::custom("0 to 10000 firings")),
+        }
     }
 }
 

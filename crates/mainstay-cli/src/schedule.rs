@@ -2,6 +2,7 @@
 
 mod action;
 mod config;
+mod out;
 mod pages;
 mod plan;
 mod report;
@@ -77,6 +78,9 @@ pub(crate) struct ScheduleArgs {
     /// How long a drain waits for what runs
     #[arg(long, value_name = "TIME", env = "MAINSTAY_SCHEDULE_DRAIN_TIMEOUT", value_parser = parse_duration, default_value = "10s")]
     drain_timeout: Duration,
+    /// Threads that claim and start firings [default: one per core, at least 4]
+    #[arg(long, value_name = "N", env = "MAINSTAY_SCHEDULE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
     /// Print JSON lines instead of text
     #[arg(long, env = "MAINSTAY_SCHEDULE_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
@@ -122,7 +126,9 @@ pub(crate) fn run(args: ScheduleArgs) -> Result<Verdict, String> {
         return resolve::run(args);
     }
     let file = args.config.as_ref().expect("clap requires it");
-    let jobs = config::read(file, args.store.store.is_some())?;
+    // A dry run claims nothing.
+    let has_store = args.store.store.is_some() || args.dry_run.is_some();
+    let jobs = config::read(file, has_store)?;
     if let Some(count) = args.dry_run {
         return plan::print(&jobs, args.from, count, args.json);
     }
@@ -139,7 +145,8 @@ pub(crate) fn run(args: ScheduleArgs) -> Result<Verdict, String> {
 async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, String> {
     let said = |error: std::io::Error| error.to_string();
     let mut signals = Signals::listen().map_err(said)?;
-    let report = Arc::new(Report::new(args.json));
+    let out = out::Out::start().map_err(said)?;
+    let report = Arc::new(Report::new(args.json, Arc::clone(&out)));
     let scheduler = tokio::task::block_in_place(|| start(args, &report))?;
     let mut table = Table {
         scheduler,
@@ -154,7 +161,7 @@ async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, Str
     let listener =
         listener.map_err(|error| format!("{http}: {error}; another --http is possible"))?;
     let http = listener.local_addr().map_err(said)?;
-    let pages = pages::Pages::new(Arc::clone(&table.scheduler), args.hosts.clone());
+    let pages = pages::Pages::new(Arc::clone(&table.scheduler), args.hosts.clone(), out);
     tokio::spawn(pages::serve(listener, Arc::clone(&pages)));
     report.ready(http, table.jobs.len(), args.store.store.is_some());
     loop {
@@ -177,6 +184,9 @@ async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, Str
 
 fn start(args: &ScheduleArgs, report: &Arc<Report>) -> Result<Arc<Scheduler>, String> {
     let mut config = Config::default();
+    if let Some(workers) = args.workers {
+        config.workers = workers.into();
+    }
     if let Some(once) = args.store.open()? {
         config.once = Some(Arc::new(once));
     }
@@ -212,32 +222,22 @@ struct Changed {
 }
 
 impl Table {
-    /// Jobs that are the same stay as they are; others go or come.
+    /// Jobs that are the same stay as they are; others go or come. After an error everything is as it was.
     fn change_to(&mut self, wanted: Vec<JobConfig>) -> Result<Changed, String> {
-        let is_kept = |job: &JobConfig| wanted.contains(job);
-        let gone = self.jobs.extract_if(.., |job| !is_kept(job));
-        let mut changed = Changed {
-            kept: 0,
-            added: 0,
-            removed: 0,
+        let gone = self.jobs.iter().filter(|job| !wanted.contains(job));
+        let gone: Vec<_> = gone
+            .filter_map(|job| self.scheduler.find(&job.name, job.shard))
+            .collect();
+        let new = wanted.iter().filter(|job| !self.jobs.contains(job));
+        let new: Vec<_> = new.map(|job| spec_of(job, &self.means)).collect();
+        let changed = Changed {
+            kept: wanted.len() - new.len(),
+            added: new.len(),
+            removed: gone.len(),
         };
-        for job in gone {
-            changed.removed += 1;
-            if let Some(job) = self.scheduler.find(&job.name, job.shard) {
-                job.cancel();
-            }
-        }
-        changed.kept = self.jobs.len();
-        for job in wanted {
-            if self.jobs.contains(&job) {
-                continue;
-            }
-            let spec = spec_of(&job, &self.means);
-            let added = self.scheduler.add(spec);
-            added.map_err(|error| format!("job {:?}: {error}", job.name))?;
-            changed.added += 1;
-            self.jobs.push(job);
-        }
+        let done = self.scheduler.change(&gone, new);
+        done.map_err(|error| error.to_string())?;
+        self.jobs = wanted;
         Ok(changed)
     }
 }
@@ -254,7 +254,7 @@ fn spec_of(job: &JobConfig, means: &Arc<Means>) -> JobSpec {
         run,
     )
     .shard(job.shard)
-    .history_max(rules.history.unwrap_or(20));
+    .history_max(rules.history.map_or(20, |history| history.0));
     if let Some(misfire) = rules.misfire {
         spec = spec.misfire(misfire.0.0);
     }

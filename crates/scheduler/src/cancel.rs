@@ -24,6 +24,8 @@ pub enum CancelCause {
     ShuttingDown,
 }
 
+const TIMED_OUT: u8 = 1;
+
 /// Tells a run that it should stop. Nothing stops a run that does not look.
 ///
 /// Cheap to clone; all clones are one token.
@@ -45,7 +47,7 @@ impl CancelToken {
         // Pairs with the exchange in `cancel`: what was done before it is seen behind it.
         match self.0.cause.load(Ordering::Acquire) {
             0 => None,
-            1 => Some(CancelCause::TimedOut),
+            TIMED_OUT => Some(CancelCause::TimedOut),
             2 => Some(CancelCause::Superseded),
             3 => Some(CancelCause::Requested),
             _ => Some(CancelCause::ShuttingDown),
@@ -82,21 +84,22 @@ impl CancelToken {
         Cancelled(self.clone())
     }
 
-    /// The first cause stays.
+    /// The first cause stays, but a timeout gives way: whoever wants the run to stop does not want its next try.
     pub(crate) fn cancel(&self, cause: CancelCause) {
         let cause = match cause {
-            CancelCause::TimedOut => 1,
+            CancelCause::TimedOut => TIMED_OUT,
             CancelCause::Superseded => 2,
             CancelCause::Requested => 3,
             CancelCause::ShuttingDown => 4,
         };
         // Under the lock, so that nobody falls asleep between looking and waiting.
         let mut wakers = self.0.wakers.lock();
-        let free = 0;
         let asked = self
             .0
             .cause
-            .compare_exchange(free, cause, Ordering::AcqRel, Ordering::Acquire);
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |asked| {
+                (asked == 0 || asked == TIMED_OUT && cause != TIMED_OUT).then_some(cause)
+            });
         if asked.is_ok() {
             self.0.changed.notify_all();
             wakers.drain(..).for_each(Waker::wake);

@@ -1,5 +1,5 @@
-//! The thread that talks to the store about firings that no worker has in hand: keeps the claims of long runs, tells what
-//! was missed, finds firings whose runners died, remembers how far each job came.
+//! The threads that talk to the store about firings that no worker has in hand: one keeps the claims of long runs; the
+//! other tells what was missed, finds firings whose runners died, remembers how far each job came.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -40,6 +40,21 @@ pub(crate) fn run(shared: &Shared) {
     }
 }
 
+/// Keeps the claims of long runs, until the end. On a thread of its own: the rest of what the store is told and asked waits
+/// for answers, one by one, and a claim must not lapse meanwhile.
+pub(crate) fn run_claims(shared: &Shared) {
+    let Some(once) = shared.once.as_deref() else {
+        return;
+    };
+    let period = Duration::from_millis((once.period_ms() / 3).max(10));
+    let mut state = shared.lock();
+    while !state.is_over {
+        let now = shared.now();
+        state.core.keep_claims(now, |claim| once.extend(claim));
+        shared.claims.wait_for(&mut state, period);
+    }
+}
+
 struct Keeper<'a> {
     shared: &'a Shared,
     once: &'a dyn Once,
@@ -49,7 +64,6 @@ struct Keeper<'a> {
 
 impl Keeper<'_> {
     fn turn(&mut self) {
-        self.extend();
         let done = self
             .tell_missed()
             .and_then(|()| self.sweep())
@@ -57,16 +71,6 @@ impl Keeper<'_> {
         if let Err(error) = done {
             tracing::warn!(%error, "the store of claims does not answer");
         }
-    }
-
-    fn extend(&self) {
-        let state = self.shared.lock();
-        let claims = state
-            .core
-            .runs
-            .iter()
-            .filter_map(|(_, run)| run.claim.as_ref());
-        claims.for_each(|claim| self.once.extend(claim));
     }
 
     fn tell_missed(&self) -> Result<(), OnceError> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::core::slab::Key;
-use crate::core::{Core, Now, Start, Tried};
+use crate::core::{Core, Now, Start, Tried, Wanted};
 #[cfg(feature = "tokio")]
 use crate::firing::Firing;
 use crate::firing::{JobError, Task};
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) quiet: Condvar,
     /// There is something to tell the store.
     pub(crate) keeper: Condvar,
+    /// The end has come for whoever keeps claims.
+    pub(crate) claims: Condvar,
     pub(crate) once: Option<Arc<dyn Once>>,
     observer: Option<Box<Observer>>,
     epoch: Instant,
@@ -72,6 +74,7 @@ impl Shared {
             work: Condvar::new(),
             quiet: Condvar::new(),
             keeper: Condvar::new(),
+            claims: Condvar::new(),
             once,
             observer,
             epoch,
@@ -152,6 +155,7 @@ impl Shared {
         self.clock.notify_all();
         self.work.notify_all();
         self.keeper.notify_all();
+        self.claims.notify_all();
     }
 
     fn tried(&self, run: Key, tried: Tried) {
@@ -235,16 +239,18 @@ fn run_wall(shared: &Shared) {
 
 /// Takes runs and runs them until the end.
 pub(crate) fn run_worker(shared: &Arc<Shared>) {
-    while let Some(start) = take(shared) {
+    while let Some(mut start) = take(shared) {
         let run = start.run;
-        if let Some((id, in_doubt)) = &start.claim
+        if let Some(wanted) = start.claim.take()
             && let Some(once) = &shared.once
         {
-            let claimed = catch_unwind(AssertUnwindSafe(|| claim(&**once, id, *in_doubt)));
+            let id = wanted.id.clone();
+            let ask = || claim_in_time(shared, &**once, wanted);
+            let claimed = catch_unwind(AssertUnwindSafe(ask));
             let claimed = claimed.unwrap_or_else(|_| Err(OnceError::new("the hook panicked")));
             let is_ours = shared.with(|core, now| match claimed {
-                Ok(Ours::Run(claim)) => {
-                    core.claimed(run, claim, now);
+                Ok(Ours::Run(claim, asked)) => {
+                    core.claimed(run, claim, asked, now);
                     true
                 }
                 Ok(Ours::Not(outcome)) => {
@@ -290,21 +296,42 @@ fn take(shared: &Shared) -> Option<Start> {
 
 /// Whose a firing is.
 enum Ours {
-    Run(Claim),
+    /// And when the store was asked.
+    Run(Claim, Now),
     Not(Outcome),
 }
 
-fn claim(
-    once: &dyn Once,
-    id: &crate::once::FiringId,
-    in_doubt: InDoubt,
-) -> Result<Ours, OnceError> {
-    Ok(match once.claim(id)? {
-        Claimed::Fresh(claim) => Ours::Run(claim),
+/// Asks again when the answer was so long in coming that the claim may have lapsed: this process may have been stopped.
+fn claim_in_time(shared: &Shared, once: &dyn Once, mut wanted: Wanted) -> Result<Ours, OnceError> {
+    loop {
+        let (id, in_doubt) = (wanted.id.clone(), wanted.in_doubt);
+        let asked = shared.now();
+        match claim(once, wanted, asked)? {
+            Ours::Run(claim, asked) if shared.now().is_lease_old(asked, once.period_ms()) => {
+                let held = Some(claim);
+                wanted = Wanted { id, in_doubt, held };
+            }
+            ours => return Ok(ours),
+        }
+    }
+}
+
+fn claim(once: &dyn Once, wanted: Wanted, asked: Now) -> Result<Ours, OnceError> {
+    let Wanted { id, in_doubt, held } = wanted;
+    if let Some(held) = held {
+        once.extend(&held);
+        if once.renew(&held).is_ok() {
+            return Ok(Ours::Run(held, asked));
+        }
+        // It was lost, or nobody answers.
+        tracing::warn!(firing = %id, "its claim was not kept in time");
+    }
+    Ok(match once.claim(&id)? {
+        Claimed::Fresh(claim) => Ours::Run(claim, asked),
         Claimed::Elsewhere => Ours::Not(Outcome::Elsewhere),
         Claimed::InDoubt { claim, rerun } => match in_doubt {
-            _ if rerun => renewed(once, claim)?,
-            InDoubt::Rerun => renewed(once, claim)?,
+            _ if rerun => renewed(once, claim, asked)?,
+            InDoubt::Rerun => renewed(once, claim, asked)?,
             InDoubt::Skip => {
                 once.settle(claim, Outcome::InDoubt);
                 Ours::Not(Outcome::InDoubt)
@@ -314,9 +341,9 @@ fn claim(
     })
 }
 
-fn renewed(once: &dyn Once, claim: Claim) -> Result<Ours, OnceError> {
+fn renewed(once: &dyn Once, claim: Claim, asked: Now) -> Result<Ours, OnceError> {
     once.renew(&claim)?;
-    Ok(Ours::Run(claim))
+    Ok(Ours::Run(claim, asked))
 }
 
 fn run_task(shared: &Arc<Shared>, start: Start) {
@@ -430,10 +457,14 @@ pub(crate) fn spawn(
         start("scheduler-wall".into(), Box::new(move || run_wall(&shared)))?;
     }
     if shared.once.is_some() {
-        let shared = Arc::clone(shared);
+        let (keeper, claims) = (Arc::clone(shared), Arc::clone(shared));
         start(
             "scheduler-store".into(),
-            Box::new(move || keeper::run(&shared)),
+            Box::new(move || keeper::run(&keeper)),
+        )?;
+        start(
+            "scheduler-claim".into(),
+            Box::new(move || keeper::run_claims(&claims)),
         )?;
     }
     for number in 0..workers.max(1) {

@@ -23,13 +23,15 @@ use crate::runner::{self, Observer, Shared};
 use crate::schedule::ScheduleError;
 use crate::spec::JobSpec;
 
-/// How long runs that were asked to stop at the end have to do so.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long runs that were asked to stop at the end have to do so. Commands of `mainstay schedule` are killed after two
+/// seconds.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// How a [`Scheduler`] works. Start from the default and change what you need.
 #[non_exhaustive]
 pub struct Config {
-    /// Threads that run jobs; so many blocking jobs run at a time. Default: one per core, at least 4.
+    /// Threads that run jobs; so many blocking jobs run at a time. One of them does not wait for the store of claims, where
+    /// there are several. Default: one per core, at least 4.
     pub workers: usize,
     /// Jobs. Default: 1,000,000.
     pub jobs_max: usize,
@@ -125,6 +127,11 @@ impl Scheduler {
             queue_max: config.queue_max.max(1),
             on_full: config.on_full,
             futures_max: config.futures_max.max(1),
+            claim_ms: config
+                .once
+                .as_ref()
+                .map_or(u64::MAX, |once| once.period_ms()),
+            claims_max: config.workers.saturating_sub(1).max(1),
             reports: config.observer.is_some(),
         };
         let seed = getrandom::u64().map_err(io::Error::other)?;
@@ -142,23 +149,52 @@ impl Scheduler {
     /// When there is a job of this name and shard, there are too many, what it asks for does not go together, or the
     /// store does not answer.
     pub fn add(&self, spec: JobSpec) -> Result<Job, ScheduleError> {
-        spec.check(self.shared.once.is_some())?;
-        let mut accounted_ms = None;
-        if let Some(once) = self.shared.once.as_ref().filter(|_| spec.once) {
-            let said = |error| ScheduleError::new(format!("the store of claims: {error}"));
-            accounted_ms = once.recall(&spec.name, spec.shard).map_err(said)?;
-            if accounted_ms.is_none() && !spec.schedule.is_single() {
-                // From now on, what is missed is known to be.
-                let now_ms = self.shared.now().wall_ms;
-                once.remember_first(&spec.name, spec.shard, now_ms)
-                    .map_err(said)?;
-            }
-        }
+        let accounted_ms = self.accounted_ms(&spec)?;
         let key = self
             .shared
             .with(|core, now| core.add(spec, accounted_ms, now))?;
         self.shared.keeper.notify_one();
         Ok(self.handle(key))
+    }
+
+    /// Cancels the jobs `gone` and adds `new` ones, all or nothing: after an error everything is as it was. Where a new job
+    /// has the name and shard of one that goes, its overlap policy counts what that one still runs. Asks the store as
+    /// [`add`](Self::add) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add). Says which job, when it is one of several.
+    pub fn change(&self, gone: &[Job], new: Vec<JobSpec>) -> Result<Vec<Job>, ScheduleError> {
+        let mut known = Vec::with_capacity(new.len());
+        for spec in new {
+            let accounted_ms = self
+                .accounted_ms(&spec)
+                .map_err(|error| ScheduleError::new(format!("job {:?}: {error}", spec.name)))?;
+            known.push((spec, accounted_ms));
+        }
+        let gone: Vec<Key> = gone.iter().map(|job| job.key).collect();
+        let keys = self
+            .shared
+            .with(|core, now| core.change(&gone, known, now))?;
+        self.shared.keeper.notify_one();
+        Ok(keys.into_iter().map(|key| self.handle(key)).collect())
+    }
+
+    /// Checks a job, and asks how far it had come where the store knows.
+    fn accounted_ms(&self, spec: &JobSpec) -> Result<Option<u64>, ScheduleError> {
+        spec.check(self.shared.once.is_some())?;
+        let Some(once) = self.shared.once.as_ref().filter(|_| spec.once) else {
+            return Ok(None);
+        };
+        let said = |error| ScheduleError::new(format!("the store of claims: {error}"));
+        let accounted_ms = once.recall(&spec.name, spec.shard).map_err(said)?;
+        if accounted_ms.is_none() && !spec.schedule.is_single() {
+            // From now on, what is missed is known to be.
+            let now_ms = self.shared.now().wall_ms;
+            once.remember_first(&spec.name, spec.shard, now_ms)
+                .map_err(said)?;
+        }
+        Ok(accounted_ms)
     }
 
     /// The job of this name and shard.
@@ -201,7 +237,7 @@ impl Scheduler {
     }
 
     /// Fires nothing any more, waits until all runs have ended, at most for `patience`, asks the rest to stop and waits
-    /// a last second for them. Firings whose first try had not begun are dropped; where a job runs once they are
+    /// four more seconds for them. Firings whose first try had not begun are dropped; where a job runs once they are
     /// another replica's, or the next start finds them.
     pub fn shutdown(&self, patience: Duration) -> Drained {
         self.shared.with(|core, now| core.stop(now));

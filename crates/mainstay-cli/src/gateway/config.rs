@@ -95,7 +95,7 @@ fn apply(rules: &Rules, job: &mut CommandJob) {
     super::set(&mut job.jitter, rules.jitter.map(|time| time.0));
     super::set(&mut job.retry, rules.retry.map(|retry| retry.retry()));
     super::set(&mut job.in_doubt, rules.in_doubt.map(|rule| rule.0.0));
-    super::set(&mut job.history_max, rules.history);
+    super::set(&mut job.history_max, rules.history.map(|history| history.0));
 }
 
 #[cfg(test)]

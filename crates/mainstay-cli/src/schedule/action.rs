@@ -10,15 +10,18 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use scheduler::{CancelCause, Firing, FiringId, JobError};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 use super::config::{Action, HttpCall};
 
 /// A command that is asked to stop has so long until it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Nobody tells when the last of a process group is gone.
+const GROUP_POLL: Duration = Duration::from_millis(20);
 
 /// Of an answer nobody reads more than this.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -122,7 +125,15 @@ async fn stop(child: &mut Child) {
         }
     };
     signal(Signal::TERM);
-    let waited = tokio::time::timeout(STOP_PATIENCE, child.wait()).await;
+    let until = Instant::now() + STOP_PATIENCE;
+    let waited = tokio::time::timeout_at(until, child.wait()).await;
+    // What the command started may need its time when the command itself is gone.
+    while waited.is_ok()
+        && Instant::now() < until
+        && group.is_some_and(|group| test_kill_process_group(group).is_ok())
+    {
+        tokio::time::sleep(GROUP_POLL).await;
+    }
     signal(Signal::KILL);
     if waited.is_err() {
         drop(child.wait().await);
@@ -170,19 +181,23 @@ async fn http(call: &HttpCall, firing: &Firing) -> Result<(), JobError> {
     if call.body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }
-    for (name, value) in &call.headers {
-        request = request.header(name, value);
+    let mut request = request.body(Full::new(body))?;
+    for (name, value) in &call.headers.0 {
+        request.headers_mut().insert(name, value.clone());
     }
-    let answer = sender.send_request(request.body(Full::new(body))?).await?;
+    let answer = sender.send_request(request).await?;
     let status = answer.status();
-    // Read to the end, so that a service that minds who hangs up early does not see it.
+    // A service that minds who hangs up early does not see it, unless it has much to say. What it says decides nothing.
     let read = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
         .collect()
         .await;
+    if let Err(error) = read {
+        tracing::debug!(%error, %status, "the answer was not read to its end");
+    }
     drop(sender);
     pump.abort();
     match status.is_success() {
-        true => read.map(drop),
+        true => Ok(()),
         false => Err(format!("it answered {status}").into()),
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use scheduler::{Cron, Schedule};
+use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
 use crate::jobs::{
@@ -36,7 +38,7 @@ pub(super) struct HttpCall {
     pub(super) method: Parsed<Method>,
     pub(super) url: Parsed<Url>,
     #[serde(default)]
-    pub(super) headers: BTreeMap<String, String>,
+    pub(super) headers: Headers,
     pub(super) body: Option<Json>,
 }
 
@@ -112,6 +114,38 @@ fn check(raw: RawJob, defaults: &Rules, has_store: bool) -> Result<JobConfig, Co
     })
 }
 
+/// What a firing's tries are told apart and put together by, and how long a body is, is not the file's to say.
+const OWN_HEADERS: [&str; 4] = [
+    "idempotency-key",
+    "traceparent",
+    "content-length",
+    "transfer-encoding",
+];
+
+/// Headers of a call, in place of its own where they have the same name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Headers(pub(super) HeaderMap);
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in BTreeMap::<String, String>::deserialize(from)? {
+            let complain = |what| D::Error::custom(format!("`{name}`: {what}"));
+            let parsed = HeaderName::from_bytes(name.as_bytes());
+            let parsed = parsed.map_err(|_| complain("not the name of an HTTP header"))?;
+            let value = HeaderValue::from_str(&value);
+            let value = value.map_err(|_| complain("not the value of an HTTP header"))?;
+            if OWN_HEADERS.contains(&parsed.as_str()) {
+                return Err(complain("the call carries its own"));
+            }
+            if headers.insert(parsed, value).is_some() {
+                return Err(complain("it stands there twice"));
+            }
+        }
+        Ok(Self(headers))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Method(pub(super) hyper::Method);
 
@@ -159,7 +193,7 @@ mod tests {
     use scheduler::{Misfire, Overlap};
 
     use super::*;
-    use crate::jobs::{MisfireRule, OverlapRule};
+    use crate::jobs::{History, MisfireRule, OverlapRule};
 
     const GOOD: &str = r#"
 [defaults]
@@ -200,7 +234,7 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
             "cron */5 * * * * * Europe/Berlin"
         );
         assert_eq!(jobs[1].schedule.to_string(), "at 2026-12-01T03:00:00.000Z");
-        assert_eq!(jobs[1].rules.history, Some(50));
+        assert_eq!(jobs[1].rules.history, Some(History(50)));
     }
 
     #[test]
@@ -264,6 +298,47 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
                 "http://127",
                 "https://127",
                 "line 20, key `url`: this command speaks no TLS",
+            ),
+            (
+                "[\"true\"]",
+                "\"curl -H Bearer:sesame, expected a\"",
+                "line 8, key `run`: invalid type: string, expected a sequence",
+            ),
+            (
+                "attempts = 5",
+                "attempts = 0",
+                "line 13, key `attempts`: a number from 1 on",
+            ),
+            (
+                "failures = 3",
+                "failures = -1",
+                "line 14, key `failures`: a number from 1 on",
+            ),
+            (
+                "open = \"300s\"",
+                "open = \"0s\"",
+                "line 14, key `open`: a time longer",
+            ),
+            ("\"10s\"", "\"0s\"", "line 9, key `timeout`: a time longer"),
+            (
+                "history = 50",
+                "history = 9223372036854775807",
+                "line 4, key `history`: 0 to 10000",
+            ),
+            (
+                "body = {",
+                "headers = { a-b = \"sesame\\n\" }, body = {",
+                "line 20, key `headers`: `a-b`: not the value of an HTTP header",
+            ),
+            (
+                "body = {",
+                "headers = { \"a b\" = \"c\" }, body = {",
+                "line 20, key `headers`: `a b`: not the name of an HTTP header",
+            ),
+            (
+                "body = {",
+                "headers = { Idempotency-Key = \"sesame\" }, body = {",
+                "line 20, key `headers`: `Idempotency-Key`: the call carries its own",
             ),
             ("[[job]]", "[[job]", "line 5"),
         ] {

@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::out::Out;
+
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Connections at a time; more wait.
@@ -36,14 +38,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Pages {
     scheduler: Arc<Scheduler>,
     hosts: Vec<String>,
+    out: Arc<Out>,
     is_draining: AtomicBool,
 }
 
 impl Pages {
-    pub(super) fn new(scheduler: Arc<Scheduler>, hosts: Vec<String>) -> Arc<Self> {
+    pub(super) fn new(scheduler: Arc<Scheduler>, hosts: Vec<String>, out: Arc<Out>) -> Arc<Self> {
         Arc::new(Self {
             scheduler,
             hosts,
+            out,
             is_draining: AtomicBool::new(false),
         })
     }
@@ -320,6 +324,10 @@ impl Collector for Scrape {
             "The next fire time, 0 for none",
             &|status| status.next_ms.map_or(0.0, |ms| ms as f64 / 1e3),
         )?;
+        let help = "Lines of standard output that were dropped because nobody read it";
+        let kind = MetricType::Counter;
+        let mut lost = encoder.encode_descriptor("output_lines_dropped", help, None, kind)?;
+        lost.encode_counter::<NoLabelSet, _, u64>(&self.0.out.dropped(), None)?;
         encode_lateness(&mut encoder, &self.0.scheduler.lateness())
     }
 }

@@ -1,19 +1,30 @@
 //! What the command says while it runs: lines of text, or of JSON.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use scheduler::{Drained, FireTime, JobSpec, Outcome, Record};
 use serde_json::json;
 
 use super::Changed;
+use super::out::Out;
+
+/// When the end is said, whoever reads has so long to do so.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 pub(super) struct Report {
     json: bool,
+    out: Arc<Out>,
+}
+
+macro_rules! say {
+    ($report:expr, $($argument:tt)*) => { $report.out.line(format!($($argument)*)) };
 }
 
 impl Report {
-    pub(super) fn new(json: bool) -> Self {
-        Self { json }
+    pub(super) fn new(json: bool, out: Arc<Out>) -> Self {
+        Self { json, out }
     }
 
     pub(super) fn ready(&self, http: SocketAddr, jobs: usize, store: bool) {
@@ -21,13 +32,14 @@ impl Report {
             tracing::warn!(%http, "everybody who reaches this address sees the jobs");
         }
         if self.json {
-            outln!(
+            say!(
+                self,
                 "{}",
                 json!({ "event": "ready", "http": http, "jobs": jobs, "store": store })
             );
         } else {
-            outln!("jobs    {jobs}");
-            outln!("status  http://{http}/");
+            say!(self, "jobs    {jobs}");
+            say!(self, "status  http://{http}/");
         }
     }
 
@@ -47,14 +59,14 @@ impl Report {
                 "trace_id": record.trace.map(|trace| trace.to_string()),
                 "error": record.error.as_deref(),
             });
-            outln!("{line}");
+            say!(self, "{line}");
         } else if !matches!(record.outcome, Outcome::Succeeded | Outcome::Elsewhere) {
             let why = record
                 .error
                 .as_deref()
                 .map(|error| format!(": {error}"))
                 .unwrap_or_default();
-            outln!("{} {fire_time} {}{why}", spec.name(), record.outcome);
+            say!(self, "{} {fire_time} {}{why}", spec.name(), record.outcome);
         }
     }
 
@@ -67,9 +79,12 @@ impl Report {
         if self.json {
             let line =
                 json!({ "event": "reloaded", "kept": kept, "added": added, "removed": removed });
-            outln!("{line}");
+            say!(self, "{line}");
         } else {
-            outln!("reloaded: {kept} kept, {added} added, {removed} removed");
+            say!(
+                self,
+                "reloaded: {kept} kept, {added} added, {removed} removed"
+            );
         }
     }
 
@@ -81,20 +96,25 @@ impl Report {
     pub(super) fn stopped(&self, drained: Drained) {
         let Drained { cancelled, left } = drained;
         if self.json {
-            outln!(
+            say!(
+                self,
                 "{}",
                 json!({ "event": "stopped", "cancelled": cancelled, "left": left })
             );
         } else {
-            outln!("stopped; {cancelled} runs were asked to stop, {left} did not");
+            say!(
+                self,
+                "stopped; {cancelled} runs were asked to stop, {left} did not"
+            );
         }
+        self.out.flush(LAST_LINES);
     }
 
     pub(super) fn say(&self, event: &str, text: &str) {
         if self.json {
-            outln!("{}", json!({ "event": event, "text": text }));
+            say!(self, "{}", json!({ "event": event, "text": text }));
         } else {
-            outln!("{text}");
+            say!(self, "{text}");
         }
     }
 }

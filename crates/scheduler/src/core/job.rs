@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use circuit::{Backoff, Breaker, Permit, State, TraceId};
 
+use super::Now;
 use super::slab::Key;
 use crate::cancel::CancelToken;
 use crate::history::{Counts, Outcome, Record};
@@ -49,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) next: Option<(u64, timerwheel::Key)>,
     /// Runs that wait for a worker, run, or wait for their next try.
     pub(crate) runs: Vec<Key>,
+    /// Jobs in whose place this one came, as long as they may run.
+    pub(crate) follows: Vec<Key>,
     /// Firings that wait for the runs to end (overlap policy).
     pub(crate) waiting: VecDeque<u64>,
     /// Missed ones whose verdict is not in the store yet.
@@ -114,6 +117,8 @@ pub(crate) struct Run {
     /// This try, steady clock.
     pub(crate) try_began_ms: u64,
     pub(crate) claim: Option<Claim>,
+    /// When the claim was last seen to hold.
+    pub(crate) kept: Now,
     pub(crate) permit: Option<Permit>,
     pub(crate) timeout: Option<timerwheel::Key>,
     /// Since when the store does not say whether the firing is ours; steady clock.

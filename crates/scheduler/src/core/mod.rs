@@ -8,7 +8,7 @@ pub(crate) mod slab;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use circuit::{Backoff, TraceId};
@@ -22,7 +22,7 @@ use crate::policy::{OnFull, Overlap};
 use crate::schedule::ScheduleError;
 use crate::spec::JobSpec;
 use job::{Job, JobState, Run, RunPhase};
-pub(crate) use run::{Start, Tried};
+pub(crate) use run::{Start, Tried, Wanted};
 use slab::{Key, Slab};
 
 /// Both clocks: fire times are read on the wall, durations on the one that never jumps.
@@ -32,6 +32,16 @@ pub(crate) struct Now {
     pub(crate) mono_ms: u64,
 }
 
+impl Now {
+    /// Whether a lease that was renewed at `since` was not for two thirds of `lease_ms`. By both clocks: the steady one may
+    /// stand still while the machine sleeps.
+    pub(crate) fn is_lease_old(self, since: Self, lease_ms: u64) -> bool {
+        let steady_ms = self.mono_ms.saturating_sub(since.mono_ms);
+        let wall_ms = self.wall_ms.saturating_sub(since.wall_ms);
+        steady_ms.max(wall_ms) > lease_ms / 3 * 2
+    }
+}
+
 /// The limits of a [`Core`].
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -39,6 +49,10 @@ pub(crate) struct Limits {
     pub(crate) queue_max: usize,
     pub(crate) on_full: OnFull,
     pub(crate) futures_max: usize,
+    /// How long a claim stands when it is not extended.
+    pub(crate) claim_ms: u64,
+    /// Workers that may ask the store at a time: when it hangs, one is left for what does not need it.
+    pub(crate) claims_max: usize,
     /// Whether somebody takes [`Core::ended`].
     pub(crate) reports: bool,
 }
@@ -66,6 +80,8 @@ pub(crate) struct Core {
     mono: Wheel<Alarm>,
     pub(crate) ready: VecDeque<Key>,
     pub(crate) futures_running: usize,
+    /// Runs whose claim a worker waits for.
+    pub(crate) claiming: usize,
     pub(crate) verdicts: VecDeque<Verdict>,
     /// Claims of runs that ended without a worker.
     pub(crate) unsettled: Vec<(Claim, Outcome)>,
@@ -87,6 +103,7 @@ impl Core {
             mono: Wheel::new(now.mono_ms),
             ready: VecDeque::new(),
             futures_running: 0,
+            claiming: 0,
             verdicts: VecDeque::new(),
             unsettled: Vec::new(),
             ended: Vec::new(),
@@ -125,6 +142,7 @@ impl Core {
             last_ms,
             next: None,
             runs: Vec::new(),
+            follows: Vec::new(),
             waiting: VecDeque::new(),
             verdicts: 0,
             open_from_ms: None,
@@ -143,6 +161,63 @@ impl Core {
             self.record_unrun(key, at_ms.unwrap_or(0), Outcome::Misfired, now);
         }
         Ok(key)
+    }
+
+    /// Takes jobs out and adds others, all or nothing. What one of the old still runs counts for the new one of its name.
+    pub(crate) fn change(
+        &mut self,
+        gone: &[Key],
+        new: Vec<(JobSpec, Option<u64>)>,
+        now: Now,
+    ) -> Result<Vec<Key>, ScheduleError> {
+        self.may_change(gone, &new)?;
+        let mut before = HashMap::new();
+        for key in gone {
+            if let Some(job) = self.jobs.get(*key) {
+                let name = (Arc::clone(&job.spec.name), job.spec.shard);
+                let follows = job.follows.iter().copied().chain([*key]).collect();
+                before.insert(name, follows);
+            }
+            self.remove(*key, now);
+        }
+        let mut keys = Vec::with_capacity(new.len());
+        for (spec, accounted_ms) in new {
+            let follows: Option<Vec<Key>> = before.remove(&(Arc::clone(&spec.name), spec.shard));
+            let key = self.add(spec, accounted_ms, now)?;
+            let follows = follows.into_iter().flatten();
+            let alive: Vec<Key> = follows
+                .filter(|old| self.jobs.get(*old).is_some())
+                .collect();
+            if let Some(job) = self.jobs.get_mut(key) {
+                job.follows = alive;
+            }
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+
+    fn may_change(
+        &self,
+        gone: &[Key],
+        new: &[(JobSpec, Option<u64>)],
+    ) -> Result<(), ScheduleError> {
+        let mut names = HashSet::with_capacity(new.len());
+        for (spec, _) in new {
+            let name = (Arc::clone(&spec.name), spec.shard);
+            let held = self.by_name.get(&name);
+            if held.is_some_and(|held| !gone.contains(held)) || !names.insert(name) {
+                let text = format!("there is a job {:?} already", spec.name);
+                return Err(ScheduleError::new(text));
+            }
+        }
+        let going = gone.iter().collect::<HashSet<_>>().len();
+        let jobs = self.by_name.len().saturating_sub(going) + new.len();
+        if !new.is_empty() && (jobs > self.limits.jobs_max || self.is_stopped) {
+            return Err(ScheduleError::new(
+                "the scheduler takes no more jobs: raise jobs_max",
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn find(&self, name: &str, shard: u32) -> Option<Key> {
@@ -277,10 +352,11 @@ impl Core {
 
     /// Decides by the overlap policy what becomes of a firing.
     fn fire(&mut self, key: Key, fire_ms: u64, now: Now) {
+        let busy = self.busy_before(key);
         let Some(job) = self.jobs.get_mut(key) else {
             return;
         };
-        let is_busy = !job.runs.is_empty();
+        let is_busy = !job.runs.is_empty() || !busy.is_empty();
         match job.spec.overlap {
             _ if !is_busy => self.enqueue(key, fire_ms, None, now),
             Overlap::Allow => self.enqueue(key, fire_ms, None, now),
@@ -296,9 +372,18 @@ impl Core {
                 if let Some(superseded) = superseded {
                     self.record_unrun(key, superseded, Outcome::Overlapped, now);
                 }
-                self.cancel_runs(key, CancelCause::Superseded, now);
+                for job in busy.into_iter().chain([key]) {
+                    self.cancel_runs(job, CancelCause::Superseded, now);
+                }
             }
         }
+    }
+
+    /// The jobs in whose place this one came and that still run.
+    pub(crate) fn busy_before(&self, key: Key) -> Vec<Key> {
+        let follows = self.jobs.get(key).map_or(&[][..], |job| &job.follows);
+        let runs = |key: &Key| self.jobs.get(*key).is_some_and(|job| !job.runs.is_empty());
+        follows.iter().copied().filter(runs).collect()
     }
 
     /// Makes a run of a firing and puts it behind those that wait for a worker.
@@ -336,6 +421,7 @@ impl Core {
             began_ms: None,
             try_began_ms: 0,
             claim,
+            kept: now,
             permit: None,
             timeout: None,
             unclaimed_since_ms: None,

@@ -25,8 +25,17 @@ pub(crate) struct Start {
     pub(crate) run: Key,
     pub(crate) task: Task,
     pub(crate) firing: Firing,
-    /// To claim first, and what to do when its runner died.
-    pub(crate) claim: Option<(FiringId, InDoubt)>,
+    /// To claim first.
+    pub(crate) claim: Option<Wanted>,
+}
+
+/// A claim to get from the store.
+pub(crate) struct Wanted {
+    pub(crate) id: FiringId,
+    /// What to do when its runner died.
+    pub(crate) in_doubt: InDoubt,
+    /// A claim of this process that may have lapsed.
+    pub(crate) held: Option<Claim>,
 }
 
 /// How a try ended.
@@ -47,11 +56,15 @@ impl Core {
     /// The next run for a worker. Those whose breaker is open end here.
     pub(crate) fn take(&mut self, now: Now) -> Option<Start> {
         loop {
-            let key = *self.ready.front()?;
+            let at = match self.claiming < self.limits.claims_max {
+                true => 0,
+                false => self.ready.iter().position(|key| !self.needs_store(*key))?,
+            };
+            let key = *self.ready.get(at)?;
             if self.is_future(key) && self.futures_running >= self.limits.futures_max {
                 return None;
             }
-            self.ready.pop_front();
+            self.ready.remove(at);
             match self.ask_breaker(key, now) {
                 Ok(permit) => return self.start(key, permit, now),
                 Err(why) => {
@@ -67,6 +80,12 @@ impl Core {
         let run = self.runs.get(key);
         let job = run.and_then(|run| self.jobs.get(run.job));
         job.is_some_and(|job| matches!(job.spec.task, Task::Future { .. }))
+    }
+
+    fn needs_store(&self, key: Key) -> bool {
+        let run = self.runs.get(key);
+        let job = run.and_then(|run| self.jobs.get(run.job));
+        job.is_some_and(|job| job.spec.once)
     }
 
     fn ask_breaker(&mut self, key: Key, now: Now) -> Result<Option<Permit>, Arc<str>> {
@@ -109,10 +128,15 @@ impl Core {
             cancel: run.cancel.clone(),
         };
         let task = spec.task.clone();
-        let claim =
-            (spec.once && run.claim.is_none()).then(|| (job.id(run.fire_ms), spec.in_doubt));
-        if claim.is_none() {
-            self.begin_try(key, now);
+        let is_sure = run.claim.is_some() && !now.is_lease_old(run.kept, self.limits.claim_ms);
+        let claim = (spec.once && !is_sure).then(|| Wanted {
+            id: job.id(run.fire_ms),
+            in_doubt: spec.in_doubt,
+            held: run.claim.take(),
+        });
+        match claim {
+            Some(_) => self.claiming += 1,
+            None => self.begin_try(key, now),
         }
         if matches!(task, Task::Future { .. }) {
             self.futures_running += 1;
@@ -142,16 +166,19 @@ impl Core {
         }
     }
 
-    /// The firing is this process's to run.
-    pub(crate) fn claimed(&mut self, key: Key, claim: Claim, now: Now) {
+    /// The firing is this process's to run. The store was asked for it at `asked`.
+    pub(crate) fn claimed(&mut self, key: Key, claim: Claim, asked: Now, now: Now) {
         if let Some(run) = self.runs.get_mut(key) {
             run.claim = Some(claim);
+            run.kept = asked;
         }
+        self.claiming -= 1;
         self.begin_try(key, now);
     }
 
     /// The firing is not this process's to run.
     pub(crate) fn not_claimed(&mut self, key: Key, outcome: Outcome, now: Now) {
+        self.claiming -= 1;
         self.end_future(key);
         if let Some(run) = self.runs.get_mut(key) {
             // No call was made; the breaker gets its permit back.
@@ -163,6 +190,7 @@ impl Core {
 
     /// The store does not say whose the firing is: asks again later, without counting a try.
     pub(crate) fn unclaimed(&mut self, key: Key, why: &str, now: Now) {
+        self.claiming -= 1;
         self.end_future(key);
         let Some(run) = self.runs.get_mut(key) else {
             return;
@@ -181,6 +209,18 @@ impl Core {
         }
         let delay_ms = waited_ms.clamp(CLAIM_AGAIN_MS, CLAIM_PATIENCE_MS / 12);
         self.rest(key, delay_ms, now);
+    }
+
+    /// Extends all claims. One that may have lapsed meanwhile, because this process or the machine slept, stays old: the
+    /// store is asked about it before the next try.
+    pub(crate) fn keep_claims(&mut self, now: Now, extend: impl Fn(&Claim)) {
+        for run in self.runs.values_mut() {
+            let is_old = now.is_lease_old(run.kept, self.limits.claim_ms);
+            if let Some(claim) = &run.claim {
+                extend(claim);
+                run.kept = if is_old { run.kept } else { now };
+            }
+        }
     }
 
     fn rest(&mut self, key: Key, delay_ms: u64, now: Now) {
@@ -408,12 +448,24 @@ impl Core {
             return;
         };
         job.runs.retain(|run| *run != ended);
-        if job.runs.is_empty() {
-            if let Some(fire_ms) = job.waiting.pop_front() {
-                self.enqueue(key, fire_ms, None, now);
-            } else if job.state == JobState::Cancelled {
+        if !job.runs.is_empty() {
+            return;
+        }
+        let heir = match job.state {
+            JobState::Cancelled => {
+                let name = (Arc::clone(&job.spec.name), job.spec.shard);
                 self.forget_if_over(key);
+                self.by_name.get(&name).copied()
             }
+            _ => Some(key),
+        };
+        if let Some(heir) = heir
+            && self.busy_before(heir).is_empty()
+            && let Some(job) = self.jobs.get_mut(heir)
+            && job.runs.is_empty()
+            && let Some(fire_ms) = job.waiting.pop_front()
+        {
+            self.enqueue(heir, fire_ms, None, now);
         }
     }
 
@@ -430,12 +482,14 @@ impl Core {
 
     /// Whether this process has the firing in hand.
     pub(crate) fn has(&self, id: &FiringId) -> bool {
-        let job = self
-            .find(&id.job, id.shard)
-            .and_then(|key| self.jobs.get(key));
-        job.is_some_and(|job| {
-            let mut runs = job.runs.iter().filter_map(|run| self.runs.get(*run));
-            runs.any(|run| run.fire_ms == id.fire_ms)
-        })
+        let Some(key) = self.find(&id.job, id.shard) else {
+            return false;
+        };
+        let jobs = self.busy_before(key).into_iter().chain([key]);
+        let mut runs = jobs.filter_map(|key| self.jobs.get(key)).flat_map(|job| {
+            let runs = job.runs.iter();
+            runs.filter_map(|run| self.runs.get(*run))
+        });
+        runs.any(|run| run.fire_ms == id.fire_ms)
     }
 }

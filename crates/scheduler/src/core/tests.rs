@@ -1,5 +1,7 @@
 //! Policies on a simulated clock.
 
+mod change;
+
 use std::time::Duration;
 
 use super::*;
@@ -26,6 +28,8 @@ impl Sim {
             queue_max,
             on_full,
             futures_max: 10,
+            claim_ms: 300,
+            claims_max: 3,
             reports: true,
         };
         let core = Core::new(limits, 7, now(START_MS));
@@ -419,7 +423,8 @@ fn stopping_drops_what_has_not_begun_and_leaves_it_to_the_next_start() {
     sim.pass(10);
     let start = sim.take().unwrap();
     assert!(start.claim.is_some());
-    sim.core.claimed(start.run, Claim::new(()), now(sim.ms));
+    sim.core
+        .claimed(start.run, Claim::new(()), now(sim.ms), now(sim.ms));
     sim.pass(20);
     assert_eq!(
         sim.core.accounted_ms(key),

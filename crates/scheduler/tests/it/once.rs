@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use idem_store::{Options, Store};
 use scheduler::{
-    Claimed, Config, FiringId, InDoubt, Job, JobSpec, Misfire, Once, Outcome, Overlap, Record,
-    Resolution, Schedule, Scheduler, StoreOnce,
+    Claim, Claimed, Config, Doubt, FiringId, InDoubt, Job, JobSpec, Misfire, Once, OnceError,
+    Outcome, Overlap, Record, Resolution, Schedule, Scheduler, StoreOnce,
 };
 
 /// Only a broken scheduler takes so long.
@@ -266,6 +266,145 @@ fn a_run_keeps_its_claim_however_long_it_takes() {
         settled.recv_timeout(PATIENCE).unwrap().outcome,
         Outcome::Succeeded
     );
+    scheduler.shutdown(PATIENCE);
+}
+
+#[derive(PartialEq)]
+enum Question {
+    Claim,
+    Remember,
+}
+
+/// A store that answers all but one question, as long as the gate is shut.
+struct Stuck {
+    once: StoreOnce,
+    at: Question,
+    gate: std::sync::Mutex<mpsc::Receiver<()>>,
+    reached: mpsc::Sender<()>,
+}
+
+impl Stuck {
+    fn wait_at(&self, question: Question) {
+        if self.at == question {
+            // Nobody listens any more at the end, and the gate is gone then.
+            self.reached.send(()).ok();
+            self.gate.lock().unwrap().recv().ok();
+        }
+    }
+}
+
+impl Once for Stuck {
+    fn claim(&self, id: &FiringId) -> Result<Claimed, OnceError> {
+        self.wait_at(Question::Claim);
+        self.once.claim(id)
+    }
+
+    fn renew(&self, claim: &Claim) -> Result<(), OnceError> {
+        self.once.renew(claim)
+    }
+
+    fn settle(&self, claim: Claim, outcome: Outcome) {
+        self.once.settle(claim, outcome);
+    }
+
+    fn extend(&self, claim: &Claim) {
+        self.once.extend(claim);
+    }
+
+    fn period_ms(&self) -> u64 {
+        self.once.period_ms()
+    }
+
+    fn in_doubt(&self) -> Result<Vec<Doubt>, OnceError> {
+        self.once.in_doubt()
+    }
+
+    fn remember(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError> {
+        self.wait_at(Question::Remember);
+        self.once.remember(job, shard, fire_ms)
+    }
+
+    fn remember_first(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError> {
+        self.once.remember_first(job, shard, fire_ms)
+    }
+
+    fn recall(&self, job: &str, shard: u32) -> Result<Option<u64>, OnceError> {
+        self.once.recall(job, shard)
+    }
+
+    fn flush(&self) {
+        self.once.flush();
+    }
+}
+
+#[test]
+fn a_run_keeps_its_claim_while_the_store_takes_its_time_with_other_things() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+    let mut config = Config::default();
+    config.once = Some(Arc::new(Stuck {
+        once: once.clone(),
+        at: Question::Remember,
+        gate: std::sync::Mutex::new(gate),
+        reached,
+    }));
+    let scheduler = Scheduler::start(config).unwrap();
+    let (began, begun) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = std::sync::Mutex::new(ended);
+    let at_ms = now_ms() + 10;
+    let spec = JobSpec::new("job", Schedule::at_ms(at_ms), move |_| {
+        began.send(())?;
+        Ok(ended.lock().unwrap().recv_timeout(PATIENCE)?)
+    });
+    let job = scheduler.add(spec.once()).unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    stuck.recv_timeout(PATIENCE).unwrap();
+    let until = std::time::Instant::now() + Duration::from_millis(900);
+    while std::time::Instant::now() < until {
+        let claimed = once.claim(&id("job", at_ms)).unwrap();
+        assert!(matches!(claimed, Claimed::Elsewhere), "{claimed:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    end.send(()).unwrap();
+    wait_for(&job, Outcome::Succeeded);
+    drop(open);
+    scheduler.shutdown(PATIENCE);
+}
+
+#[test]
+fn a_store_that_hangs_leaves_a_worker_for_what_does_not_need_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+    let mut config = Config::default();
+    config.workers = 3;
+    config.once = Some(Arc::new(Stuck {
+        once: store(&dir),
+        at: Question::Claim,
+        gate: std::sync::Mutex::new(gate),
+        reached,
+    }));
+    let scheduler = Scheduler::start(config).unwrap();
+    let (ran, runs) = mpsc::channel();
+    for name in ["a", "b", "c", "d"] {
+        scheduler.add(job(name, every(10), &ran)).unwrap();
+    }
+    for _ in 0..2 {
+        stuck.recv_timeout(PATIENCE).unwrap();
+    }
+    let (ticked, ticks) = mpsc::channel();
+    let plain = JobSpec::new("plain", every(10), move |firing| {
+        ticked.send(firing.fire_ms)?;
+        Ok(())
+    });
+    scheduler.add(plain).unwrap();
+    for _ in 0..3 {
+        ticks.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(runs.try_iter().count(), 0);
+    drop(open);
+    runs.recv_timeout(PATIENCE).unwrap();
     scheduler.shutdown(PATIENCE);
 }
 

@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use idem_store::{Lookup, Options, Store};
+use rustix::process::Signal;
 use scheduler::{FireTime, FiringId, Once, StoreOnce};
 
 use super::daemon::{Daemon, PATIENCE, write};
+use crate::support::http::Client;
 use crate::support::random::{Random, number_from_env};
 use crate::support::servers::{SharedStore, on_each_server};
 
@@ -59,11 +61,44 @@ fn killed_schedulers_run_no_firing_twice_and_lose_none(store: SharedStore) {
     assert!(counts["succeeded"] > 0, "{counts:?}");
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_millis() as u64
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_reload_while_the_store_is_away_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = |name: &str, every: &str| {
+        let run = "run = [\"true\"]";
+        format!("[[job]]\nname = \"{name}\"\nevery = \"{every}\"\n{run}\n")
+    };
+    let jobs = |every: &str| {
+        let once = "once = true\n";
+        job("plain", every) + &job("changed", every) + once
+    };
+    write(dir.path(), &jobs("1h"));
+    let store = SharedStore::redis();
+    let daemon = Daemon::start(dir.path(), &["--store", &store.url()]);
+    let mut client = Client::new(daemon.http);
+    let mut ids = || {
+        let answer = client.get("/v1/jobs").unwrap().json();
+        let jobs = answer["jobs"].as_array().unwrap().clone();
+        let id = |job: &serde_json::Value| (job["name"].to_string(), job["id"].to_string());
+        jobs.iter().map(id).collect::<Vec<_>>()
+    };
+    let before = ids();
+    assert_eq!(before.len(), 2);
+    drop(store);
+    write(dir.path(), &jobs("2h"));
+    daemon.signal(Signal::HUP);
+    let failed = daemon.event("reload-failed");
+    let text = failed["text"].as_str().unwrap();
+    assert!(text.contains("job \"changed\": the store"), "{text}");
+    assert_eq!(ids(), before);
 }
 
 struct Seen {

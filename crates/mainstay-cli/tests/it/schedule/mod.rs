@@ -3,6 +3,8 @@
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod crash;
 mod daemon;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod stopped;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -52,15 +54,7 @@ fn the_guides_file_is_understood() {
     let (block, _) = block.split_once("```").expect("the block ends");
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), block);
-    let args = [
-        "--config",
-        "jobs.toml",
-        "--store",
-        "file:store",
-        "--dry-run",
-        "1",
-        "--json",
-    ];
+    let args = ["--config", "jobs.toml", "--dry-run", "1", "--json"];
     let output = run(dir.path(), &args);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
@@ -220,6 +214,98 @@ fn the_pages_show_jobs_and_nobody_elses_host_sees_them() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     daemon.stop();
+}
+
+#[test]
+fn jobs_go_on_when_nobody_reads_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = |name: &str| {
+        let run = "run = [\"sleep\", \"600\"]";
+        format!("[[job]]\nname = \"{name}\"\nevery = \"1ms\"\n{run}\n")
+    };
+    write(dir.path(), &["a", "b", "c", "d"].map(job).concat());
+    let mut child = daemon::command(dir.path())
+        .args(["--config", "jobs.toml", "--http", "127.0.0.1:0", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut ready = String::new();
+    while !ready.contains("\"ready\"") {
+        ready.clear();
+        assert!(out.read_line(&mut ready).unwrap() > 0);
+    }
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let mut client = Client::new(ready["http"].as_str().unwrap().parse().unwrap());
+    let started = std::time::Instant::now();
+    loop {
+        let metrics = client.get("/metrics").unwrap().text();
+        let name = "mainstay_scheduler_output_lines_dropped_total ";
+        let dropped = metrics.lines().find_map(|line| line.strip_prefix(name));
+        if dropped.is_some_and(|dropped| dropped != "0") {
+            break;
+        }
+        assert!(started.elapsed() < daemon::PATIENCE, "{metrics}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_a_command_started_has_its_time_to_stop_when_the_command_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "(trap 'sleep 0.3; echo done > ended.log; exit' TERM; echo > began.log; \
+                  while :; do sleep 0.05; done) & exec sleep 600";
+    let job =
+        format!("[[job]]\nname = \"job\"\nafter = \"1ms\"\nrun = [\"sh\", \"-c\", \"{script}\"]\n");
+    write(dir.path(), &job);
+    let daemon = Daemon::start(dir.path(), &["--drain-timeout", "1ms"]);
+    while !dir.path().join("began.log").exists() {
+        std::thread::yield_now();
+    }
+    assert!(daemon.stop().success());
+    let ended = std::fs::read_to_string(dir.path().join("ended.log"));
+    assert_eq!(ended.unwrap(), "done\n");
+}
+
+#[test]
+fn a_call_with_a_long_answer_succeeds_and_its_headers_stand_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let file = format!(
+        "[[job]]\nname = \"call\"\nafter = \"1ms\"\nretry = {{ attempts = 2, base = \"1ms\" }}\n\
+         http = {{ url = \"http://{address}/\", body = {{}}, \
+         headers = {{ Host = \"x\", content-type = \"a/b\" }} }}\n"
+    );
+    write(dir.path(), &file);
+    let daemon = Daemon::start(dir.path(), &[]);
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        reader.read_line(&mut head).unwrap();
+    }
+    let head = head.to_lowercase();
+    for header in ["host: x\r\n", "content-type: a/b\r\n"] {
+        let (name, _) = header.split_once(' ').unwrap();
+        assert!(head.contains(header), "{head}");
+        assert_eq!(head.matches(name).count(), 1, "{head}");
+    }
+    let length = 3 << 20;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    // It hangs up before all is read.
+    stream.write_all(&vec![b'x'; length]).ok();
+    let firing = daemon.firing("call");
+    assert_eq!(
+        (&firing["outcome"], &firing["attempts"]),
+        (&"succeeded".into(), &1.into())
+    );
 }
 
 #[test]
