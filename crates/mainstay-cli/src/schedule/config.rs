@@ -28,7 +28,7 @@ pub(super) struct JobConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Action {
     Run(Vec<String>),
-    Http(HttpCall),
+    Http(Box<HttpCall>),
 }
 
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
@@ -58,7 +58,7 @@ with_rules!(RawJob {
     at: Option<At>,
     after: Option<Time>,
     run: Option<Vec<String>>,
-    http: Option<HttpCall>,
+    http: Option<Box<HttpCall>>,
     shard: u32,
 });
 
@@ -237,111 +237,114 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
         assert_eq!(jobs[1].rules.history, Some(History(50)));
     }
 
+    /// What is replaced in `GOOD`, by what, and what is said of it.
+    const WRONG: &[(&str, &str, &str)] = &[
+        (
+            "*/5 * * * * *",
+            "sesame",
+            "line 7, key `cron`: not a cron expression",
+        ),
+        (
+            "Europe/Berlin",
+            "Europe/sesam",
+            "line 3, key `timezone`: no such time zone",
+        ),
+        ("\"10s\"", "\"10\"", "line 9, key `timeout`: a time is"),
+        ("\"10s\"", "10", "line 9, key `timeout`: invalid type"),
+        ("all:10", "all:none", "line 10, key `misfire`: one of"),
+        ("\"1s\"", "\"sesame\"", "line 13, key `base`: a time"),
+        (
+            "half_open",
+            "halfopen",
+            "line 14, key `halfopen`: unknown field",
+        ),
+        (
+            "overlap",
+            "overlaps",
+            "line 11, key `overlaps`: unknown field",
+        ),
+        (
+            "name = \"late\"",
+            "name = \"reconcile\"",
+            "line 18, key `name`: there is a job",
+        ),
+        (
+            "name = \"late\"",
+            "",
+            "line 17, key `name`: a job needs a name",
+        ),
+        (
+            "run = [\"true\"]",
+            "run = []",
+            "line 8, key `run`: name a program",
+        ),
+        (
+            "run = [\"true\"]",
+            "",
+            "line 5, key `run`: a job has one of",
+        ),
+        (
+            "cron = \"*",
+            "every = \"1s\"\ncron = \"*",
+            "line 8, key `cron`: a job has one of",
+        ),
+        (
+            "cron = \"*/5 * * * * *\"",
+            "after = \"1s\"",
+            "line 15, key `once`: a job with",
+        ),
+        (
+            "http://127",
+            "https://127",
+            "line 20, key `url`: this command speaks no TLS",
+        ),
+        (
+            "[\"true\"]",
+            "\"curl -H Bearer:sesame, expected a\"",
+            "line 8, key `run`: invalid type: string, expected a sequence",
+        ),
+        (
+            "attempts = 5",
+            "attempts = 0",
+            "line 13, key `attempts`: a number from 1 on",
+        ),
+        (
+            "failures = 3",
+            "failures = -1",
+            "line 14, key `failures`: a number from 1 on",
+        ),
+        (
+            "open = \"300s\"",
+            "open = \"0s\"",
+            "line 14, key `open`: a time longer",
+        ),
+        ("\"10s\"", "\"0s\"", "line 9, key `timeout`: a time longer"),
+        (
+            "history = 50",
+            "history = 9223372036854775807",
+            "line 4, key `history`: 0 to 10000",
+        ),
+        (
+            "body = {",
+            "headers = { a-b = \"sesame\\n\" }, body = {",
+            "line 20, key `headers`: `a-b`: not the value of an HTTP header",
+        ),
+        (
+            "body = {",
+            "headers = { \"a b\" = \"c\" }, body = {",
+            "line 20, key `headers`: `a b`: not the name of an HTTP header",
+        ),
+        (
+            "body = {",
+            "headers = { Idempotency-Key = \"sesame\" }, body = {",
+            "line 20, key `headers`: `Idempotency-Key`: the call carries its own",
+        ),
+        ("[[job]]", "[[job]", "line 5"),
+    ];
+
     #[test]
     fn errors_name_the_line_and_the_key_and_not_the_value() {
-        for (from, to, expected) in [
-            (
-                "*/5 * * * * *",
-                "sesame",
-                "line 7, key `cron`: not a cron expression",
-            ),
-            (
-                "Europe/Berlin",
-                "Europe/sesam",
-                "line 3, key `timezone`: no such time zone",
-            ),
-            ("\"10s\"", "\"10\"", "line 9, key `timeout`: a time is"),
-            ("\"10s\"", "10", "line 9, key `timeout`: invalid type"),
-            ("all:10", "all:none", "line 10, key `misfire`: one of"),
-            ("\"1s\"", "\"sesame\"", "line 13, key `base`: a time"),
-            (
-                "half_open",
-                "halfopen",
-                "line 14, key `halfopen`: unknown field",
-            ),
-            (
-                "overlap",
-                "overlaps",
-                "line 11, key `overlaps`: unknown field",
-            ),
-            (
-                "name = \"late\"",
-                "name = \"reconcile\"",
-                "line 18, key `name`: there is a job",
-            ),
-            (
-                "name = \"late\"",
-                "",
-                "line 17, key `name`: a job needs a name",
-            ),
-            (
-                "run = [\"true\"]",
-                "run = []",
-                "line 8, key `run`: name a program",
-            ),
-            (
-                "run = [\"true\"]",
-                "",
-                "line 5, key `run`: a job has one of",
-            ),
-            (
-                "cron = \"*",
-                "every = \"1s\"\ncron = \"*",
-                "line 8, key `cron`: a job has one of",
-            ),
-            (
-                "cron = \"*/5 * * * * *\"",
-                "after = \"1s\"",
-                "line 15, key `once`: a job with",
-            ),
-            (
-                "http://127",
-                "https://127",
-                "line 20, key `url`: this command speaks no TLS",
-            ),
-            (
-                "[\"true\"]",
-                "\"curl -H Bearer:sesame, expected a\"",
-                "line 8, key `run`: invalid type: string, expected a sequence",
-            ),
-            (
-                "attempts = 5",
-                "attempts = 0",
-                "line 13, key `attempts`: a number from 1 on",
-            ),
-            (
-                "failures = 3",
-                "failures = -1",
-                "line 14, key `failures`: a number from 1 on",
-            ),
-            (
-                "open = \"300s\"",
-                "open = \"0s\"",
-                "line 14, key `open`: a time longer",
-            ),
-            ("\"10s\"", "\"0s\"", "line 9, key `timeout`: a time longer"),
-            (
-                "history = 50",
-                "history = 9223372036854775807",
-                "line 4, key `history`: 0 to 10000",
-            ),
-            (
-                "body = {",
-                "headers = { a-b = \"sesame\\n\" }, body = {",
-                "line 20, key `headers`: `a-b`: not the value of an HTTP header",
-            ),
-            (
-                "body = {",
-                "headers = { \"a b\" = \"c\" }, body = {",
-                "line 20, key `headers`: `a b`: not the name of an HTTP header",
-            ),
-            (
-                "body = {",
-                "headers = { Idempotency-Key = \"sesame\" }, body = {",
-                "line 20, key `headers`: `Idempotency-Key`: the call carries its own",
-            ),
-            ("[[job]]", "[[job]", "line 5"),
-        ] {
+        for (from, to, expected) in WRONG {
             let error = parse(&GOOD.replacen(from, to, 1), true).unwrap_err();
             assert!(error.starts_with(expected), "{from} -> {to}: {error}");
             assert!(!error.contains("sesame"), "{error}");
