@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use heartbeat_codec::node::NodeBeat;
+use mainstay_benches::random::Random;
 
 pub(crate) const INTERVAL_MS: u32 = 30_000;
 
@@ -18,11 +19,11 @@ impl Fleet {
         let mut random = Random(1);
         let (mut jitters, mut changes) = (HashMap::new(), HashMap::new());
         let node = |node_id| {
-            let phase_ms = 1_700_000_000_000 + random.next() % u64::from(INTERVAL_MS);
+            let phase_ms = 1_700_000_000_000 + random.next_u64() % u64::from(INTERVAL_MS);
             let mut load = 50;
             let beat = |round: u64| {
                 let before = load;
-                load = (load + (random.next() % 5) as i64 - 2).clamp(0, 100);
+                load = (load + (random.next_u64() % 5) as i64 - 2).clamp(0, 100);
                 let jitter_ms = (sigma_ms * random.normal()).round() as i64;
                 *jitters.entry(jitter_ms).or_insert(0u64) += 1;
                 *changes.entry(load - before).or_insert(0u64) += 1;
@@ -57,23 +58,4 @@ fn entropy(histogram: &HashMap<i64, u64>) -> f64 {
         .values()
         .map(|count| -share(count) * share(count).log2());
     bits.sum()
-}
-
-/// Steele et al., SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Normally distributed: the sum of twelve uniform numbers, less its mean (Irwin-Hall).
-    fn normal(&mut self) -> f64 {
-        let sum: f64 = (0..12).map(|_| self.next() as f64 / u64::MAX as f64).sum();
-        sum - 6.0
-    }
 }

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use mainstay_benches::random::Random;
 use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use timerwheel::service::{Clock, Config, TimerService};
-
-use crate::Random;
 
 /// Deadlines on CLOCK_MONOTONIC.
 struct Load {

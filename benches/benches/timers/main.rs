@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use contenders::{CancelWheel, Delay, LazyHeap, Ours, QuadWheel, SortedMap, Timers, bounded_step};
 use mainstay_benches::counting::{Counting, bytes_live};
+use mainstay_benches::random::Random;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -326,27 +327,4 @@ fn count() {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    fn shuffle(&mut self, values: &mut [u32]) {
-        for at in (1..values.len()).rev() {
-            values.swap(at, self.below(at as u64 + 1) as usize);
-        }
-    }
 }

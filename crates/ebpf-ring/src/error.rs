@@ -11,7 +11,7 @@ pub struct RingError {
 
 #[derive(Debug)]
 enum Kind {
-    NotARing(String),
+    WrongMap(String),
     Corrupt(Corrupt),
     Io {
         doing: &'static str,
@@ -20,9 +20,9 @@ enum Kind {
 }
 
 impl RingError {
-    pub(crate) fn not_a_ring(why: impl Into<String>) -> Self {
+    pub(crate) fn wrong_map(why: impl Into<String>) -> Self {
         Self {
-            kind: Kind::NotARing(why.into()),
+            kind: Kind::WrongMap(why.into()),
         }
     }
 
@@ -35,10 +35,10 @@ impl RingError {
         }
     }
 
-    /// The descriptor is not a BPF map of type `RINGBUF`, or /proc does not tell.
+    /// The descriptor is not a BPF map, or not of the type and size that is wanted, or /proc does not tell.
     #[must_use]
-    pub fn is_not_a_ring(&self) -> bool {
-        matches!(self.kind, Kind::NotARing(_))
+    pub fn is_wrong_map(&self) -> bool {
+        matches!(self.kind, Kind::WrongMap(_))
     }
 
     /// The ring's memory contradicts itself. The reader stays where it is; every later call says
@@ -75,7 +75,7 @@ impl From<Corrupt> for RingError {
 impl fmt::Display for RingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::NotARing(why) => write!(f, "this is not a BPF ring buffer: {why}"),
+            Kind::WrongMap(why) => write!(f, "this is not the map that is wanted: {why}"),
             Kind::Corrupt(Corrupt {
                 position,
                 kind: CorruptKind::Length(len),

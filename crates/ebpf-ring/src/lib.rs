@@ -1,9 +1,10 @@
-//! Reader for BPF ring buffers: every record delivered or counted as lost.
+//! Reader for BPF ring and perf buffers: every record delivered or counted as lost.
 //!
 //! Two halves. [`RingReader`] consumes a `BPF_MAP_TYPE_RINGBUF` map in place, without copying and
-//! without libbpf; [`PerfReader`] does so for `BPF_MAP_TYPE_PERF_EVENT_ARRAY`, a buffer per CPU. `include/mainstay_ring.h` in this package is for the BPF program: it counts, per
-//! CPU and reason, what could not be written. Together, [`RingReader::stats`] says exactly where
-//! every record went ([`RingStats`]).
+//! without libbpf; [`PerfReader`] does so for `BPF_MAP_TYPE_PERF_EVENT_ARRAY`, a buffer per CPU.
+//! `include/mainstay_ring.h` in this package is for the BPF program: it counts, per CPU and reason,
+//! what could not be written. Together, `stats` of either says exactly where every record went
+//! ([`RingStats`]).
 //!
 //! ```no_run
 //! use std::os::fd::OwnedFd;
@@ -62,6 +63,8 @@ mod perf;
 mod ring;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod spec;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod turns;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod wait;
 

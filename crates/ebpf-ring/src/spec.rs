@@ -17,7 +17,7 @@ pub enum MapKind {
     PerfEventArray = 4,
     /// `BPF_MAP_TYPE_PERCPU_HASH`.
     PercpuHash = 5,
-    /// `BPF_MAP_TYPE_PERCPU_ARRAY`: see [`MapCounters`](crate::Counters).
+    /// `BPF_MAP_TYPE_PERCPU_ARRAY`: the type of [`Counters`](crate::Counters).
     PercpuArray = 6,
     /// `BPF_MAP_TYPE_LRU_HASH`.
     LruHash = 9,
@@ -64,16 +64,16 @@ impl MapKind {
     /// The flags that it may have at all.
     fn flags(self) -> MapFlags {
         use MapFlags as F;
-        let either_access = F::RDONLY | F::WRONLY | F::RDONLY_PROG | F::WRONLY_PROG;
+        let access = F::RDONLY | F::WRONLY | F::RDONLY_PROG | F::WRONLY_PROG;
         match self {
             Self::RingBuf => F::NUMA_NODE | F::RB_OVERWRITE,
-            Self::Array => F::NUMA_NODE | F::MMAPABLE | F::INNER_MAP | either_access,
-            Self::PercpuArray => either_access,
+            Self::Array => F::NUMA_NODE | F::MMAPABLE | F::INNER_MAP | access,
+            Self::PercpuArray => access,
             Self::PerfEventArray => F::NUMA_NODE | F::PRESERVE_ELEMS | F::RDONLY | F::WRONLY,
-            Self::Hash => F::NO_PREALLOC | F::NUMA_NODE | F::ZERO_SEED | either_access,
-            Self::PercpuHash => F::NO_PREALLOC | F::ZERO_SEED | either_access,
-            Self::LruHash => F::NO_COMMON_LRU | F::NUMA_NODE | F::ZERO_SEED | either_access,
-            Self::LruPercpuHash => F::NO_COMMON_LRU | F::ZERO_SEED | either_access,
+            Self::Hash => F::NO_PREALLOC | F::NUMA_NODE | F::ZERO_SEED | access,
+            Self::PercpuHash => F::NO_PREALLOC | F::ZERO_SEED | access,
+            Self::LruHash => F::NO_COMMON_LRU | F::NUMA_NODE | F::ZERO_SEED | access,
+            Self::LruPercpuHash => F::NO_COMMON_LRU | F::ZERO_SEED | access,
         }
     }
 }
@@ -336,7 +336,7 @@ impl MapSpec {
     ///
     /// # Errors
     ///
-    /// [`is_not_a_ring`](RingError::is_not_a_ring) for a descriptor that is no map, or without
+    /// [`is_wrong_map`](RingError::is_wrong_map) for a descriptor that is no map, or without
     /// `/proc`.
     pub fn differences(&self, fd: impl AsFd) -> Result<Vec<String>, RingError> {
         let found = MapInfo::read(fd)?;
@@ -374,8 +374,8 @@ impl MapInfo {
     pub(crate) fn read(fd: impl AsFd) -> Result<Self, RingError> {
         let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
         let info = std::fs::read_to_string(&path)
-            .map_err(|e| RingError::not_a_ring(format!("{path} cannot be read: {e}")))?;
-        Self::parse(&info).ok_or_else(|| RingError::not_a_ring("its descriptor is not a BPF map's"))
+            .map_err(|e| RingError::wrong_map(format!("{path} cannot be read: {e}")))?;
+        Self::parse(&info).ok_or_else(|| RingError::wrong_map("its descriptor is not a BPF map's"))
     }
 
     fn parse(fdinfo: &str) -> Option<Self> {

@@ -20,8 +20,10 @@
 //!
 //! One state machine holds the jobs, what waits and what runs. Its timers are two of timerwheel's wheels: fire times on the wall
 //! clock, timeouts and retries on the steady one. A thread watches the clocks, workers take what is ready, and, with a
-//! [`Once`] hook, a thread talks to the store about firings that no worker has in hand. The lock around it is held for well
-//! under a microsecond at a time, and never while a job or an observer is called, or anything that waits for the store.
+//! [`Once`] hook, two threads talk to the store: one keeps the claims of long runs, one asks about firings that no worker has in
+//! hand. The lock around it is held for well under a microsecond at a time, and longer where all runs or jobs are gone through: to
+//! hand the extension of each claim to the store, to remember how far jobs came, to shut down. It is never held while a job or an
+//! observer is called, or while an answer of the store is waited for.
 //!
 //! A healthy job has no breaker: it gets one when it first fails, and loses it when it has recovered. A claim is durable before the
 //! job's code is called, and its outcome is written after it; a crash in between leaves the firing in doubt, and nothing repeats it

@@ -15,7 +15,7 @@ impl PerfReader {
     ///
     /// # Errors
     ///
-    /// As `open`; [`is_not_a_ring`](RingError::is_not_a_ring) when `map` is not a
+    /// As `open`; [`is_wrong_map`](RingError::is_wrong_map) when `map` is not a
     /// `PERF_EVENT_ARRAY`; also when its `max_entries` leave out a CPU that is online.
     pub fn from_map(map: &impl MapCore, options: PerfOptions) -> Result<Self, RingError> {
         if map.map_type() != MapType::PerfEventArray {
@@ -24,7 +24,7 @@ impl PerfReader {
                 map.name(),
                 map.map_type()
             );
-            return Err(RingError::not_a_ring(why));
+            return Err(RingError::wrong_map(why));
         }
         let reader = Self::open(options)?;
         for (cpu, fd) in reader.buffers() {

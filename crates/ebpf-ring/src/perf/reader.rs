@@ -8,8 +8,8 @@ use super::walk::{self, Consumer};
 use crate::counters::CounterSource;
 use crate::edges::Edges;
 use crate::error::RingError;
-use crate::ring::TURN;
 use crate::stats::RingStats;
+use crate::turns::{Turn, Turns};
 use crate::wait::{Closer, Wait, Waiter, Watched};
 use crate::walk::{Drained, Look, Stop};
 
@@ -154,8 +154,7 @@ pub struct PerfReader {
     map: Option<OwnedFd>,
     edges: Edges,
     waiter: Waiter,
-    /// The buffer, by place, whose turn is next.
-    turn: usize,
+    turns: Turns,
     /// Where a record is put together that wraps around the end of its buffer.
     scratch: Vec<u8>,
     counters: Option<Box<dyn CounterSource>>,
@@ -187,7 +186,7 @@ impl PerfReader {
             map: None,
             edges,
             waiter: Waiter::default(),
-            turn: 0,
+            turns: Turns::default(),
             scratch: Vec::new(),
             counters: None,
         })
@@ -228,26 +227,21 @@ impl PerfReader {
         records_max: u64,
         mut each: impl FnMut(u32, PerfRecord<'_>),
     ) -> Result<Drained, RingError> {
-        let mut sum = Drained::NOTHING;
-        let (mut quiet, mut left) = (0, records_max);
-        while quiet < self.buffers.len() {
-            if left == 0 {
-                sum.stop = Stop::Budget;
-                break;
-            }
-            self.turn %= self.buffers.len();
-            let buffer = &mut self.buffers[self.turn];
-            self.turn += 1;
+        let (buffers, scratch) = (&mut self.buffers, &mut self.scratch);
+        self.turns.drain(buffers.len(), records_max, |place, max| {
+            let buffer = &mut buffers[place];
             let (cpu, before) = (buffer.cpu, buffer.consumer);
-            let stop = buffer.drain(&mut self.scratch, left.min(TURN), |bytes| {
-                each(cpu, PerfRecord { bytes });
-            })?;
-            left -= buffer.consumer.steps - before.steps;
-            sum.records += buffer.consumer.records - before.records;
-            sum.bytes += buffer.consumer.bytes - before.bytes;
-            quiet = if stop == Stop::Empty { quiet + 1 } else { 0 };
-        }
-        Ok(sum)
+            let stop = buffer.drain(scratch, max, |bytes| each(cpu, PerfRecord { bytes }))?;
+            let after = buffer.consumer;
+            let drained = Drained {
+                records: after.records - before.records,
+                bytes: after.bytes - before.bytes,
+                discarded: 0,
+                stop,
+            };
+            let steps = after.steps - before.steps;
+            Ok(Turn { drained, steps })
+        })
     }
 
     /// Waits until there is something to [`drain`](Self::drain); false when the time is over first,

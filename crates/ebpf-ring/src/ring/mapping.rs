@@ -81,7 +81,7 @@ impl Mapping {
         let size = usize::try_from(size).expect("usize has 64 bits here");
         if !size.is_power_of_two() || !size.is_multiple_of(page) {
             let why = format!("its size of {size} bytes is not a power of two of whole pages");
-            return Err(RingError::not_a_ring(why));
+            return Err(RingError::wrong_map(why));
         }
         let both = ProtFlags::READ | ProtFlags::WRITE;
         let consumer = Range::map(fd, both, 0, page)

@@ -16,5 +16,4 @@ pub(crate) use libbpf::to_io;
 pub(crate) use mapping::Range;
 pub use reader::{Record, RingReader};
 pub use set::RingSet;
-pub(crate) use set::TURN;
 pub use shared::{Claim, ClaimIter, SharedReader};

@@ -59,7 +59,7 @@ impl RingReader {
     ///
     /// # Errors
     ///
-    /// [`is_not_a_ring`](RingError::is_not_a_ring) for any other descriptor, or without `/proc`;
+    /// [`is_wrong_map`](RingError::is_wrong_map) for any other descriptor, or without `/proc`;
     /// [`is_permission_denied`](RingError::is_permission_denied) for a descriptor that may not be
     /// mapped (opened read-only or write-only); [`is_corrupt`](RingError::is_corrupt) when its
     /// positions contradict each other.
@@ -159,19 +159,17 @@ impl RingReader {
     ///
     /// [`is_corrupt`](RingError::is_corrupt), or what poll(2) says.
     pub fn wait(&mut self, wait: Wait) -> Result<bool, RingError> {
-        // Taken out for as long as the ring is borrowed.
-        let mut waiter = std::mem::take(&mut self.waiter);
-        let found = waiter.wait(wait, &self.watched());
-        self.waiter = waiter;
-        found
-    }
-
-    pub(crate) fn watched(&self) -> WatchedRing<'_> {
-        WatchedRing {
+        let watched = WatchedRing {
             fd: &self.fd,
             memory: self.mapping.view(),
             position: self.consumer.position,
-        }
+        };
+        self.waiter.wait(wait, &watched)
+    }
+
+    #[inline]
+    pub(crate) fn look(&self) -> Result<Look, RingError> {
+        Ok(walk::look(self.mapping.view(), self.consumer.position)?)
     }
 
     pub(crate) fn into_shared(self) -> SharedReader {
@@ -204,7 +202,7 @@ impl RingReader {
 }
 
 /// One ring, as its consumer at `position` waits for it.
-pub(crate) struct WatchedRing<'r> {
+struct WatchedRing<'r> {
     fd: &'r OwnedFd,
     memory: View<'r>,
     position: u64,
@@ -245,7 +243,7 @@ fn ring_size(fd: BorrowedFd<'_>) -> Result<u32, RingError> {
     let ring = MapKind::RingBuf.number();
     if found.map_type != ring {
         let why = format!("it is a map of type {}, not {ring}", found.map_type);
-        return Err(RingError::not_a_ring(why));
+        return Err(RingError::wrong_map(why));
     }
     Ok(found.max_entries)
 }

@@ -3,11 +3,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::reader::{Record, RingReader};
 use crate::edges::Edges;
 use crate::error::RingError;
+use crate::turns::{Turn, Turns};
 use crate::wait::{Closer, Wait, Waiter, Watched};
-use crate::walk::{Drained, Look, Stop};
-
-/// Records that a ring may hand out before the next ring has its turn.
-pub(crate) const TURN: u64 = 64;
+use crate::walk::{Drained, Look};
 
 /// Several rings, read in turn and waited for together.
 ///
@@ -20,8 +18,7 @@ pub struct RingSet {
     /// Edge-triggered: a ring with a record that is not yet submitted is readable all the time.
     edges: Edges,
     waiter: Waiter,
-    /// The ring whose turn is next.
-    turn: usize,
+    turns: Turns,
 }
 
 impl RingSet {
@@ -39,7 +36,7 @@ impl RingSet {
             rings,
             edges,
             waiter: Waiter::default(),
-            turn: 0,
+            turns: Turns::default(),
         })
     }
 
@@ -57,36 +54,19 @@ impl RingSet {
     ///
     /// # Errors
     ///
-    /// [`is_corrupt`](RingError::is_corrupt) of the first damaged ring that is met; the others can
-    /// still be drained by [`rings_mut`](Self::rings_mut).
+    /// [`is_corrupt`](RingError::is_corrupt) of the first damaged ring that is met: what came before
+    /// the damage was delivered, and the next call goes on with the next ring.
     pub fn drain(
         &mut self,
         records_max: u64,
         mut each: impl FnMut(usize, Record<'_>),
     ) -> Result<Drained, RingError> {
-        let mut sum = Drained::NOTHING;
-        let (mut quiet, mut is_any_busy) = (0, false);
-        while quiet < self.rings.len() {
-            let left = records_max - sum.records - sum.discarded;
-            if left == 0 {
-                sum.stop = Stop::Budget;
-                return Ok(sum);
-            }
-            let number = self.turn;
-            let drained =
-                self.rings[number].drain(left.min(TURN), |record| each(number, record))?;
-            sum.add(drained);
-            match drained.stop {
-                Stop::Budget => quiet = 0,
-                stop => {
-                    quiet += 1;
-                    is_any_busy |= stop == Stop::Busy;
-                }
-            }
-            self.turn = (number + 1) % self.rings.len();
-        }
-        sum.stop = if is_any_busy { Stop::Busy } else { Stop::Empty };
-        Ok(sum)
+        let rings = &mut self.rings;
+        self.turns.drain(rings.len(), records_max, |number, max| {
+            let drained = rings[number].drain(max, |record| each(number, record))?;
+            let steps = drained.records + drained.discarded;
+            Ok(Turn { drained, steps })
+        })
     }
 
     /// The rings, by number, to drain one by itself.
@@ -130,7 +110,7 @@ impl Watched for WatchedSet<'_> {
 
     fn look(&self) -> Result<Look, RingError> {
         for ring in self.rings {
-            if ring.watched().look()? == Look::Ready {
+            if ring.look()? == Look::Ready {
                 return Ok(Look::Ready);
             }
         }

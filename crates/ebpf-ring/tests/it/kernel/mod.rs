@@ -78,30 +78,59 @@ impl FloodRecord {
     }
 }
 
-pub(crate) struct Flood {
+/// A loaded object.
+struct Loaded {
     object: Object,
 }
 
-impl Flood {
-    fn load() -> libbpf_rs::Result<Self> {
-        let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
+impl Loaded {
+    fn new(object: &[u8]) -> libbpf_rs::Result<Self> {
+        let object = ObjectBuilder::default().open_memory(object)?.load()?;
         Ok(Self { object })
     }
 
     fn map(&self, name: &str) -> MapHandle {
-        let map = self
-            .object
-            .maps()
-            .find(|map| map.name() == name)
-            .expect("the object has it");
-        MapHandle::try_from(&map).expect("a descriptor is left")
+        let map = self.object.maps().find(|map| map.name() == name);
+        MapHandle::try_from(&map.expect("the object has it")).expect("a descriptor is left")
+    }
+
+    fn counters(&self) -> MapCounters {
+        MapCounters::new(self.map("flood_counts"), 0).expect("a counter map")
+    }
+
+    /// Runs a program on this context, on `cpu` or on any, and returns what it returned.
+    fn run(&self, program: &str, mut context: Vec<u8>, cpu: Option<u32>) -> u32 {
+        const ON_CPU: u32 = 1;
+        let found = self.object.progs_mut().find(|prog| prog.name() == program);
+        let input = ProgramInput {
+            context_in: Some(&mut context),
+            cpu: cpu.unwrap_or(0),
+            flags: cpu.map_or(0, |_| ON_CPU),
+            ..ProgramInput::default()
+        };
+        let ran = found.expect("the object has it").test_run(input);
+        ran.expect("it runs").return_value
+    }
+}
+
+struct Flood {
+    loaded: Loaded,
+}
+
+impl Flood {
+    fn load() -> libbpf_rs::Result<Self> {
+        let loaded = Loaded::new(OBJECT)?;
+        Ok(Self { loaded })
+    }
+
+    fn map(&self, name: &str) -> MapHandle {
+        self.loaded.map(name)
     }
 
     fn reader(&self) -> RingReader {
-        let counters = MapCounters::new(self.map("flood_counts"), 0).expect("a counter map");
         RingReader::from_map(&self.map("flood"))
             .expect("a ring")
-            .with_counters(counters)
+            .with_counters(self.loaded.counters())
     }
 
     fn run(&self, program: &str, count: u32, producer: u32, discard_every: u32) {
@@ -110,17 +139,9 @@ impl Flood {
 
     /// `words`: as `Args`.
     fn run_with(&self, program: &str, words: [u32; 4]) {
-        let mut context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let found = self.object.progs_mut().find(|prog| prog.name() == program);
-        let input = ProgramInput {
-            context_in: Some(&mut context),
-            ..ProgramInput::default()
-        };
-        let output = found
-            .expect("the object has it")
-            .test_run(input)
-            .expect("it runs");
-        assert_eq!(output.return_value, u32::from(program == "write_too_large"));
+        let context = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let returned = self.loaded.run(program, context, None);
+        assert_eq!(returned, u32::from(program == "write_too_large"));
     }
 
     fn write(&self, count: u32) {

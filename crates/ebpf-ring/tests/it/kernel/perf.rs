@@ -6,13 +6,11 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ebpf_ring::{
-    DropReason, MapCounters, PerfOptions, PerfReader, PerfRecord, RingStats, Stop, Wait, WakeUp,
-};
-use libbpf_rs::{MapCore as _, MapHandle, Object, ObjectBuilder, ProgramInput};
+use ebpf_ring::{DropReason, PerfOptions, PerfReader, PerfRecord, RingStats, Stop, Wait, WakeUp};
+use libbpf_rs::MapHandle;
 use rustix::event::{Timespec, epoll};
 
-use super::CHECK;
+use super::{CHECK, Loaded};
 
 const OBJECT: &[u8] = include_bytes!("../../bpf/perf_flood.bpf.o");
 /// A record with header, `raw_size` and padding.
@@ -46,40 +44,29 @@ fn parse(record: PerfRecord<'_>) -> (u32, u32) {
 }
 
 struct Flood {
-    object: Object,
+    loaded: Loaded,
 }
 
 impl Flood {
     fn load() -> libbpf_rs::Result<Self> {
-        let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
-        Ok(Self { object })
+        let loaded = Loaded::new(OBJECT)?;
+        Ok(Self { loaded })
     }
 
     fn map(&self, name: &str) -> MapHandle {
-        let map = self.object.maps().find(|map| map.name() == name);
-        MapHandle::try_from(&map.expect("the object has it")).expect("a descriptor is left")
+        self.loaded.map(name)
     }
 
     fn reader(&self, pages: u32, wake: WakeUp) -> PerfReader {
-        let counters = MapCounters::new(self.map("flood_counts"), 0).expect("a counter map");
         PerfReader::from_map(&self.map("perf_flood"), PerfOptions { pages, wake })
             .expect("a perf event array")
-            .with_counters(counters)
+            .with_counters(self.loaded.counters())
     }
 
     /// Runs the program on `cpu`, or on any.
     fn run(&self, program: &str, args: [u64; 2], cpu: Option<u32>) {
-        const ON_CPU: u32 = 1;
-        let mut context: Vec<u8> = args.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let found = self.object.progs_mut().find(|prog| prog.name() == program);
-        let input = ProgramInput {
-            context_in: Some(&mut context),
-            cpu: cpu.unwrap_or(0),
-            flags: cpu.map_or(0, |_| ON_CPU),
-            ..ProgramInput::default()
-        };
-        let ran = found.expect("the object has it").test_run(input);
-        assert_eq!(ran.expect("it runs").return_value, 0);
+        let context = args.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(self.loaded.run(program, context, cpu), 0);
     }
 
     /// Writes on the first CPU.
@@ -360,7 +347,7 @@ fn what_cannot_be_opened_is_refused_with_a_reason() {
     let flood = flood_or_skip!();
     let error = PerfReader::from_map(&flood.map("flood_counts"), PerfOptions::default());
     let error = error.expect_err("not a perf event array");
-    assert!(error.is_not_a_ring(), "{error}");
+    assert!(error.is_wrong_map(), "{error}");
     for pages in [0, 3] {
         let wake = WakeUp::Events(1);
         let error = PerfReader::open(PerfOptions { pages, wake }).expect_err("no power of two");

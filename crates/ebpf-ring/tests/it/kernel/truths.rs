@@ -13,12 +13,12 @@ use super::Flood;
 fn other_descriptors_are_refused_with_a_reason() {
     let file: OwnedFd = File::open("/dev/null").expect("every Linux has it").into();
     let error = RingReader::from_fd(file).expect_err("not a map");
-    assert!(error.is_not_a_ring() && !error.is_corrupt(), "{error}");
+    assert!(error.is_wrong_map() && !error.is_corrupt(), "{error}");
 
     let flood = flood_or_skip!();
     let counts = flood.map("flood_counts");
     let error = RingReader::from_map(&counts).expect_err("not a ring");
-    assert!(error.is_not_a_ring(), "{error}");
+    assert!(error.is_wrong_map(), "{error}");
     assert!(error.to_string().contains("type 6"), "{error}");
     assert!(MapCounters::new(counts, 1).is_err(), "it has one shard");
     assert!(
@@ -170,6 +170,6 @@ fn the_differences_of_a_map_are_told_one_by_one() {
     assert!(
         ring.differences(&file)
             .expect_err("not a map")
-            .is_not_a_ring()
+            .is_wrong_map()
     );
 }

@@ -1,32 +1,19 @@
 //! `sslmode=require` to a real PostgreSQL, with a certificate that the system trusts and with another.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::{Command, Output};
 
-use idem_store::{Begin, Fingerprint, Options, Store};
+use idem_store::{Options, Store};
 
 use super::server::{POSTGRES, Server, give_to};
-use crate::certificate::certificate;
-use crate::contract::{DAY, LEASE, fresh, replayed};
+use crate::certificate::{self, begin, certificate, run_child};
+use crate::contract::replayed;
 use crate::ports::free_port;
 
-/// Where the child connects to.
-const URL: &str = "MAINSTAY_SQL_TLS_URL";
+const CHILD: &str = "sql::tls::child";
 
-fn begin() -> Begin<'static> {
-    Begin::new(b"over TLS", Fingerprint([1; 32]), LEASE, 0)
-}
-
-/// A process of its own, because trusted certificates are named by the environment; does nothing in
-/// a normal run.
 #[test]
 fn child() {
-    let Ok(url) = std::env::var(URL) else {
-        return;
-    };
-    let store = Store::connect(&url, Options::new()).expect("connects");
-    let permit = fresh(&store, begin());
-    store.complete(permit, b"done", DAY, 0).wait().unwrap();
+    certificate::child();
 }
 
 #[test]
@@ -39,16 +26,16 @@ fn a_server_is_reached_over_tls_if_its_certificate_is_trusted() {
             "postgres://mainstay@localhost:{port}/postgres?sslmode=require&timeout_ms={timeout_ms}"
         )
     };
-    let refused = run_child(&url(1_000), &other);
+    let refused = run_child(CHILD, &url(1_000), &other);
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("certificate"), "{said}");
-    let reached = run_child(&url(20_000), &ours);
+    let reached = run_child(CHILD, &url(20_000), &ours);
     assert!(reached.status.success(), "{reached:?}");
     let direct = Store::connect(&server.url(""), Options::new()).unwrap();
     assert_eq!(replayed(&direct, begin()).outcome(), b"done");
     // The rule of the server lets nobody in over TCP without it.
-    let plain = run_child(&url(1_000).replace("require", "disable"), &ours);
+    let plain = run_child(CHILD, &url(1_000).replace("require", "disable"), &ours);
     assert!(!plain.status.success());
 }
 
@@ -74,14 +61,4 @@ fn server_with(certificate: &str) -> (Server, u16) {
             .collect()
     });
     (server, port)
-}
-
-fn run_child(url: &str, trusted: &str) -> Output {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sql::tls::child", "--nocapture"])
-        .env(URL, url)
-        .env("SSL_CERT_FILE", trusted)
-        .env_remove("SSL_CERT_DIR")
-        .output()
-        .unwrap()
 }

@@ -1,10 +1,11 @@
 //! Leased workers and the durable floor: two threads, two processes, restarts, clocks that go back.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use idem_store::token::{
     Attempt, EPOCH_MS, FileWorkers, Generator, GeneratorOptions, OnClockBehind, StoreWorkers,
@@ -223,38 +224,59 @@ fn two_processes_and_kill_9_repeat_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut seen = HashSet::new();
     for cycle in 0..3 {
-        let mut children = [0, 1].map(|_| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "token::leases::child", "--nocapture"])
-                .env(CHILD, dir.path())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
-        });
-        for child in &mut children {
-            let mut lines = BufReader::new(child.stdout.take().unwrap());
-            let mut told = 0;
-            let mut line = String::new();
-            while told < 5_000 {
-                line.clear();
-                assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the child ended");
-                told += take_id(&line, &mut seen);
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            // What it had printed counts too, but for a line that was cut short.
-            let mut rest = String::new();
-            lines.read_to_string(&mut rest).unwrap();
-            let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
-            for line in whole.lines() {
-                take_id(line, &mut seen);
-            }
+        let dir = dir.path().as_os_str();
+        let printers = [0, 1].map(|_| Printer::start("token::leases::child", (CHILD, dir)));
+        for mut printer in printers {
+            printer.take(5_000, &mut seen);
+            printer.kill(&mut seen);
         }
         assert!(seen.len() >= 10_000 * (cycle + 1));
     }
 }
 
-pub(super) fn take_id(line: &str, seen: &mut HashSet<u64>) -> usize {
+/// A process that prints ids until it is killed.
+pub(super) struct Printer {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Printer {
+    /// Runs `test`, with this in its environment.
+    pub(super) fn start(test: &str, (variable, value): (&str, &OsStr)) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(variable, value)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// Reads so many ids.
+    pub(super) fn take(&mut self, count: usize, seen: &mut HashSet<u64>) {
+        let (mut told, mut line) = (0, String::new());
+        while told < count {
+            line.clear();
+            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "it ended");
+            told += take_id(&line, seen);
+        }
+    }
+
+    /// Kills it, and reads what it had printed, but for a line that was cut short.
+    pub(super) fn kill(mut self, seen: &mut HashSet<u64>) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
+        for line in whole.lines() {
+            take_id(line, seen);
+        }
+    }
+}
+
+fn take_id(line: &str, seen: &mut HashSet<u64>) -> usize {
     // The harness prints before the first line, on the same one.
     let Some((_, id)) = line.trim_end().split_once("id ") else {
         return 0;

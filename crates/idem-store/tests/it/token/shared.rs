@@ -1,14 +1,13 @@
 //! Worker ids that are leased in a store on a server.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::io::Write;
 use std::time::Duration;
 
 use idem_store::token::{Generator, GeneratorOptions, StoreWorkers, TokenError};
 use idem_store::{Options, Store};
 
-use super::leases::{check_lease_that_passes_on, check_workers, take_id};
+use super::leases::{Printer, check_lease_that_passes_on, check_workers};
 use crate::shared::Shared;
 
 /// The store's URL.
@@ -81,35 +80,14 @@ fn print_ids(workers: &StoreWorkers, out: &mut impl Write) -> TokenError {
 pub(crate) fn worker_ids_of_killed_processes_pass_on_and_no_id_comes_twice(rig: &dyn Shared) {
     let mut seen = HashSet::new();
     for _ in 0..3 {
-        let mut children = [0, 1].map(|_| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "token::shared::child", "--nocapture"])
-                .env(CHILD, rig.url())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
-        });
-        let mut readers = children
-            .each_mut()
-            .map(|child| BufReader::new(child.stdout.take().unwrap()));
-        for lines in &mut readers {
-            let (mut told, mut line) = (0, String::new());
-            while told < 2_000 {
-                line.clear();
-                assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the child ended");
-                told += take_id(&line, &mut seen);
-            }
+        let url = rig.url();
+        let child = || Printer::start("token::shared::child", (CHILD, url.as_ref()));
+        let mut printers = [child(), child()];
+        for printer in &mut printers {
+            printer.take(2_000, &mut seen);
         }
-        for (child, lines) in children.iter_mut().zip(&mut readers) {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            // What it had printed counts too, but for a line that was cut short.
-            let mut rest = String::new();
-            lines.read_to_string(&mut rest).unwrap();
-            let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
-            for line in whole.lines() {
-                take_id(line, &mut seen);
-            }
+        for printer in printers {
+            printer.kill(&mut seen);
         }
     }
 }
