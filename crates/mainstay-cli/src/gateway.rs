@@ -24,7 +24,7 @@ const RESERVED_FILES: usize = 128;
 /// Run a device gateway: devices over TCP, commands over HTTP, a dashboard.
 ///
 /// Settings come from flags, then from MAINSTAY_... variables, then from the configuration file.
-/// Ctrl-C (or SIGTERM) drains: nothing new is taken, running commands end or are recorded, the
+/// Ctrl-C (or SIGTERM, SIGHUP) drains: nothing new is taken, running commands end or are recorded, the
 /// store is synced. A second Ctrl-C ends at once.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
@@ -156,10 +156,11 @@ async fn stop_again() {
     }
 }
 
-/// The signals that ask to stop.
+/// The signals that ask to stop. A terminal that goes away asks too.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
@@ -167,6 +168,7 @@ impl Stop {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -174,6 +176,7 @@ impl Stop {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

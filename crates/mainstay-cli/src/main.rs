@@ -20,6 +20,7 @@ mod gateway;
 mod jobs;
 mod limits;
 mod log;
+mod out;
 mod schedule;
 mod store;
 mod swarm;
@@ -65,8 +66,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    log::init();
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    let lines = match &command {
+        Command::Gateway(_) | Command::Swarm(_) | Command::Schedule(_) => Some(log::init_service()),
+        _ => {
+            log::init();
+            None
+        }
+    };
+    let code = run(command);
+    drop(lines);
+    code
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Gateway(args) => finish(gateway::run(args)),
         Command::Swarm(args) => finish(swarm::run(&args)),
         Command::Schedule(args) => finish(schedule::run(args)),

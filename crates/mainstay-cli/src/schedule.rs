@@ -2,7 +2,6 @@
 
 mod action;
 mod config;
-mod out;
 mod pages;
 mod plan;
 mod report;
@@ -21,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::Verdict;
+use crate::out::Out;
 use crate::units::{parse_duration, parse_interval};
 use action::Means;
 use config::JobConfig;
@@ -145,7 +145,7 @@ pub(crate) fn run(args: ScheduleArgs) -> Result<Verdict, String> {
 async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, String> {
     let said = |error: std::io::Error| error.to_string();
     let mut signals = Signals::listen().map_err(said)?;
-    let out = out::Out::start().map_err(said)?;
+    let out = Out::stdout().map_err(said)?;
     let report = Arc::new(Report::new(args.json, Arc::clone(&out)));
     let scheduler = tokio::task::block_in_place(|| start(args, &report))?;
     let mut table = Table {

@@ -8,7 +8,7 @@ use scheduler::{Drained, FireTime, JobSpec, Outcome, Record};
 use serde_json::json;
 
 use super::Changed;
-use super::out::Out;
+use crate::out::Out;
 
 /// When the end is said, whoever reads has so long to do so.
 const LAST_LINES: Duration = Duration::from_secs(1);

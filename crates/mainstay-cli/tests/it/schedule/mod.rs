@@ -253,6 +253,36 @@ fn jobs_go_on_when_nobody_reads_standard_output() {
 }
 
 #[test]
+fn jobs_go_on_when_nobody_reads_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = "run = [\"sleep\", \"600\"]";
+    write(
+        dir.path(),
+        &format!("[[job]]\nname = \"a\"\nevery = \"1ms\"\n{run}\n"),
+    );
+    let mut child = daemon::command(dir.path())
+        .args(["--config", "jobs.toml", "--http", "127.0.0.1:0", "--json"])
+        .env("RUST_LOG", "debug")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
+    // More than a pipe holds: each has a line in the log.
+    let (sender, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..2_000 {
+            events.next().unwrap().unwrap();
+        }
+        sender.send(()).ok();
+    });
+    let told = told.recv_timeout(daemon::PATIENCE);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    told.expect("firings are settled");
+}
+
+#[test]
 fn what_a_command_started_has_its_time_to_stop_when_the_command_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let script = "(trap 'sleep 0.3; echo done > ended.log; exit' TERM; echo > began.log; \
