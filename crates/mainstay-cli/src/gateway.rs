@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::units::{parse_duration, parse_interval};
 use crate::{Verdict, limits};
+use config::File;
 use demo::Demo;
 
 /// Descriptors for the store, listeners, shards and standard streams.
@@ -183,10 +184,8 @@ impl Stop {
 
 /// The configuration, and whether anybody said where the data is: what is named may be the default.
 fn read_config(args: &GatewayArgs) -> io::Result<(Config, bool)> {
-    let (mut config, file_names_data) = match &args.config {
-        Some(path) => config::read(path)?,
-        None => (Config::default(), false),
-    };
+    let file = args.config.as_deref().map(File::read).transpose()?;
+    let mut config = file.as_ref().map_or_else(Config::default, File::config);
     set(&mut config.listen, args.listen);
     set(&mut config.http, args.http);
     set(&mut config.data, args.data.clone());
@@ -203,9 +202,11 @@ fn read_config(args: &GatewayArgs) -> io::Result<(Config, bool)> {
     if !args.hosts.is_empty() {
         config.hosts.clone_from(&args.hosts);
     }
-    config
-        .check()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    config.check().map_err(|what| {
+        let placed = file.as_ref().and_then(|file| file.placed(&what));
+        io::Error::new(io::ErrorKind::InvalidInput, placed.unwrap_or(what))
+    })?;
+    let file_names_data = file.is_some_and(|file| file.names_data);
     Ok((config, args.data.is_some() || file_names_data))
 }
 

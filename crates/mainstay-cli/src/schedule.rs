@@ -81,6 +81,9 @@ pub(crate) struct ScheduleArgs {
     /// Threads that claim and start firings [default: one per core, at least 4]
     #[arg(long, value_name = "N", env = "MAINSTAY_SCHEDULE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    /// Commands and calls that run at a time; more firings wait in the queue
+    #[arg(long, value_name = "N", env = "MAINSTAY_SCHEDULE_RUNNING_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    running_max: u32,
     /// Print JSON lines instead of text
     #[arg(long, env = "MAINSTAY_SCHEDULE_JSON", value_parser = clap::builder::FalseyValueParser::new())]
     json: bool,
@@ -187,6 +190,7 @@ fn start(args: &ScheduleArgs, report: &Arc<Report>) -> Result<Arc<Scheduler>, St
     if let Some(workers) = args.workers {
         config.workers = workers.into();
     }
+    config.futures_max = args.running_max as usize;
     if let Some(once) = args.store.open()? {
         config.once = Some(Arc::new(once));
     }

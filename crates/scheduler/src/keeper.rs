@@ -4,9 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
+
 use crate::core::slab::Key;
 use crate::history::Outcome;
-use crate::once::{Claimed, Doubt, FiringId, Once, OnceError};
+use crate::once::{Claim, Claimed, Doubt, FiringId, Once, OnceError};
 use crate::policy::InDoubt;
 use crate::runner::Shared;
 
@@ -49,8 +51,13 @@ pub(crate) fn run_claims(shared: &Shared) {
     let period = Duration::from_millis((once.period_ms() / 3).max(10));
     let mut state = shared.lock();
     while !state.is_over {
-        let now = shared.now();
-        state.core.keep_claims(now, |claim| once.extend(claim));
+        let mut portion = Some(0);
+        while let Some(from) = portion {
+            let now = shared.now();
+            let extend = |claim: &Claim| once.extend(claim);
+            portion = state.core.keep_claims(from, now, extend);
+            MutexGuard::bump(&mut state);
+        }
         shared.claims.wait_for(&mut state, period);
     }
 }
@@ -163,6 +170,7 @@ pub(crate) fn remember(
     let news: Vec<_> = {
         let state = shared.lock();
         let core = &state.core;
+        remembered.retain(|key, _| core.jobs.get(*key).is_some());
         let once_jobs = core.jobs.iter().filter(|(_, job)| job.spec.once);
         let reached = once_jobs.filter_map(|(key, job)| {
             let spec = std::sync::Arc::clone(&job.spec);

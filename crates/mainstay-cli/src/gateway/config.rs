@@ -12,7 +12,8 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::jobs::{
-    At, Complaint, Defaults, Json, Parsed, Rules, Time, When, check_each, name_of, said, with_rules,
+    At, Complaint, Defaults, Json, Parsed, Rules, Time, When, check_each, line, name_of, said,
+    with_rules,
 };
 
 /// The part of the file that is not [`Config`]'s.
@@ -33,13 +34,59 @@ with_rules!(RawJob {
     devices: Option<String>,
 });
 
-/// The configuration in a file, and whether the file names the data directory.
-pub(super) fn read(path: &Path) -> io::Result<(Config, bool)> {
-    let name = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
-    parse(&text)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{name}, {error}")))
+/// A configuration file.
+pub(super) struct File {
+    name: String,
+    text: String,
+    config: Config,
+    /// Whether it names the data directory.
+    pub(super) names_data: bool,
+}
+
+impl File {
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+        let (config, names_data) = parse(&text).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{name}, {error}"))
+        })?;
+        Ok(Self {
+            name,
+            text,
+            config,
+            names_data,
+        })
+    }
+
+    pub(super) fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// What [`Config::check`] complains of, with the place of the key that it begins with; none when the file does not
+    /// have that key.
+    pub(super) fn placed(&self, what: &str) -> Option<String> {
+        let at = at_of_key(&self.text, what.split(' ').next()?)?;
+        Some(format!(
+            "{}, line {}: {what}",
+            self.name,
+            line(&self.text, at)
+        ))
+    }
+}
+
+/// Where the value of a dotted key begins.
+fn at_of_key(text: &str, key: &str) -> Option<usize> {
+    let file = DeTable::parse(text).ok()?;
+    let mut table = file.get_ref();
+    let mut names = key.split('.').peekable();
+    loop {
+        let value = table.get(names.next()?)?;
+        if names.peek().is_none() {
+            return Some(value.span().start);
+        }
+        table = value.get_ref().as_table()?;
+    }
 }
 
 fn parse(text: &str) -> Result<(Config, bool), String> {
@@ -142,6 +189,22 @@ devices = "pump-7"
         assert_eq!(ask.in_doubt, scheduler::InDoubt::Rerun);
         assert_eq!(parse("").unwrap(), (Config::default(), false));
         assert!(parse("data = \"x\"").unwrap().1);
+    }
+
+    #[test]
+    fn what_lies_out_of_range_has_its_place_where_the_file_says_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.toml");
+        let text =
+            "[commands]\ntimeout_ms = 1000\n\n[breaker]\ncalls = 7\nfailures_percent = 101\n";
+        std::fs::write(&path, text).unwrap();
+        let file = File::read(&path).unwrap();
+        let what = file.config().check().unwrap_err();
+        let placed = file.placed(&what).unwrap();
+        let expected = format!("{}, line 6: breaker.failures_percent is", path.display());
+        assert!(placed.starts_with(&expected), "{placed}");
+        assert_eq!(file.placed("devices.known_max is 0"), None);
+        assert_eq!(file.placed("a sentence"), None);
     }
 
     #[test]

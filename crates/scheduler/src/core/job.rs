@@ -54,8 +54,8 @@ pub(crate) struct Job {
     pub(crate) follows: Vec<Key>,
     /// Firings that wait for the runs to end (overlap policy).
     pub(crate) waiting: VecDeque<u64>,
-    /// Missed ones whose verdict is not in the store yet.
-    pub(crate) verdicts: u32,
+    /// Missed ones whose verdict is not in the store yet, in their order.
+    pub(crate) verdicts: VecDeque<u64>,
     /// Firings from here on may be found again after a restart: they were given up without a verdict.
     pub(crate) open_from_ms: Option<u64>,
     /// None as long as nothing speaks against the job: ten thousand good ones need no ten thousand breakers.
@@ -72,6 +72,12 @@ impl Job {
             fire_ms,
             shard: self.spec.shard,
         }
+    }
+
+    /// A firing is given up without a verdict: the next start is to find it.
+    pub(crate) fn leave_open(&mut self, fire_ms: u64) {
+        let open = self.open_from_ms.map_or(fire_ms, |ms| ms.min(fire_ms));
+        self.open_from_ms = Some(open);
     }
 
     pub(crate) fn record(&mut self, record: Record) {

@@ -7,7 +7,7 @@ use crate::schedule::Cursor;
 
 /// So many fire times of a stretch are looked at one by one; of the rest before them it is only known that they were
 /// missed. Halving the rest again and again reaches the last ones.
-const LOOKED_AT_MAX: u32 = 100_000;
+const LOOKED_AT_MAX: usize = 10_000;
 
 /// So many missed firings are named one by one.
 const NAMED_MAX: usize = 1_000;
@@ -23,6 +23,8 @@ pub(crate) struct Due {
     pub(crate) missed_before: u64,
     /// More were missed than anybody counted.
     pub(crate) is_more: bool,
+    /// So many fire times were looked at.
+    pub(crate) looked_at: usize,
 }
 
 /// Sorts the fire times of `cursor` after `last_ms` and up to `now_ms`. Those before `missed_ms` are missed.
@@ -35,9 +37,10 @@ pub(crate) fn sort(
 ) -> Due {
     let mut due = Due::default();
     let mut at_ms = last_ms;
-    let mut looked_at = 0;
+    let mut in_a_row = 0;
     while let Some(fire_ms) = cursor.next_after_ms(at_ms).filter(|ms| *ms <= now_ms) {
         at_ms = fire_ms;
+        due.looked_at += 1;
         if fire_ms >= missed_ms {
             due.run.push(fire_ms);
             continue;
@@ -47,9 +50,9 @@ pub(crate) fn sort(
             due.missed.pop_front();
             due.missed_before += 1;
         }
-        looked_at += 1;
-        if looked_at == LOOKED_AT_MAX {
-            looked_at = 0;
+        in_a_row += 1;
+        if in_a_row == LOOKED_AT_MAX {
+            in_a_row = 0;
             let halfway_ms = at_ms + missed_ms.saturating_sub(at_ms) / 2;
             due.is_more |= cursor.next_after_ms(at_ms) < cursor.next_after_ms(halfway_ms);
             at_ms = halfway_ms;

@@ -25,6 +25,9 @@ use job::{Job, JobState, Run, RunPhase};
 pub(crate) use run::{Start, Tried, Wanted};
 use slab::{Key, Slab};
 
+/// Looking at so many fire times takes as long as a timer.
+const LOOKS_A_TIMER: usize = 8;
+
 /// Both clocks: fire times are read on the wall, durations on the one that never jumps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
@@ -144,7 +147,7 @@ impl Core {
             runs: Vec::new(),
             follows: Vec::new(),
             waiting: VecDeque::new(),
-            verdicts: 0,
+            verdicts: VecDeque::new(),
             open_from_ms: None,
             breaker: None,
             history: VecDeque::new(),
@@ -257,11 +260,13 @@ impl Core {
         }
     }
 
-    /// Fires what is due, at most `budget` timers; whether there is more.
+    /// Fires what is due, at most about `budget` timers; whether there is more.
     pub(crate) fn advance(&mut self, now: Now, budget: usize) -> bool {
-        for _ in 0..budget {
+        let mut work = 0;
+        while work < budget {
+            work += 1;
             if let Some((_, key)) = self.wall.pop_due(now.wall_ms) {
-                self.due(key, now);
+                work += self.due(key, now) / LOOKS_A_TIMER;
             } else if let Some((_, alarm)) = self.mono.pop_due(now.mono_ms) {
                 self.alarm(alarm);
             } else {
@@ -283,10 +288,10 @@ impl Core {
         }
     }
 
-    /// The job's timer fired: sorts out what has come since it fired last.
-    fn due(&mut self, key: Key, now: Now) {
+    /// The job's timer fired: sorts out what has come since it fired last. Returns how many fire times it looked at.
+    fn due(&mut self, key: Key, now: Now) -> usize {
         let Some(job) = self.jobs.get_mut(key) else {
-            return;
+            return 0;
         };
         job.next = None;
         let grace_ms = job.spec.misfire_after_ms.saturating_add(job.spec.jitter_ms);
@@ -319,7 +324,7 @@ impl Core {
         let is_once = job.spec.once;
         for fire_ms in due.missed {
             if is_once {
-                self.leave_to_store(key, fire_ms);
+                self.leave_to_store(key, fire_ms, now);
             } else {
                 self.record_unrun(key, fire_ms, Outcome::Misfired, now);
             }
@@ -328,14 +333,19 @@ impl Core {
             self.fire(key, fire_ms, now);
         }
         self.arm(key);
+        due.looked_at
     }
 
-    /// Another replica may have run it: the store has the verdict.
-    fn leave_to_store(&mut self, key: Key, fire_ms: u64) {
+    /// Another replica may have run it: the store has the verdict. When too many wait for theirs, the next start finds it.
+    fn leave_to_store(&mut self, key: Key, fire_ms: u64, now: Now) {
         let Some(job) = self.jobs.get_mut(key) else {
             return;
         };
-        job.verdicts += 1;
+        if self.verdicts.len() >= self.limits.queue_max {
+            job.leave_open(fire_ms);
+            return self.record_unrun(key, fire_ms, Outcome::Unclaimed, now);
+        }
+        job.verdicts.push_back(fire_ms);
         let id = job.id(fire_ms);
         self.verdicts.push_back(Verdict { job: key, id });
     }
@@ -343,7 +353,7 @@ impl Core {
     /// The store said what became of a missed firing.
     pub(crate) fn verdict(&mut self, verdict: &Verdict, outcome: Option<Outcome>, now: Now) {
         if let Some(job) = self.jobs.get_mut(verdict.job) {
-            job.verdicts -= 1;
+            job.verdicts.pop_front();
         }
         if let Some(outcome) = outcome {
             self.record_unrun(verdict.job, verdict.id.fire_ms, outcome, now);
@@ -472,14 +482,7 @@ impl Core {
         let open = open
             .chain(job.waiting.iter().copied())
             .chain(job.open_from_ms);
-        let verdicts = match job.verdicts {
-            0 => None,
-            _ => {
-                let own = self.verdicts.iter().filter(|verdict| verdict.job == key);
-                own.map(|verdict| verdict.id.fire_ms).min()
-            }
-        };
-        let open = open.chain(verdicts).min();
+        let open = open.chain(job.verdicts.front().copied()).min();
         Some(open.map_or(job.last_ms, |open| job.last_ms.min(open.saturating_sub(1))))
     }
 
@@ -550,11 +553,7 @@ impl Core {
                 continue;
             };
             let waiting: Vec<u64> = job.waiting.drain(..).collect();
-            job.open_from_ms = job
-                .open_from_ms
-                .into_iter()
-                .chain(waiting.iter().copied())
-                .min();
+            waiting.iter().for_each(|fire_ms| job.leave_open(*fire_ms));
             for fire_ms in waiting {
                 self.record_unrun(key, fire_ms, Outcome::Dropped, now);
             }

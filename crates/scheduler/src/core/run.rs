@@ -15,6 +15,9 @@ use crate::meter;
 use crate::once::{Claim, FiringId};
 use crate::policy::{InDoubt, ms};
 
+/// So many runs are looked at for their claims before others may have the lock.
+const KEPT_AT_ONCE: usize = 256;
+
 /// A store that does not answer is asked again after so long, doubling.
 const CLAIM_AGAIN_MS: u64 = 100;
 /// For so long; then the firing is left to others, or to the next start.
@@ -202,7 +205,7 @@ impl Core {
         if waited_ms >= CLAIM_PATIENCE_MS || self.is_stopped {
             let fire_ms = run.fire_ms;
             if let Some(job) = self.jobs.get_mut(run.job) {
-                job.open_from_ms = job.open_from_ms.into_iter().chain([fire_ms]).min();
+                job.leave_open(fire_ms);
             }
             self.end(key, Outcome::Unclaimed, Some(why.into()), now);
             return;
@@ -211,16 +214,23 @@ impl Core {
         self.rest(key, delay_ms, now);
     }
 
-    /// Extends all claims. One that may have lapsed meanwhile, because this process or the machine slept, stays old: the
-    /// store is asked about it before the next try.
-    pub(crate) fn keep_claims(&mut self, now: Now, extend: impl Fn(&Claim)) {
-        for run in self.runs.values_mut() {
+    /// Extends a portion of the claims, and says where the next one begins. A claim that may have lapsed meanwhile, because
+    /// this process or the machine slept, stays old: the store is asked about it before the next try.
+    pub(crate) fn keep_claims(
+        &mut self,
+        from: usize,
+        now: Now,
+        extend: impl Fn(&Claim),
+    ) -> Option<usize> {
+        let (portion, next) = self.runs.portion_mut(from, KEPT_AT_ONCE);
+        for run in portion {
             let is_old = now.is_lease_old(run.kept, self.limits.claim_ms);
             if let Some(claim) = &run.claim {
                 extend(claim);
                 run.kept = if is_old { run.kept } else { now };
             }
         }
+        next
     }
 
     fn rest(&mut self, key: Key, delay_ms: u64, now: Now) {
@@ -397,7 +407,7 @@ impl Core {
         if run.claim.is_none()
             && let Some(job) = self.jobs.get_mut(job)
         {
-            job.open_from_ms = job.open_from_ms.into_iter().chain([fire_ms]).min();
+            job.leave_open(fire_ms);
         }
         self.end_unrun(key, outcome, Some("the scheduler stopped".into()), now);
     }

@@ -72,8 +72,17 @@ impl<T> Slab<T> {
         })
     }
 
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.slots.iter_mut().filter_map(|slot| slot.1.as_mut())
+    /// The values in `count` slots from the slot `from`, and the slot behind them, where there is one.
+    pub(crate) fn portion_mut(
+        &mut self,
+        from: usize,
+        count: usize,
+    ) -> (impl Iterator<Item = &mut T>, Option<usize>) {
+        let len = self.slots.len();
+        let end = from.saturating_add(count).min(len);
+        let portion = &mut self.slots[from.min(end)..end];
+        let values = portion.iter_mut().filter_map(|slot| slot.1.as_mut());
+        (values, (end < len).then_some(end))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Policies on a simulated clock.
 
 mod change;
+mod missed;
 
 use std::time::Duration;
 
@@ -461,37 +462,6 @@ fn a_claim_that_nobody_answers_is_asked_again_and_counts_no_try() {
     assert_eq!(sim.ended(), [(100_000, Unclaimed)]);
     // The next start looks at it again.
     assert_eq!(sim.core.accounted_ms(key), Some(START_MS + 99_999));
-}
-
-#[test]
-fn missed_firings_of_a_job_that_runs_once_are_left_to_the_store() {
-    let mut sim = Sim::new();
-    let spec = every(1_000).once().misfire(Misfire::Once);
-    let key = sim
-        .core
-        .add(spec, Some(START_MS - 3_000), now(sim.ms))
-        .unwrap();
-    sim.jump(10_000);
-    // -2000 to 8000 are missed, of which the last runs, and 9000 and 10000 are in time.
-    let told: Vec<_> = sim
-        .core
-        .verdicts
-        .iter()
-        .map(|verdict| verdict.id.fire_ms)
-        .collect();
-    let expected: Vec<_> = (0..10).map(|n| START_MS - 2_000 + n * 1_000).collect();
-    assert_eq!(told, expected);
-    assert!(
-        sim.ended()
-            .iter()
-            .all(|(_, outcome)| *outcome == Overlapped)
-    );
-    assert_eq!(sim.core.accounted_ms(key), Some(START_MS - 2_001));
-    while let Some(verdict) = sim.core.verdicts.pop_front() {
-        sim.core.verdict(&verdict, Some(Misfired), now(sim.ms));
-    }
-    assert_eq!(sim.core.jobs.get(key).unwrap().counts.of(Misfired), 10);
-    assert_eq!(sim.taken().1, 8_000);
 }
 
 #[test]

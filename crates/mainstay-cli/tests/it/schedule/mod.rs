@@ -283,6 +283,35 @@ fn jobs_go_on_when_nobody_reads_the_log() {
 }
 
 #[test]
+fn no_more_run_at_a_time_than_may() {
+    let dir = tempfile::tempdir().unwrap();
+    // Each notes that it began, and ends when it is told to.
+    let script = "echo began >> log; until [ -e end ]; do sleep 0.02; done";
+    let job = format!(
+        "[[job]]\nname = \"a\"\nevery = \"20ms\"\noverlap = \"allow\"\nrun = [\"sh\", \"-c\", \"{script}\"]\n"
+    );
+    write(dir.path(), &job);
+    let daemon = Daemon::start(dir.path(), &["--running-max", "3"]);
+    let mut client = Client::new(daemon.http);
+    let started = std::time::Instant::now();
+    // Ten more are due.
+    loop {
+        let jobs = client.get("/v1/jobs").unwrap().json();
+        let job = &jobs["jobs"][0];
+        if job["waiting"].as_u64() >= Some(10) {
+            assert_eq!(job["running"], 3, "{job}");
+            break;
+        }
+        assert!(started.elapsed() < daemon::PATIENCE, "{jobs}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let began = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert!(began.lines().count() <= 3, "{began}");
+    std::fs::write(dir.path().join("end"), "").unwrap();
+    daemon.stop();
+}
+
+#[test]
 fn what_a_command_started_has_its_time_to_stop_when_the_command_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let script = "(trap 'sleep 0.3; echo done > ended.log; exit' TERM; echo > began.log; \

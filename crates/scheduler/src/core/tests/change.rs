@@ -69,7 +69,7 @@ fn a_claim_that_was_not_kept_in_time_is_not_believed() {
     sim.fail(second.run);
     // The process is stopped for longer than the lease, and goes on.
     sim.jump(400);
-    sim.core.keep_claims(now(sim.ms), |_| {});
+    sim.core.keep_claims(0, now(sim.ms), |_| {});
     let third = sim.take().unwrap();
     let wanted = third.claim.expect("the store is asked first");
     assert!(wanted.held.is_some());
