@@ -16,6 +16,9 @@ use crate::zone::{Segment, Zone};
 /// Weekdays repeat every 400 years: what has not matched by then never does.
 const MONTHS_SEARCHED: u32 = 400 * 12 + 1;
 
+/// No clocks were ever set by more seconds than these; places that crossed the date line set theirs by a day.
+const CHANGE_MAX: i64 = 2 * 86_400;
+
 pub(super) fn bits_of(text: &str, parsed: &croner::Cron) -> Result<Cron, CronError> {
     let pattern = &parsed.pattern;
     let mut cron = Cron {
@@ -83,27 +86,34 @@ impl Cron {
                 Some(segment) if segment.contains(from) => *segment,
                 _ => *known.insert(zone.segment(from)?),
             };
-            if let Some(second) = self.first_in(&segment, from)? {
+            let second = self.first_in(&segment, from)?;
+            if second < segment.end {
                 return u64::try_from(second).ok()?.checked_mul(1_000);
             }
-            from = segment.end;
+            // Local times from here to that one do not match, so the segments between need no look. Only a change that
+            // comes soon could bring back local times before `from`.
+            let comes_soon = segment.end - from < CHANGE_MAX;
+            from = match comes_soon {
+                true => segment.end,
+                false => segment.end.max(second - CHANGE_MAX),
+            };
         }
     }
 
-    /// The first firing at or after `from` in the segment; the outer None when no time will ever match.
-    fn first_in(&self, segment: &Segment, from: i64) -> Option<Option<i64>> {
+    /// The first firing at or after `from` by the clocks of the segment, which may have ended by then; none when no time
+    /// will ever match.
+    fn first_in(&self, segment: &Segment, from: i64) -> Option<i64> {
         let mut local = from + segment.offset;
         if !self.is_interval {
             let old_local = segment.start.saturating_add(segment.offset_before);
             let is_gap = segment.offset > segment.offset_before;
             if from == segment.start && is_gap && self.next_local(old_local)? < local {
-                return Some(Some(from));
+                return Some(from);
             }
             // In an overlap, the local times up to here have been before.
             local = local.max(old_local);
         }
-        let second = self.next_local(local)? - segment.offset;
-        Some((second < segment.end).then_some(second))
+        Some(self.next_local(local)? - segment.offset)
     }
 
     /// The first match at or after a local time, both in seconds since 1970-01-01 00:00 local time.

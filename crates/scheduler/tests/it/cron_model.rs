@@ -197,3 +197,45 @@ fn seconds_are_found_through_both_changes() {
         }
     }
 }
+
+/// A search that skips years finds what one that goes from day to day finds on the same dates.
+#[test]
+fn what_fires_seldom_is_found_beyond_many_changes() {
+    let is_last = |at: DateTime| at.day() == at.days_in_month();
+    let is_leap_day = |at: DateTime| at.month() == 2 && at.day() == 29;
+    let is_last_sunday = |at: DateTime| {
+        let is_sunday = at.date().weekday() == Weekday::Sunday;
+        is_sunday && at.day() + 7 > at.days_in_month() && [3, 10].contains(&at.month())
+    };
+    type On = fn(DateTime) -> bool;
+    let cases: [(&str, &str, On); 6] = [
+        ("40 2 L * *", "40 2 * * *", is_last),
+        ("*/30 2 L * *", "*/30 2 * * *", is_last),
+        ("30 2 29 2 *", "30 2 * * *", is_leap_day),
+        ("*/20 1 29 2 *", "*/20 1 * * *", is_leap_day),
+        ("30 2 * 3,10 SUNL", "30 2 * * *", is_last_sunday),
+        ("*/10 1 * 3,10 SUNL", "*/10 1 * * *", is_last_sunday),
+    ];
+    let window = ["2016-01-01T00:00:00Z", "2027-12-31T00:00:00Z"]
+        .map(|text| text.parse::<Timestamp>().unwrap().as_second());
+    for name in [
+        "Europe/Berlin",
+        "America/New_York",
+        "Australia/Lord_Howe",
+        "Africa/Casablanca",
+        "Pacific/Apia",
+        "America/Caracas",
+    ] {
+        let zone = TimeZone::get(name).unwrap();
+        let ours = Zone::named(name).unwrap();
+        for (seldom, daily, is_on) in cases {
+            let window = (window[0], window[1]);
+            let mut expected = searched(&daily.parse().unwrap(), &ours, window);
+            let local = |second| zone.to_datetime(Timestamp::from_second(second).unwrap());
+            expected.retain(|second| is_on(local(*second)));
+            let found = searched(&seldom.parse().unwrap(), &ours, window);
+            assert!(found.len() > 2, "{seldom} in {name}");
+            assert_eq!(found, expected, "{seldom} in {name}");
+        }
+    }
+}
