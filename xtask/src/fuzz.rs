@@ -17,6 +17,7 @@ usage: cargo xtask fuzz [TARGET] [--seconds N] [--list] [-- LIBFUZZER_ARGS...]
 Without TARGET: every target in turn. --seconds is per target (default 60). Needs cargo-fuzz and a nightly toolchain:
   cargo install cargo-fuzz --locked
   rustup toolchain install nightly
+Targets run with AddressSanitizer, as cargo-fuzz builds them.
 A crash leaves its input in fuzz/artifacts/TARGET/ and prints the command that repeats it.
 
 example: cargo xtask fuzz --seconds 30";

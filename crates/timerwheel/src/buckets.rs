@@ -101,8 +101,8 @@ pub(crate) trait Linked: Copy {
 }
 
 impl Linked for Chunk {
-    /// 8 KiB.
-    const BLOCK_BITS: u32 = 5;
+    /// 4 KiB.
+    const BLOCK_BITS: u32 = 4;
 
     #[inline]
     fn next(&mut self) -> &mut u32 {
@@ -111,8 +111,8 @@ impl Linked for Chunk {
 }
 
 impl Linked for Link {
-    /// 4 KiB.
-    const BLOCK_BITS: u32 = 8;
+    /// 2 KiB.
+    const BLOCK_BITS: u32 = 7;
 
     #[inline]
     fn next(&mut self) -> &mut u32 {

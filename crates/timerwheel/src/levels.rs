@@ -16,6 +16,8 @@ use crate::ticks::Ticks;
 const DIGIT_BITS: u32 = 8;
 const SLOTS: usize = 1 << DIGIT_BITS;
 const WORDS: usize = SLOTS / 64;
+/// So many timers are few.
+const SMALL: usize = 4096;
 const LEVELS: usize = 64_usize.div_ceil(DIGIT_BITS as usize);
 /// The number that no slot has.
 const NO_SLOT: u16 = u16::MAX;
@@ -444,7 +446,12 @@ impl<T> Levels<T> {
     fn wants_sweep(&self) -> bool {
         let living = self.slab.len();
         let entries = self.links.entries() + self.chunks.entries();
-        self.sweep.slot != NO_SLOT || entries > living * 2 + living / 2 + 64
+        // A small wheel is all in the cache: there a look is cheap, and half-empty chunks are what it is made of.
+        let dead_max = match living <= SMALL {
+            true => living / 2,
+            false => living + living / 2,
+        };
+        self.sweep.slot != NO_SLOT || entries > living + dead_max + 64
     }
 
     /// Looks at the timers of one chunk of entries and keeps those that live.

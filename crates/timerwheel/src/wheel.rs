@@ -37,7 +37,8 @@ pub struct Advance {
 /// # Memory
 ///
 /// 16 bytes a timer plus `T` in the slab and 8.3 bytes in a bucket, or up to 22 when many timers are cancelled:
-/// their entries are cleared away when they outnumber the waiting ones by half. All of it lies in blocks that are
+/// their entries are cleared away when they outnumber the waiting ones by half, in a wheel of up to 4,096 timers when they
+/// are half as many. All of it lies in blocks that are
 /// reused, and returned to the allocator only by [`shrink_to_fit`](Self::shrink_to_fit). The wheel itself takes
 /// 1 KiB, and 2 KiB for every level of 256 slots up to the highest that was ever used.
 ///
