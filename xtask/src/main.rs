@@ -22,6 +22,7 @@ mod soak;
 mod stages;
 mod test;
 mod tools;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     soak::COMMAND,
     fuzz::COMMAND,
     conformance::COMMAND,
+    vm::COMMAND,
     doctor::COMMAND,
 ];
 

@@ -8,7 +8,7 @@ use crate::cmd::Cmd;
 use crate::flags::Flags;
 use crate::stages::{Outcome, Stages};
 use crate::workspace::Workspace;
-use crate::{Command, build_bpf, conformance, tools};
+use crate::{Command, build_bpf, conformance, tools, vm};
 
 pub(crate) const COMMAND: Command = Command {
     name: "test",
@@ -26,7 +26,7 @@ usage: cargo xtask test [--keep-going] [--retries N] [--no-install] [--without-c
   --without-c    leave out what needs a C compiler and libraries, as on a machine that has none
   --only         only these stages
 
-stages: tools fmt layers tidy links layouts bpf clippy tests conformance loom doctests features docs
+stages: tools fmt layers tidy links layouts bpf clippy tests vm conformance loom doctests features docs
 
 Missing tools are installed with apt when we are root on Debian; else the command that installs them is printed
 and what needs them is skipped and counted.
@@ -102,6 +102,7 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
         )
     })?;
     stages.run("tests", || tests(&workspace, &features, &found, options))?;
+    stages.run("vm", || vm::stage(&workspace, &features.args))?;
     stages.run("conformance", || {
         conformance::slice(&workspace, &features.args, options.install)
     })?;

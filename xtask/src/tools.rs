@@ -31,6 +31,7 @@ struct Tool {
 const C_LIBRARIES: &str = "the feature `trace` (libbpf is C)";
 const BPF: &str = "rebuilding the BPF objects";
 const GO: &str = "the Go side of the conformance run";
+const VM: &str = "`cargo xtask vm`";
 const PAGE: &str = "the dashboard test in a browser";
 
 const TOOLS: &[Tool] = &[
@@ -143,6 +144,18 @@ const TOOLS: &[Tool] = &[
         needed_for: "the tests of stores in MariaDB",
     },
     Tool {
+        name: "qemu",
+        sign: Sign::Program(&["qemu-system-x86_64"]),
+        package: "qemu-system-x86",
+        needed_for: VM,
+    },
+    Tool {
+        name: "Debian's keys",
+        sign: Sign::File(&["/usr/share/keyrings/debian-archive-keyring.gpg"]),
+        package: "debian-archive-keyring",
+        needed_for: VM,
+    },
+    Tool {
         name: "cargo-nextest",
         sign: Sign::Optional("cargo-nextest"),
         package: "cargo install cargo-nextest --locked",
@@ -246,6 +259,18 @@ pub(crate) fn on_path(program: &str) -> bool {
     find_program(program).is_some()
 }
 
+/// Installs what `cargo xtask vm` needs, where it may; who needs it says what is still missing.
+pub(crate) fn install_for_vm() {
+    let tools = TOOLS.iter().filter(|tool| tool.needed_for == VM);
+    let packages: Vec<&str> = tools
+        .filter(|tool| !is_there(&tool.sign))
+        .map(|tool| tool.package)
+        .collect();
+    if !packages.is_empty() && is_root() && is_debian() {
+        apt_install(&packages);
+    }
+}
+
 fn missing(found: &Found) -> impl Iterator<Item = &'static Tool> {
     let found = found.names.clone();
     TOOLS
@@ -266,7 +291,8 @@ fn is_there(sign: &Sign) -> bool {
     }
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
+/// Where a program is, by its name alone.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps bpftool where only root's PATH looks.
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -26,7 +26,7 @@ fn main() -> Result<(), ScopeError> {
     println!(
         "{} delivered, {} dropped",
         events.delivered,
-        events.dropped().unwrap_or(0)
+        events.dropped()
     );
     Ok(())
 }

@@ -1,11 +1,16 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use ebpf_ring::RingError;
+
+use crate::log;
 
 /// Why a tool could not start or go on: ask the predicates, or show it to somebody.
 #[derive(Debug)]
 pub struct ScopeError {
     kind: Kind,
+    /// Where what libbpf and the verifier said was kept.
+    log: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -24,6 +29,14 @@ enum Kind {
     Ring(RingError),
     /// A record that the program cannot have written.
     Record(usize),
+    /// The tool cannot be attached in the way that was asked for.
+    NoVariant(&'static str),
+}
+
+impl From<Kind> for ScopeError {
+    fn from(kind: Kind) -> Self {
+        Self { kind, log: None }
+    }
 }
 
 impl ScopeError {
@@ -34,25 +47,39 @@ impl ScopeError {
         if missing.is_empty() {
             Ok(())
         } else {
-            Err(Self {
-                kind: Kind::Missing(missing),
-            })
+            Err(Kind::Missing(missing).into())
         }
     }
 
     pub(crate) fn bpf(doing: &'static str, source: libbpf_rs::Error) -> Self {
-        let kind = if is_eperm(&source) {
-            Kind::Refused { doing, source }
+        if is_eperm(&source) {
+            Kind::Refused { doing, source }.into()
         } else {
-            Kind::Bpf { doing, source }
-        };
-        Self { kind }
+            Kind::Bpf { doing, source }.into()
+        }
     }
 
     pub(crate) fn record(bytes: usize) -> Self {
-        Self {
-            kind: Kind::Record(bytes),
+        Kind::Record(bytes).into()
+    }
+
+    pub(crate) fn no_variant(tool: &'static str) -> Self {
+        Kind::NoVariant(tool).into()
+    }
+
+    /// Keeps `log` in a file that the message names.
+    pub(crate) fn with_log(mut self, tool: &str, log: &str) -> Self {
+        if matches!(self.kind, Kind::Bpf { .. } | Kind::Refused { .. }) {
+            self.log = log::keep(tool, log).ok();
         }
+        self
+    }
+
+    /// The file that holds what libbpf and the verifier said when the programs were loaded, where
+    /// that is why the tool could not start.
+    #[must_use]
+    pub fn log_path(&self) -> Option<&Path> {
+        self.log.as_deref()
     }
 
     /// The process may not load or attach BPF programs; the message says what it lacks.
@@ -78,9 +105,7 @@ impl ScopeError {
 
 impl From<RingError> for ScopeError {
     fn from(source: RingError) -> Self {
-        Self {
-            kind: Kind::Ring(source),
-        }
+        Kind::Ring(source).into()
     }
 }
 
@@ -106,6 +131,11 @@ impl fmt::Display for ScopeError {
                 "the ring holds a record of {bytes} bytes that this version does not know; were the \
                  program and the crate built from the same sources?"
             ),
+            Kind::NoVariant(tool) => write!(f, "{tool} cannot be attached in that way"),
+        }?;
+        match &self.log {
+            Some(log) => write!(f, "; what the verifier said is in {}", log.display()),
+            None => Ok(()),
         }
     }
 }
@@ -115,7 +145,7 @@ impl std::error::Error for ScopeError {
         match &self.kind {
             Kind::Refused { source, .. } | Kind::Bpf { source, .. } => Some(source),
             Kind::Ring(source) => source.source(),
-            Kind::Missing(_) | Kind::Record(_) => None,
+            Kind::Missing(_) | Kind::Record(_) | Kind::NoVariant(_) => None,
         }
     }
 }

@@ -9,9 +9,15 @@
 
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
+mod attach;
 mod error;
+mod events;
+mod feed;
 mod histogram;
+mod log;
 pub mod map_iter;
+mod overhead;
+mod symbols;
 
 /// What `cargo xtask build-bpf` wrote.
 mod bpf {
@@ -28,9 +34,13 @@ mod bpf {
     pub(crate) mod map_iter;
 }
 
-pub use ebpf_ring::{DropReason, RingStats};
+pub use attach::Attach;
+pub use ebpf_ring::{Counters, DropReason};
 pub use error::ScopeError;
+pub use events::Events;
 pub use histogram::Histogram;
+pub use overhead::Overhead;
+pub use symbols::Symbols;
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -21,6 +21,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("mainstay-cli", 5),
     ("mainstay-benches", 6),
     ("xtask", 6),
+    ("xtask-guest", 6),
 ];
 
 pub(crate) fn check(workspace: &Workspace) -> Result<Outcome, String> {

@@ -25,6 +25,10 @@ const ROOMS: &[(&str, &str)] = &[
         "the kernel's memory, mapped and read while the kernel writes",
     ),
     (
+        "crates/kernel-scope/src/overhead.rs",
+        "asks the kernel to measure programs, which libbpf-rs cannot",
+    ),
+    (
         "crates/kernel-scope/tests/it/map_iter.rs",
         "calls get_next_key on descriptors that are no maps, which libbpf-rs cannot",
     ),

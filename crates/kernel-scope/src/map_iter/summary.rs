@@ -1,5 +1,6 @@
 use std::collections::{HashMap, HashSet};
 
+use crate::error::ScopeError;
 use crate::histogram::Histogram;
 use crate::map_iter::event::{Event, MapKind};
 
@@ -68,6 +69,12 @@ impl Summary {
             ungrouped: 0,
             events: 0,
         }
+    }
+
+    /// Adds one record of the ring.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<(), ScopeError> {
+        self.record(&Event::from_bytes(bytes)?);
+        Ok(())
     }
 
     /// Adds one event. Amortised O(1).

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;
 
-use kernel_scope::map_iter::{Attach, MapIter, Options, Row, Summary};
+use kernel_scope::Attach;
+use kernel_scope::map_iter::{MapIter, Options, Row, Summary};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
 
 const ATTACHMENTS: [Attach; 2] = [Attach::RawTracepoint, Attach::SyscallTracepoint];
@@ -116,7 +117,7 @@ impl Walked {
 #[test]
 fn a_known_walk_is_seen_step_by_step() {
     for attach in ATTACHMENTS {
-        let Some(tool) = open(&Options::default().attach(attach)) else {
+        let Some(mut tool) = open(&Options::default().attach(attach)) else {
             continue;
         };
         assert_eq!(tool.attached(), attach);
@@ -125,7 +126,7 @@ fn a_known_walk_is_seen_step_by_step() {
             assert_eq!(map.walk(), 500);
         }
         let mut summary = Summary::default();
-        let stats = tool.finish(&mut summary).expect("a sound ring");
+        let events = tool.finish(&mut summary).expect("a sound ring");
         let row = map.row(&summary);
         assert_eq!(
             (row.walks, row.completed, row.keys, row.restarts),
@@ -139,10 +140,11 @@ fn a_known_walk_is_seen_step_by_step() {
         assert_eq!(row.pid, std::process::id());
         assert!(row.step_ns.quantile(0.5) > Some(0));
         assert_eq!(
-            (stats.is_balanced(), stats.dropped(), stats.pending),
-            (Some(true), Some(0), 0)
+            (events.is_balanced(), events.dropped(), events.pending),
+            (true, 0, 0)
         );
-        assert_eq!(stats.delivered, summary.events());
+        assert_eq!(events.delivered, summary.events());
+        println!("FACT map-iter by {}: every step seen", attach.as_str());
     }
 }
 
@@ -184,7 +186,7 @@ fn a_key_deleted_under_the_walk_is_a_restart() {
         MapType::LruPercpuHash,
     ];
     let key_sizes = [4, 5, 8, 11, 12, 13, 16, 24, 25, 32, 36, 37, 60, 63, 64];
-    let Some(tool) = open(&Options::default()) else {
+    let Some(mut tool) = open(&Options::default()) else {
         return;
     };
     let mut maps = Vec::new();
@@ -197,8 +199,8 @@ fn a_key_deleted_under_the_walk_is_a_restart() {
         }
     }
     let mut summary = Summary::default();
-    let stats = tool.finish(&mut summary).expect("a sound ring");
-    assert_eq!(stats.dropped(), Some(0));
+    let events = tool.finish(&mut summary).expect("a sound ring");
+    assert_eq!(events.dropped(), 0);
     for (map, steps, what) in maps {
         let row = map.row(&summary);
         assert_eq!(
@@ -212,7 +214,7 @@ fn a_key_deleted_under_the_walk_is_a_restart() {
 
 #[test]
 fn deleting_every_key_as_it_comes_restarts_at_each_step() {
-    let Some(tool) = open(&Options::default()) else {
+    let Some(mut tool) = open(&Options::default()) else {
         return;
     };
     let map = Walked::filled(MapType::Hash, "emptied", 4, 50);
@@ -234,7 +236,7 @@ fn deleting_every_key_as_it_comes_restarts_at_each_step() {
 
 #[test]
 fn arrays_are_walked_by_number() {
-    let Some(tool) = open(&Options::default()) else {
+    let Some(mut tool) = open(&Options::default()) else {
         return;
     };
     let map = Walked::create(MapType::Array, "numbered", 4, 32);
@@ -269,7 +271,7 @@ fn long_keys_are_walked_without_a_guess_at_restarts() {
 
 #[test]
 fn a_descriptor_that_is_no_map_gets_no_identity() {
-    let Some(tool) = open(&Options::default()) else {
+    let Some(mut tool) = open(&Options::default()) else {
         return;
     };
     // What the program takes for a map is a socket, a pipe, a sequence file and nothing at all.
@@ -317,17 +319,17 @@ fn next_key(fd: i32, next: &mut [u8]) -> i32 {
 
 #[test]
 fn the_pid_filter_lets_only_that_process_through() {
-    let Some(tool) = open(&Options::default().pid(1)) else {
+    let Some(mut tool) = open(&Options::default().pid(1)) else {
         return;
     };
     let map = Walked::filled(MapType::Hash, "filtered", 4, 10);
     map.walk();
     let mut summary = Summary::default();
-    let stats = tool.finish(&mut summary).expect("a sound ring");
+    let events = tool.finish(&mut summary).expect("a sound ring");
     assert!(summary.rows().iter().all(|row| row.pid == 1));
     assert_eq!(
-        stats.seen(),
-        Some(summary.events()),
+        events.seen(),
+        summary.events(),
         "what is filtered is not an event"
     );
 }
@@ -336,28 +338,28 @@ fn the_pid_filter_lets_only_that_process_through() {
 fn what_a_small_ring_loses_is_counted_exactly() {
     for attach in ATTACHMENTS {
         let options = Options::default().ring_bytes(4096).attach(attach);
-        let Some(tool) = open(&options) else { continue };
+        let Some(mut tool) = open(&options) else {
+            continue;
+        };
         let map = Walked::filled(MapType::Hash, "overflowing", 4, 1000);
         for _ in 0..3 {
             map.walk();
         }
         let mut summary = Summary::default();
-        let stats = tool.finish(&mut summary).expect("a sound ring");
-        assert_eq!(stats.is_balanced(), Some(true), "{stats:?}");
-        assert!(stats.seen() >= Some(3 * 1001), "{stats:?}");
-        assert_eq!(stats.delivered, summary.events());
-        assert_eq!(
-            stats.seen(),
-            stats.dropped().map(|dropped| dropped + stats.delivered)
-        );
-        assert!(stats.dropped() > Some(2900), "{stats:?}");
+        let events = tool.finish(&mut summary).expect("a sound ring");
+        assert!(events.is_balanced(), "{events:?}");
+        assert!(events.seen() >= 3 * 1001, "{events:?}");
+        assert_eq!(events.delivered, summary.events());
+        assert_eq!(events.seen(), events.dropped() + events.delivered);
+        assert!(events.dropped() > 2900, "{events:?}");
     }
 }
 
 /// Walkers on every CPU, and a tool that reads while they run.
 #[test]
 fn walks_on_many_threads_are_told_apart() {
-    let Some(mut tool) = open(&Options::default()) else {
+    // Room for all of it: on a busy machine the tool may not run before the walkers have ended.
+    let Some(mut tool) = open(&Options::default().ring_bytes(4 << 20)) else {
         return;
     };
     let map = Walked::filled(MapType::Hash, "many_threads", 8, 300);
@@ -374,14 +376,11 @@ fn walks_on_many_threads_are_told_apart() {
             assert_eq!(walker.join().expect("no panic"), 3000);
         }
     });
-    let stats = tool.finish(&mut summary).expect("a sound ring");
+    let events = tool.finish(&mut summary).expect("a sound ring");
     let row = map.row(&summary);
     assert_eq!(
         (row.walks, row.completed, row.keys, row.restarts),
         (40, 40, 12_000, 0)
     );
-    assert_eq!(
-        (stats.is_balanced(), stats.dropped()),
-        (Some(true), Some(0))
-    );
+    assert_eq!((events.is_balanced(), events.dropped()), (true, 0));
 }

@@ -1,0 +1,375 @@
+//! What every tool does alike: flags, signals, the live table, JSON lines, the account and the
+//! overhead at the end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kernel_scope::{DropReason, Events, Overhead, ScopeError};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::units::parse_duration;
+
+/// What every tool takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// Only this process.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pid: Option<u32>,
+    /// How long, e.g. 500ms, 10s, 2m, 1h [default: until Ctrl-C].
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// One JSON object a line, the account of the events last.
+    #[arg(long)]
+    json: bool,
+    /// Rows of the live table; the final one has all.
+    #[arg(long, value_name = "ROWS", default_value_t = 20)]
+    top: usize,
+}
+
+/// What the tools take whose events arrive one by one.
+#[derive(Debug, clap::Args)]
+pub(super) struct Ring {
+    /// Bytes of the ring between kernel and tool: a power of two.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = parse_ring_bytes)]
+    pub(super) ring_bytes: u32,
+}
+
+/// A tool at work, as the session sees it.
+pub(super) trait Watch {
+    /// What is watched and by what kind of program, for the first line.
+    fn watching(&self) -> String;
+
+    /// Collects for as long as `duration`.
+    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError>;
+
+    /// Detaches and returns the exact account.
+    fn finish(&mut self) -> Result<Events, ScopeError>;
+
+    fn overhead(&self) -> Overhead;
+
+    /// A line of headings, then the rows, busiest first.
+    fn table(&mut self, interval: Interval) -> Vec<String>;
+
+    /// The rows as JSON lines; see [`write_line`].
+    fn json(&self, out: &mut dyn Write) -> io::Result<()>;
+
+    /// Fields of the last JSON line besides `events` and `overhead`.
+    fn totals(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
+    /// Events that were delivered, but of more groups than are kept apart.
+    fn ungrouped(&self) -> u64 {
+        0
+    }
+}
+
+/// How often a live table is drawn, and how soon Ctrl-C is noticed.
+const REDRAW: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs an attached tool until its time is over or it is interrupted, and reports.
+pub(super) fn watch(common: &Common, tool: &mut impl Watch) -> Result<(), Failure> {
+    let stop = stop_on_signals()?;
+    let until = match common.duration {
+        Some(_) => "",
+        None => "; Ctrl-C ends it",
+    };
+    writeln!(io::stderr(), "watching {}{until}", tool.watching())?;
+
+    let start = Instant::now();
+    let mut live = Live::new(common, start);
+    while !stop.load(Ordering::Relaxed) {
+        let left = common
+            .duration
+            .map_or(LOOK, |whole| whole.saturating_sub(start.elapsed()));
+        if left.is_zero() {
+            break;
+        }
+        tool.collect(left.min(LOOK))?;
+        live.draw(tool)?;
+    }
+    let events = tool.finish()?;
+    live.erase()?;
+    let mut out = io::stdout().lock();
+    if common.json {
+        tool.json(&mut out)?;
+        write_line(&mut out, &last_line(tool, &events))?;
+    } else {
+        let whole = Interval::Whole(start.elapsed());
+        write_final(&mut out, tool, whole, &events)?;
+    }
+    Ok(out.flush()?)
+}
+
+#[derive(Debug)]
+pub(super) enum Failure {
+    Scope(ScopeError),
+    Output(io::Error),
+}
+
+impl From<ScopeError> for Failure {
+    fn from(error: ScopeError) -> Self {
+        Self::Scope(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scope(error) => error.fmt(f),
+            Self::Output(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Set by the first Ctrl-C or SIGTERM; a second one ends the process as if nothing listened.
+fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// A table that redraws itself in place on a terminal.
+struct Live {
+    enabled: bool,
+    rows_max: usize,
+    drawn: Instant,
+    lines: usize,
+}
+
+impl Live {
+    fn new(common: &Common, start: Instant) -> Self {
+        Self {
+            enabled: !common.json && io::stdout().is_terminal(),
+            rows_max: common.top,
+            drawn: start,
+            lines: 0,
+        }
+    }
+
+    fn draw(&mut self, tool: &mut impl Watch) -> io::Result<()> {
+        if !self.enabled || self.drawn.elapsed() < REDRAW {
+            return Ok(());
+        }
+        self.erase()?;
+        let mut lines = tool.table(Interval::Since(self.drawn.elapsed()));
+        let more = lines.len().saturating_sub(self.rows_max + 1);
+        lines.truncate(self.rows_max + 1);
+        if more > 0 {
+            lines.push(format!("... and {more} more"));
+        }
+        let mut out = io::stdout().lock();
+        let columns = columns();
+        for line in &lines {
+            // A line that wraps would be two to go back over.
+            let line: String = line.chars().take(columns).collect();
+            writeln!(out, "{line}")?;
+        }
+        self.lines = lines.len();
+        self.drawn = Instant::now();
+        out.flush()
+    }
+
+    /// Back to the first line of the table, and clear from there.
+    fn erase(&mut self) -> io::Result<()> {
+        if self.lines > 0 {
+            write!(io::stdout(), "\x1b[{}F\x1b[J", self.lines)?;
+            self.lines = 0;
+        }
+        Ok(())
+    }
+}
+
+fn columns() -> usize {
+    match rustix::termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
+        _ => usize::MAX,
+    }
+}
+
+/// The time that a table speaks of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Interval {
+    /// Since the last table.
+    Since(Duration),
+    /// Since the beginning: the final table.
+    Whole(Duration),
+}
+
+/// Counts of rows turned into counts per second of an [`Interval`].
+#[derive(Debug)]
+pub(super) struct Rates<K>(HashMap<K, u64>);
+
+impl<K> Default for Rates<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Rates<K> {
+    /// How fast `count`, which only grows, grew in the interval.
+    pub(super) fn per_second(&mut self, key: K, count: u64, interval: Interval) -> f64 {
+        let (grown, time) = match interval {
+            Interval::Since(time) => {
+                let before = self.0.insert(key, count).unwrap_or(0);
+                (count.saturating_sub(before), time)
+            }
+            Interval::Whole(time) => (count, time),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a rate to look at")]
+        let grown = grown as f64;
+        grown / time.as_secs_f64().max(1e-9)
+    }
+}
+
+fn write_final(
+    out: &mut impl Write,
+    tool: &mut impl Watch,
+    whole: Interval,
+    events: &Events,
+) -> io::Result<()> {
+    for line in tool.table(whole) {
+        writeln!(out, "{line}")?;
+    }
+    if tool.ungrouped() > 0 {
+        let ungrouped = tool.ungrouped();
+        writeln!(out, "{ungrouped} events of further groups are not shown")?;
+    }
+    writeln!(out, "{}", overhead_line(&tool.overhead()))?;
+    writeln!(out, "{}", events_line(events))
+}
+
+fn overhead_line(overhead: &Overhead) -> String {
+    let percent =
+        |time: Duration| 100.0 * time.as_secs_f64() / overhead.elapsed.as_secs_f64().max(1e-9);
+    let tool = format!("overhead: the tool {:.2}% of a CPU", percent(overhead.tool));
+    match overhead.programs {
+        None => format!("{tool}, its programs not measured by this kernel"),
+        Some(programs) => {
+            let each = programs.as_nanos() / u128::from(overhead.runs.max(1));
+            format!(
+                "{tool}, its programs {:.2}% (about {} runs of {each} ns)",
+                percent(programs),
+                overhead.runs
+            )
+        }
+    }
+}
+
+fn events_line(events: &Events) -> String {
+    let mut line = format!(
+        "events: {} seen = {} delivered + {} pending + {} dropped",
+        events.seen(),
+        events.delivered,
+        events.pending,
+        events.dropped(),
+    );
+    for reason in DropReason::ALL {
+        let count = events.dropped_for(reason);
+        if count > 0 {
+            line += &format!(" ({count} {})", reason.as_str());
+        }
+    }
+    line
+}
+
+fn last_line(tool: &impl Watch, events: &Events) -> Value {
+    let mut line = tool.totals();
+    line.insert(
+        "events".into(),
+        json!({
+            "seen": events.seen(),
+            "delivered": events.delivered,
+            "pending": events.pending,
+            "dropped": events.dropped(),
+            "ungrouped": tool.ungrouped(),
+        }),
+    );
+    let overhead = tool.overhead();
+    line.insert(
+        "overhead".into(),
+        json!({
+            "elapsed_ms": millis(overhead.elapsed),
+            "tool_cpu_ms": millis(overhead.tool),
+            "programs_cpu_ms": overhead.programs.map(millis),
+            "program_runs": overhead.runs,
+        }),
+    );
+    Value::Object(line)
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+pub(super) fn write_line(
+    out: &mut (impl Write + ?Sized),
+    value: &impl Serialize,
+) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    writeln!(out)
+}
+
+/// A process chooses its name: no control characters of its reach the terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+fn parse_ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes: u32 = text.parse().map_err(|_| "a number of bytes")?;
+    if bytes.is_power_of_two() && bytes >= 4096 {
+        Ok(bytes)
+    } else {
+        Err("a power of two from 4096 on: the kernel takes no other ring".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Interval, Rates, parse_ring_bytes, printable};
+
+    #[test]
+    fn ring_sizes_are_what_the_kernel_takes() {
+        assert_eq!(parse_ring_bytes("4096"), Ok(4096));
+        for bad in ["", "0", "2048", "5000", "-4096", "4294967296"] {
+            assert!(parse_ring_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb"), "a?[2Jb");
+    }
+
+    #[test]
+    fn rates_are_of_the_interval_and_at_the_end_of_the_whole() {
+        let mut rates = Rates::default();
+        let two = Interval::Since(Duration::from_secs(2));
+        let tenths = |rate: f64| (rate * 10.0).round();
+        assert_eq!(tenths(rates.per_second("a", 10, two)), 50.0);
+        assert_eq!(tenths(rates.per_second("a", 11, two)), 5.0);
+        assert_eq!(tenths(rates.per_second("b", 4, two)), 20.0);
+        let whole = Interval::Whole(Duration::from_secs(4));
+        assert_eq!(tenths(rates.per_second("a", 12, whole)), 30.0);
+    }
+}

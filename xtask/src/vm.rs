@@ -1,0 +1,354 @@
+//! `cargo xtask vm`: the tests that need a kernel, on several of them.
+//!
+//! [`kernels`] finds Debian's newest, [`image`] packs the test binaries, [`machine`] runs QEMU, `xtask/guest` runs the
+//! tests inside and [`report`] reads what it wrote; [`docs`] makes the table of docs/KERNELS.md from it.
+
+mod docs;
+mod image;
+mod kernels;
+mod machine;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::Command;
+use crate::cmd::Cmd;
+use crate::flags::Flags;
+use crate::stages::Outcome;
+use crate::tools;
+use crate::workspace::Workspace;
+use machine::Accel;
+use report::Report;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "vm",
+    about: "The tests that need a kernel, on Debian's newest 6.1 and 6.12 in QEMU and on the host",
+    help: HELP,
+    run,
+};
+
+const HELP: &str = "\
+usage: cargo xtask vm [--kernel 6.1|6.12|host|all] [--tests FILTER] [--write-docs] [--no-install]
+
+  --kernel       one of them (default all)
+  --tests        only tests whose `package::module::name` contains this
+  --write-docs   write what each kernel did into the table of docs/KERNELS.md; needs every kernel and every test
+  --no-install   do not install QEMU, even as root on Debian
+
+Kernels come from Debian with apt into target/xtask/vm, asked for once a day; without a network those that are there
+serve. The machine runs with KVM where that works, else emulated. Console and report of each stay in
+target/xtask/vm/KERNEL/. A test that fails or hangs, a kernel that oopses and a report that breaks off are failures.
+
+example: cargo xtask vm --kernel 6.1 --tests map_iter";
+
+/// Packages whose tests of the name `it` run on every kernel.
+const PACKAGES: &[&str] = &["ebpf-ring", "mainstay-kernel-scope"];
+
+const HOST: &str = "host";
+
+/// Why there is no result.
+pub(crate) enum Trouble {
+    /// This machine cannot do it.
+    Unavailable(String),
+    Failed(String),
+}
+
+fn run(args: &[String]) -> Result<(), String> {
+    let mut flags = Flags::new(args.to_vec());
+    let kernel = flags.value("--kernel")?.unwrap_or_else(|| "all".into());
+    let filter = flags.value("--tests")?.unwrap_or_default();
+    let write_docs = flags.switch("--write-docs");
+    let install = !flags.switch("--no-install");
+    flags.finish()?;
+    if write_docs && !(kernel == "all" && filter.is_empty()) {
+        return Err("--write-docs needs every kernel and every test".into());
+    }
+    let wanted = columns(&kernel)?;
+    let workspace = Workspace::load()?;
+    let packages = PACKAGES.iter().flat_map(|name| ["--package", *name]);
+    let selection: Vec<String> = packages
+        .chain(["--all-features"])
+        .map(str::to_owned)
+        .collect();
+    let ran = Matrix::prepare(&workspace, &selection, &filter, install)
+        .and_then(|matrix| matrix.run(&wanted));
+    let reports = ran.map_err(|trouble| match trouble {
+        Trouble::Unavailable(why) => format!("this machine cannot: {why}"),
+        Trouble::Failed(why) => why,
+    })?;
+    if write_docs {
+        docs::write(&workspace.root, &reports)?;
+    }
+    Ok(())
+}
+
+/// The stage of `cargo xtask test`. `selection`: what it built the tests with, so that nothing is built twice; the host
+/// ran them already.
+pub(crate) fn stage(workspace: &Workspace, selection: &[String]) -> Result<Outcome, String> {
+    let wanted: Vec<&str> = kernels::SERIES.iter().map(|series| series.name).collect();
+    let ran =
+        Matrix::prepare(workspace, selection, "", false).and_then(|matrix| matrix.run(&wanted));
+    match ran {
+        Ok(reports) => {
+            let each = reports
+                .iter()
+                .map(|(name, report)| format!("{name}: {} tests", report.passed()));
+            Ok(Outcome::Passed(each.collect::<Vec<_>>().join(", ")))
+        }
+        Err(Trouble::Unavailable(why)) => Ok(Outcome::Skipped(why)),
+        Err(Trouble::Failed(why)) => Err(why),
+    }
+}
+
+fn columns(kernel: &str) -> Result<Vec<&'static str>, String> {
+    let all = kernels::SERIES.iter().map(|series| series.name);
+    let all: Vec<_> = all.chain([HOST]).collect();
+    if kernel == "all" {
+        return Ok(all);
+    }
+    let found = all.iter().find(|name| **name == kernel);
+    found
+        .map(|name| vec![*name])
+        .ok_or_else(|| format!("there is no kernel `{kernel}`: {} or all", all.join(", ")))
+}
+
+/// What every kernel gets.
+struct Matrix {
+    dir: PathBuf,
+    init: PathBuf,
+    /// Package and file, without what debuggers need.
+    binaries: Vec<(&'static str, PathBuf)>,
+    filter: String,
+}
+
+impl Matrix {
+    fn prepare(
+        workspace: &Workspace,
+        selection: &[String],
+        filter: &str,
+        install: bool,
+    ) -> Result<Self, Trouble> {
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            return Err(Trouble::Unavailable(
+                "the kernels are for x86-64 Linux".into(),
+            ));
+        }
+        if install {
+            tools::install_for_vm();
+        }
+        let dir = workspace.target.join("xtask/vm");
+        let made = fs::create_dir_all(&dir)
+            .map_err(|error| format!("cannot make {}: {error}", dir.display()));
+        made.map_err(Trouble::Failed)?;
+        let init = build_init(workspace).map_err(Trouble::Failed)?;
+        let binaries = build_tests(workspace, selection, &dir)?;
+        Ok(Self {
+            dir,
+            init,
+            binaries,
+            filter: filter.into(),
+        })
+    }
+
+    /// Runs on each kernel; an error names all that failed.
+    fn run(&self, wanted: &[&'static str]) -> Result<Vec<(&'static str, Report)>, Trouble> {
+        let mut reports = Vec::new();
+        let mut failed = Vec::new();
+        for name in wanted {
+            let report = match kernels::SERIES.iter().find(|series| series.name == *name) {
+                Some(series) => self.on_machine(series)?,
+                None => self.on_host().map_err(Trouble::Failed)?,
+            };
+            match report {
+                Ok(report) => reports.push((*name, report)),
+                Err(error) => failed.push(format!("{name}: {error}")),
+            }
+        }
+        if failed.is_empty() {
+            Ok(reports)
+        } else {
+            Err(Trouble::Failed(failed.join("; ")))
+        }
+    }
+
+    /// Outer error: it could not run. Inner: it ran, and failed.
+    fn on_machine(&self, series: &kernels::Series) -> Result<Result<Report, String>, Trouble> {
+        if !tools::on_path(machine::QEMU) {
+            return Err(Trouble::Unavailable(format!(
+                "{} is missing: apt-get install qemu-system-x86",
+                machine::QEMU
+            )));
+        }
+        let kernel = kernels::newest(series, &self.dir).map_err(Trouble::Unavailable)?;
+        let accel = Accel::find(&kernel, &self.dir);
+        let dir = self.subdir(series.name).map_err(Trouble::Failed)?;
+        let image = dir.join("image.cpio");
+        self.pack(&image).map_err(Trouble::Failed)?;
+        let began = Instant::now();
+        println!("{}: {} on {}", series.name, kernel.display(), accel.name());
+        let remains = machine::run(&kernel, &image, accel, &dir).map_err(Trouble::Failed)?;
+        let report = read_report(&remains.report).map_err(Trouble::Failed)?;
+        print(series.name, &report, began);
+        let judged = judge(report).map_err(|error| {
+            let console = fs::read_to_string(&remains.console).unwrap_or_default();
+            let end: Vec<&str> = console.lines().rev().take(60).collect();
+            println!("the end of {}:", remains.console.display());
+            for line in end.iter().rev() {
+                println!("  {line}");
+            }
+            if remains.in_time {
+                error
+            } else {
+                format!("{error}; the machine had to be killed")
+            }
+        });
+        Ok(judged)
+    }
+
+    fn on_host(&self) -> Result<Result<Report, String>, String> {
+        let dir = self.subdir(HOST)?;
+        let (plan, file) = (dir.join("plan.txt"), dir.join("report.txt"));
+        drop(fs::remove_file(&file));
+        let path = |_: &str, binary: &Path| binary.display().to_string();
+        fs::write(&plan, self.plan(path)).map_err(|error| error.to_string())?;
+        let began = Instant::now();
+        println!("{HOST}: beside everything else that runs here");
+        Cmd::new(&self.init).arg(&plan).arg(&file).capture()?;
+        let report = read_report(&file)?;
+        print(HOST, &report, began);
+        Ok(judge(report))
+    }
+
+    fn pack(&self, file: &Path) -> Result<(), String> {
+        let mut image = image::Image::new(&self.init)?;
+        let inside = |label: &str, _: &Path| format!("/bin/{label}");
+        for (label, binary) in &self.binaries {
+            image.program(&inside(label, binary), binary)?;
+        }
+        image.file("/plan", self.plan(inside).into_bytes());
+        fs::write(file, image.into_archive())
+            .map_err(|error| format!("cannot write {}: {error}", file.display()))
+    }
+
+    fn plan(&self, path: impl Fn(&str, &Path) -> String) -> String {
+        let mut plan = String::new();
+        if !self.filter.is_empty() {
+            plan += &format!("filter {}\n", self.filter);
+        }
+        for (label, binary) in &self.binaries {
+            plan += &format!("binary {label} {}\n", path(label, binary));
+        }
+        plan
+    }
+
+    fn subdir(&self, name: &str) -> Result<PathBuf, String> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir)
+            .map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+        Ok(dir)
+    }
+}
+
+/// Links `xtask/guest` statically: the machine has no libraries when it starts.
+fn build_init(workspace: &Workspace) -> Result<PathBuf, String> {
+    const GNU: &str = "x86_64-unknown-linux-gnu";
+    let target = workspace.target.join("xtask/vm/guest");
+    Cmd::cargo()
+        .args(["build", "--quiet", "--release", "--package", "xtask-guest"])
+        // With a target named, the flags do not reach procedural macros.
+        .args(["--target", GNU])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_TARGET_DIR", &target)
+        .run()?;
+    Ok(target.join(GNU).join("release/xtask-guest"))
+}
+
+fn build_tests(
+    workspace: &Workspace,
+    selection: &[String],
+    dir: &Path,
+) -> Result<Vec<(&'static str, PathBuf)>, Trouble> {
+    let built = Cmd::cargo()
+        .args(["test", "--no-run", "--message-format=json"])
+        .args(selection)
+        .capture()
+        .map_err(Trouble::Failed)?;
+    let mut binaries = Vec::new();
+    for name in PACKAGES {
+        let manifest = workspace
+            .package(name)
+            .map(|package| package.dir.join("Cargo.toml"));
+        let executable = built
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|artifact| {
+                artifact["target"]["name"] == "it"
+                    && artifact["manifest_path"].as_str().map(Path::new) == manifest.as_deref()
+            })
+            .and_then(|artifact| artifact["executable"].as_str().map(PathBuf::from));
+        let Some(executable) = executable else {
+            return Err(Trouble::Unavailable(format!(
+                "the tests of {name} are not built without C libraries"
+            )));
+        };
+        let stripped = dir.join(format!("{name}.it"));
+        // Names of functions stay: tests resolve them.
+        Cmd::new("strip")
+            .args(["--strip-debug", "-o"])
+            .args([&stripped, &executable])
+            .capture()
+            .map_err(Trouble::Unavailable)?;
+        binaries.push((*name, stripped));
+    }
+    Ok(binaries)
+}
+
+fn read_report(file: &Path) -> Result<Report, String> {
+    let bytes =
+        fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Ok(Report::parse(&String::from_utf8_lossy(&bytes)))
+}
+
+/// Tells what happened: each failure with its output, each part that could not run with its reason.
+fn print(name: &str, report: &Report, began: Instant) {
+    for (test, reason) in report.skips() {
+        println!("  SKIP {}: {reason}", test.id);
+    }
+    for test in report.failures() {
+        let result = if test.result.is_empty() {
+            "never ended"
+        } else {
+            &test.result
+        };
+        println!("  {} {result} after {} ms", test.id, test.took_ms);
+        for line in &test.lines {
+            println!("    {line}");
+        }
+    }
+    println!(
+        "{name} ({}): {} passed, {} failed, {} parts could not run; {:.1} s",
+        report.release,
+        report.passed(),
+        report.failures().count(),
+        report.skips().count(),
+        began.elapsed().as_secs_f64()
+    );
+}
+
+fn judge(report: Report) -> Result<Report, String> {
+    let failed: Vec<&str> = report.failures().map(|test| test.id.as_str()).collect();
+    if !failed.is_empty() {
+        return Err(format!("failed: {}", failed.join(" ")));
+    }
+    if !report.is_whole {
+        return Err("the report breaks off: the kernel or its init ended too early".into());
+    }
+    if report.tests.is_empty() {
+        return Err("no test has that in its name".into());
+    }
+    Ok(report)
+}
