@@ -1,7 +1,7 @@
 //! Debian's newest cloud kernels, from apt into a cache.
 //!
-//! apt works in a directory of its own here, with its own list of sources: it needs no root, changes nothing of the
-//! machine, and finds Debian's kernels on Ubuntu too.
+//! apt works in a directory of its own here, with its own list of sources: it needs no root and changes nothing of the
+//! machine, of which it takes the addresses of the archives.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,11 +31,12 @@ pub(crate) const SERIES: &[Series] = &[
     },
 ];
 
-/// Where the two series come from: the release, its security updates and the backports.
+/// Where the two series come from: the release, its security updates and the backports. By the end of the archive's address, as
+/// this machine's own sources name it, and the suite.
 const SOURCES: &[(&str, &str)] = &[
-    ("http://deb.debian.org/debian", "bookworm"),
-    ("http://deb.debian.org/debian", "bookworm-backports"),
-    ("http://deb.debian.org/debian-security", "bookworm-security"),
+    ("/debian", "bookworm"),
+    ("/debian", "bookworm-backports"),
+    ("/debian-security", "bookworm-security"),
 ];
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -89,6 +90,19 @@ impl Series {
     }
 }
 
+/// The list of sources, from the addresses of archives that this machine takes packages from.
+fn sources(archives: &str) -> Result<String, String> {
+    let mut list = String::new();
+    for (end, suite) in SOURCES {
+        let mut addresses = archives.lines().map(|line| line.trim_end_matches('/'));
+        let archive = addresses
+            .find(|address| address.ends_with(end))
+            .ok_or_else(|| format!("no source of apt ends with {end}: kernels come from Debian"))?;
+        list += &format!("deb [arch=amd64 signed-by={KEYRING}] {archive} {suite} main\n");
+    }
+    Ok(list)
+}
+
 /// apt with a state, a cache and a list of sources of its own.
 struct Apt {
     dir: PathBuf,
@@ -106,14 +120,15 @@ impl Apt {
                 "{KEYRING} is missing: apt-get install debian-archive-keyring"
             ));
         }
-        let sources = SOURCES.iter().map(|(uri, suite)| {
-            format!("deb [arch=amd64 signed-by={KEYRING}] {uri} {suite} main\n")
-        });
+        let archives = Cmd::new("apt-get")
+            .args(["indextargets", "--format", "$(REPO_URI)"])
+            .capture()?;
+        let sources = sources(&archives)?;
         let write = || {
             fs::create_dir_all(dir.join("lists/partial"))?;
             fs::create_dir_all(dir.join("cache/archives/partial"))?;
             fs::write(dir.join("status"), "")?;
-            fs::write(dir.join("sources.list"), sources.collect::<String>())
+            fs::write(dir.join("sources.list"), &sources)
         };
         write().map_err(|error| format!("cannot write {}: {error}", dir.display()))?;
         Ok(Self { dir: dir.into() })
@@ -204,7 +219,24 @@ impl Apt {
 
 #[cfg(test)]
 mod tests {
-    use super::SERIES;
+    use super::{SERIES, sources};
+
+    #[test]
+    fn the_archives_are_those_of_the_machine() {
+        let archives = "https://mirror.example/debian-security/\nhttps://mirror.example/debian/\n";
+        let list = sources(archives).unwrap();
+        let lines: Vec<_> = list
+            .lines()
+            .map(|line| line.split("] ").nth(1).unwrap())
+            .collect();
+        let expected = [
+            "https://mirror.example/debian bookworm main",
+            "https://mirror.example/debian bookworm-backports main",
+            "https://mirror.example/debian-security bookworm-security main",
+        ];
+        assert_eq!(lines, expected);
+        assert!(sources("https://mirror.example/ubuntu/\n").is_err());
+    }
 
     #[test]
     fn only_packages_of_the_series_have_a_number_of_it() {
