@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "mainstay_ring.h"
+#include "mainstay_syscall.h"
 #include "map_iter.h"
 
 /* The longest key that is looked up and hashed as a whole. */
@@ -19,7 +20,6 @@
 #define KEY_WORDS (KEY_MAX / 8)
 /* The longest bucket chain that is followed. */
 #define CHAIN_MAX 64
-#define TS_COMPAT 2
 #define JHASH_INITVAL 0xdeadbeef
 
 /* Knobs, set before load. */
@@ -304,32 +304,12 @@ int tp_exit(struct trace_event_raw_sys_exit *ctx)
 	return on_exit(ctx->ret);
 }
 
-/* A 32-bit program's system call: the numbers and layouts are others. */
-static __always_inline bool is_compat(void)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct thread_info___x86 *info = (void *)&task->thread_info;
-
-	return bpf_core_field_exists(info->status) &&
-	       (BPF_CORE_READ(info, status) & TS_COMPAT);
-}
-
 SEC("raw_tp/sys_enter")
 int raw_enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	if ((__s64)ctx->args[1] != bpf_syscall_nr || is_compat())
 		return 0;
-	if (bpf_core_field_exists(struct pt_regs___x86, di)) {
-		struct pt_regs___x86 *regs = (void *)ctx->args[0];
-
-		return on_enter(BPF_CORE_READ(regs, di), BPF_CORE_READ(regs, si));
-	}
-	if (bpf_core_field_exists(struct pt_regs___arm64, regs)) {
-		struct pt_regs___arm64 *regs = (void *)ctx->args[0];
-
-		return on_enter(BPF_CORE_READ(regs, regs[0]), BPF_CORE_READ(regs, regs[1]));
-	}
-	return 0;
+	return on_enter(syscall_arg0(ctx->args[0]), syscall_arg1(ctx->args[0]));
 }
 
 SEC("raw_tp/sys_exit")

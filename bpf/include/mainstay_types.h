@@ -31,6 +31,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_STACK_TRACE = 7,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_LRU_PERCPU_HASH = 10,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
@@ -40,7 +41,10 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 };
+
+#define BPF_F_USER_STACK (1ULL << 8)
 
 #define BPF_F_CURRENT_CPU 0xffffffffULL
 
@@ -86,8 +90,32 @@ struct thread_info___x86 {
 	__u32 status;
 };
 
+/* Not on x86, where it is a per-CPU variable. */
+struct thread_info___arm64 {
+	__u64 preempt_count;
+};
+
+struct rq;
+
+struct cfs_rq {
+	struct rq *rq;
+};
+
+/* Without CONFIG_FAIR_GROUP_SCHED there is no cfs_rq in it. */
+struct sched_entity {
+	struct cfs_rq *cfs_rq;
+};
+
+struct mm_struct;
+
 struct task_struct {
 	struct thread_info thread_info;
+	int on_cpu;
+	struct sched_entity se;
+	struct mm_struct *mm;
+	int pid;
+	int tgid;
+	char comm[16];
 	struct files_struct *files;
 };
 

@@ -61,6 +61,16 @@ const PROGRAMS: &[Program] = &[
         object: "benches/bpf/ring_load.bpf.o",
         skeleton: None,
     },
+    Program {
+        source: "bpf/runq.bpf.c",
+        object: "crates/kernel-scope/src/bpf/runq.bpf.o",
+        skeleton: Some("crates/kernel-scope/src/bpf/runq.skel.rs"),
+    },
+    Program {
+        source: "bpf/wake.bpf.c",
+        object: "crates/kernel-scope/src/bpf/wake.bpf.o",
+        skeleton: Some("crates/kernel-scope/src/bpf/wake.skel.rs"),
+    },
 ];
 
 /// Folders whose `.c` and `.h` files are inputs of every program.

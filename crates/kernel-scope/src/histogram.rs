@@ -45,6 +45,12 @@ impl Histogram {
         self.max
     }
 
+    /// The buckets that are not empty: the smallest value of each, and its count.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        let used = self.buckets.iter().enumerate().filter(|(_, n)| **n > 0);
+        used.map(|(bucket, n)| (bounds_of(bucket).0, *n))
+    }
+
     /// The value that `q` (0 to 1) of all values do not exceed: its bucket's middle, at most
     /// [`max`](Self::max). `None` when nothing was counted. O(buckets).
     #[must_use]
@@ -132,6 +138,8 @@ mod tests {
             );
         }
         assert_eq!((histogram.count(), histogram.max()), (5000, values[4999]));
+        assert_eq!(histogram.buckets().map(|(_, n)| n).sum::<u64>(), 5000);
+        assert!(histogram.buckets().is_sorted());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `mainstay trace`: the tools of kernel-scope on a terminal, in a pipe, or as JSON lines.
 
 mod map_iter;
+mod runq;
 mod session;
+mod wake;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -18,12 +20,16 @@ pub(crate) struct TraceArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Tool {
     MapIter(map_iter::Args),
+    Runq(runq::Args),
+    Wake(wake::Args),
 }
 
 /// Exit codes as for every command: 0 done, 2 usage or failure.
 pub(crate) fn run(args: &TraceArgs) -> ExitCode {
     let done = match &args.tool {
         Tool::MapIter(args) => map_iter::run(args),
+        Tool::Runq(args) => runq::run(args),
+        Tool::Wake(args) => wake::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -444,12 +444,26 @@ mod imp {
         #[repr(C)]
         pub struct task_struct {
             pub thread_info: thread_info,
+            pub on_cpu: i32,
+            pub __pad_12: [u8; 4],
+            pub se: sched_entity,
+            pub mm: *mut std::ffi::c_void,
+            pub pid: i32,
+            pub tgid: i32,
+            pub comm: [i8; 16],
             pub files: *mut files_struct,
         }
         impl Default for task_struct {
             fn default() -> Self {
                 Self {
                     thread_info: thread_info::default(),
+                    on_cpu: i32::default(),
+                    __pad_12: [u8::default(); 4],
+                    se: sched_entity::default(),
+                    mm: std::ptr::null_mut(),
+                    pid: i32::default(),
+                    tgid: i32::default(),
+                    comm: [i8::default(); 16],
                     files: std::ptr::null_mut(),
                 }
             }
@@ -458,6 +472,18 @@ mod imp {
         #[repr(C)]
         pub struct thread_info {
             pub flags: u64,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct sched_entity {
+            pub cfs_rq: *mut std::ffi::c_void,
+        }
+        impl Default for sched_entity {
+            fn default() -> Self {
+                Self {
+                    cfs_rq: std::ptr::null_mut(),
+                }
+            }
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -518,6 +544,7 @@ mod imp {
             pub const BPF_MAP_TYPE_PERF_EVENT_ARRAY: Self = Self(4);
             pub const BPF_MAP_TYPE_PERCPU_HASH: Self = Self(5);
             pub const BPF_MAP_TYPE_PERCPU_ARRAY: Self = Self(6);
+            pub const BPF_MAP_TYPE_STACK_TRACE: Self = Self(7);
             pub const BPF_MAP_TYPE_LRU_HASH: Self = Self(9);
             pub const BPF_MAP_TYPE_LRU_PERCPU_HASH: Self = Self(10);
             pub const BPF_MAP_TYPE_ARRAY_OF_MAPS: Self = Self(12);
@@ -747,5 +774,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 44344] = *include_bytes!("map_iter.bpf.o");
+    static DATA: [u8; 35888] = *include_bytes!("map_iter.bpf.o");
 }

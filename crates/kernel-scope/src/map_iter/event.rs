@@ -1,6 +1,7 @@
 use std::fmt;
 use std::mem::{offset_of, size_of};
 
+use crate::bytes::{half, name, text, word};
 use crate::error::ScopeError;
 
 /// One `BPF_MAP_GET_NEXT_KEY`, as `bpf/map_iter.bpf.c` wrote it.
@@ -64,25 +65,22 @@ impl Event {
     ///
     /// [`is_corrupt`](ScopeError::is_corrupt) for any other length.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ScopeError> {
-        let bytes: &[u8; Self::BYTES] = bytes
-            .try_into()
-            .map_err(|_| ScopeError::record(bytes.len()))?;
-        let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let half = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
-        let text = |at: usize| bytes[at..at + 16].try_into().expect("16 bytes");
+        if bytes.len() != Self::BYTES {
+            return Err(ScopeError::record(bytes.len()));
+        }
         Ok(Self {
-            time_ns: word(offset_of!(Self, time_ns)),
-            step_ns: word(offset_of!(Self, step_ns)),
-            key_hash: word(offset_of!(Self, key_hash)),
-            next_hash: word(offset_of!(Self, next_hash)),
-            pid: half(offset_of!(Self, pid)),
-            tid: half(offset_of!(Self, tid)),
-            map_id: half(offset_of!(Self, map_id)),
-            map_type: half(offset_of!(Self, map_type)),
-            ret: half(offset_of!(Self, ret)).cast_signed(),
-            flags: half(offset_of!(Self, flags)),
-            comm: text(offset_of!(Self, comm)),
-            map_name: text(offset_of!(Self, map_name)),
+            time_ns: word(bytes, offset_of!(Self, time_ns)),
+            step_ns: word(bytes, offset_of!(Self, step_ns)),
+            key_hash: word(bytes, offset_of!(Self, key_hash)),
+            next_hash: word(bytes, offset_of!(Self, next_hash)),
+            pid: half(bytes, offset_of!(Self, pid)),
+            tid: half(bytes, offset_of!(Self, tid)),
+            map_id: half(bytes, offset_of!(Self, map_id)),
+            map_type: half(bytes, offset_of!(Self, map_type)),
+            ret: half(bytes, offset_of!(Self, ret)).cast_signed(),
+            flags: half(bytes, offset_of!(Self, flags)),
+            comm: name(bytes, offset_of!(Self, comm)),
+            map_name: name(bytes, offset_of!(Self, map_name)),
         })
     }
 
@@ -129,15 +127,6 @@ impl Event {
     pub fn is_end(&self) -> bool {
         self.ret == -ENOENT
     }
-}
-
-/// Up to the first NUL; what is not UTF-8 becomes U+FFFD.
-fn text(bytes: &[u8; 16]) -> String {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// A map's type by its number, shown as the kernel spells it, in lower case.

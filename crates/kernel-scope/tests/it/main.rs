@@ -2,4 +2,7 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
 mod map_iter;
+mod runq;
 mod summary;
+mod tasks;
+mod wake;

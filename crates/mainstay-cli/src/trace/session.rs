@@ -48,6 +48,12 @@ pub(super) trait Watch {
     /// Collects for as long as `duration`.
     fn collect(&mut self, duration: Duration) -> Result<(), ScopeError>;
 
+    /// Brings what [`table`](Self::table) and [`json`](Self::json) show up to date, where `collect`
+    /// has not done that.
+    fn look(&mut self) -> Result<(), ScopeError> {
+        Ok(())
+    }
+
     /// Detaches and returns the exact account.
     fn finish(&mut self) -> Result<Events, ScopeError>;
 
@@ -96,6 +102,7 @@ pub(super) fn watch(common: &Common, tool: &mut impl Watch) -> Result<(), Failur
         live.draw(tool)?;
     }
     let events = tool.finish()?;
+    tool.look()?;
     live.erase()?;
     let mut out = io::stdout().lock();
     if common.json {
@@ -163,10 +170,11 @@ impl Live {
         }
     }
 
-    fn draw(&mut self, tool: &mut impl Watch) -> io::Result<()> {
+    fn draw(&mut self, tool: &mut impl Watch) -> Result<(), Failure> {
         if !self.enabled || self.drawn.elapsed() < REDRAW {
             return Ok(());
         }
+        tool.look()?;
         self.erase()?;
         let mut lines = tool.table(Interval::Since(self.drawn.elapsed()));
         let more = lines.len().saturating_sub(self.rows_max + 1);
@@ -183,7 +191,7 @@ impl Live {
         }
         self.lines = lines.len();
         self.drawn = Instant::now();
-        out.flush()
+        Ok(out.flush()?)
     }
 
     /// Back to the first line of the table, and clear from there.
@@ -312,6 +320,16 @@ fn last_line(tool: &impl Watch, events: &Events) -> Value {
         }),
     );
     Value::Object(line)
+}
+
+/// With one digit after the point.
+pub(super) fn micros(ns: u64) -> f64 {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a tenth of a microsecond is told"
+    )]
+    let tenths = (ns as f64 / 100.0).round();
+    tenths / 10.0
 }
 
 fn millis(time: Duration) -> f64 {

@@ -1,0 +1,395 @@
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
+
+use ebpf_ring::{CounterSource as _, Counters, MapCounters};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+
+use super::off_cpu::OffCpu;
+use super::row::TaskRow;
+use super::stack_key::StackKey;
+use super::task::{Task, join};
+use super::total::TotalRow;
+use super::waker_key::WakerKey;
+use crate::attach::{Attach, Programs, Variant, first_that_opens, handle, load};
+use crate::bpf::runq::{OpenRunqSkel, RunqSkelBuilder};
+use crate::error::ScopeError;
+use crate::events::Events;
+use crate::overhead::{Meter, Overhead};
+use crate::symbols::Stacks;
+use crate::waker::preempt_count_offset;
+
+/// Those that end a wait first, so that none begins unseen; those that forget a task first of all.
+const VARIANTS: [Variant; 2] = [
+    Variant {
+        attach: Attach::BtfTracepoint,
+        programs: &[
+            "btf_process_free",
+            "btf_process_exit",
+            "btf_switch",
+            "btf_migrate",
+            "btf_waking",
+            "btf_wakeup",
+            "btf_wakeup_new",
+        ],
+    },
+    Variant {
+        attach: Attach::RawTracepoint,
+        programs: &[
+            "raw_process_free",
+            "raw_process_exit",
+            "raw_switch",
+            "raw_migrate",
+            "raw_waking",
+            "raw_wakeup",
+            "raw_wakeup_new",
+        ],
+    },
+];
+
+/// How often rows of tasks that have ended are taken out of the kernel, to make room.
+const HARVEST: Duration = Duration::from_millis(500);
+/// What is read with one system call.
+const ROWS_AT_ONCE: u32 = 4096;
+const OFF_CPU_MAX: u32 = 16384;
+/// A program that was running on another CPU when its link went away is waited for so long.
+const STRAGGLERS_MS_MAX: u32 = 100;
+
+/// The shards of the counters in `bpf/runq.bpf.c`.
+const WAITS: u32 = 0;
+const OFF_CPU: u32 = 1;
+const WAKERS: u32 = 2;
+
+/// How to open [`RunQ`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Only the threads of this process, as the initial pid namespace numbers it; `None` for all.
+    pub pid: Option<u32>,
+    /// Also where tasks go off the CPU, for [`RunQ::off_cpu`]. Costs several times as much.
+    pub stacks: bool,
+    /// Tasks that are kept apart in the kernel at once: a row takes some 700 bytes.
+    pub tasks_max: u32,
+    /// Where to attach; `None` for the best that this machine has.
+    pub attach: Option<Attach>,
+}
+
+impl Default for Options {
+    /// Every process, no stacks, 16,384 tasks, the best attachment.
+    fn default() -> Self {
+        Self {
+            pid: None,
+            stacks: false,
+            tasks_max: 16_384,
+            attach: None,
+        }
+    }
+}
+
+impl Options {
+    /// Only the process `pid`.
+    #[must_use]
+    pub fn pid(mut self, pid: u32) -> Self {
+        self.pid = Some(pid);
+        self
+    }
+
+    /// With stacks.
+    #[must_use]
+    pub fn stacks(mut self) -> Self {
+        self.stacks = true;
+        self
+    }
+
+    /// Room for `tasks_max` tasks, at least 1.
+    #[must_use]
+    pub fn tasks_max(mut self, tasks_max: u32) -> Self {
+        self.tasks_max = tasks_max.max(1);
+        self
+    }
+
+    /// Attach there and nowhere else.
+    #[must_use]
+    pub fn attach(mut self, attach: Attach) -> Self {
+        self.attach = Some(attach);
+        self
+    }
+}
+
+/// The loaded and attached tool. Dropping it detaches.
+#[derive(Debug)]
+pub struct RunQ {
+    programs: Programs,
+    meter: Meter,
+    maps: Maps,
+    /// Tasks that have ended, as many as the kernel has room for.
+    ended: HashMap<u32, Task>,
+    ended_max: usize,
+    /// Waits of further ones.
+    ungrouped: u64,
+    harvested: Instant,
+}
+
+#[derive(Debug)]
+struct Maps {
+    tasks: MapHandle,
+    wakers: MapHandle,
+    off_cpu: MapHandle,
+    stacks: Stacks,
+    counts: [MapCounters; 3],
+}
+
+impl RunQ {
+    /// Loads and attaches the programs. From here on every wait that ends is counted.
+    ///
+    /// # Errors
+    ///
+    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// `CAP_PERFMON`; otherwise what libbpf says.
+    pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        let preempt_count_offset = preempt_count_offset();
+        first_that_opens("runq", options.attach, &VARIANTS, |variant| {
+            let mut storage = MaybeUninit::uninit();
+            let builder = RunqSkelBuilder::default();
+            let skel = load(builder, &mut storage, variant, |open| {
+                configure(open, options, preempt_count_offset)
+            })?;
+            let counts = |shard| -> Result<MapCounters, ScopeError> {
+                Ok(MapCounters::new(handle(&skel.maps.event_counts)?, shard)?)
+            };
+            let maps = Maps {
+                tasks: handle(&skel.maps.tasks)?,
+                wakers: handle(&skel.maps.wakers)?,
+                off_cpu: handle(&skel.maps.off_cpu)?,
+                stacks: Stacks::new(&skel.maps.stacks)?,
+                counts: [counts(WAITS)?, counts(OFF_CPU)?, counts(WAKERS)?],
+            };
+            let programs = Programs::attach(&skel, variant)?;
+            Ok(Self {
+                meter: Meter::start(programs.ids()),
+                programs,
+                maps,
+                ended: HashMap::new(),
+                ended_max: options.tasks_max as usize,
+                ungrouped: 0,
+                harvested: Instant::now(),
+            })
+        })
+    }
+
+    /// What kind of program runs: [`BtfTracepoint`](Attach::BtfTracepoint), else
+    /// [`RawTracepoint`](Attach::RawTracepoint).
+    #[must_use]
+    pub fn attached(&self) -> Attach {
+        self.programs.kind()
+    }
+
+    /// Sleeps for `duration` while the kernel sums up; makes room there now and then.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
+        self.meter.tick();
+        std::thread::sleep(duration);
+        if self.harvested.elapsed() >= HARVEST {
+            self.harvested = Instant::now();
+            self.harvest()?;
+        }
+        Ok(())
+    }
+
+    /// Every task that has waited, longest total wait first.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn tasks(&self) -> Result<Vec<Task>, ScopeError> {
+        let mut tasks = self.ended.clone();
+        for row in self.maps.rows()? {
+            if row.waits() == 0 {
+                continue;
+            }
+            let mut task = Task::new(&row);
+            if let Some(before) = tasks.remove(&row.tid) {
+                task.add(before);
+            }
+            tasks.insert(row.tid, task);
+        }
+        tasks.values_mut().for_each(refresh_name);
+        Ok(join(tasks, &self.maps.wakers()?))
+    }
+
+    /// Where processes went off the CPU, for how long, and why they came back; longest first. Empty
+    /// without [`Options::stacks`].
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn off_cpu(&self) -> Result<Vec<OffCpu>, ScopeError> {
+        let rows = read_all(&self.maps.off_cpu)?;
+        let rows = rows.iter().map(|(key, total)| {
+            let key = StackKey::from_bytes(key)?;
+            let total = TotalRow::from_bytes(total)?;
+            Ok(OffCpu::new(&key, &total, &self.maps.stacks))
+        });
+        let mut found = rows.collect::<Result<Vec<_>, ScopeError>>()?;
+        found.sort_by_key(|off| std::cmp::Reverse(off.total_ns));
+        Ok(found)
+    }
+
+    /// Waits so far. Exact once the tool has [finished](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn events(&self) -> Result<Events, ScopeError> {
+        let rows = self.maps.rows()?.iter().map(TaskRow::waits).sum::<u64>();
+        let ended = self.ended.values().map(|task| task.all_waits().count());
+        Ok(Events {
+            delivered: rows + ended.sum::<u64>() + self.ungrouped,
+            discarded: 0,
+            pending: 0,
+            counters: self.maps.counters(WAITS)?,
+        })
+    }
+
+    /// Times off the CPU, and totals of wakers, for which the program had no room; the waits
+    /// themselves are counted in [`events`](Self::events).
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn without_room(&self) -> Result<(u64, u64), ScopeError> {
+        let off_cpu = self.maps.counters(OFF_CPU)?.dropped();
+        Ok((off_cpu, self.maps.counters(WAKERS)?.dropped()))
+    }
+
+    /// Waits of tasks that have ended, of more of them than are kept.
+    #[must_use]
+    pub fn ungrouped(&self) -> u64 {
+        self.ungrouped
+    }
+
+    /// What watching has cost so far.
+    #[must_use]
+    pub fn overhead(&self) -> Overhead {
+        self.meter.read()
+    }
+
+    /// Detaches and returns the exact account. Nothing changes after it.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn finish(&mut self) -> Result<Events, ScopeError> {
+        self.meter.stop();
+        self.programs.detach();
+        let mut tries = 0;
+        loop {
+            let events = self.events()?;
+            tries += 1;
+            if events.is_balanced() || tries > STRAGGLERS_MS_MAX {
+                return Ok(events);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Takes the rows of tasks that have ended out of the kernel.
+    fn harvest(&mut self) -> Result<(), ScopeError> {
+        let mut ended = HashMap::new();
+        for row in self.maps.rows()?.iter().filter(|row| row.dead != 0) {
+            delete(&self.maps.tasks, &row.tid.to_ne_bytes())?;
+            ended.insert(row.tid, Task::new(row));
+        }
+        if ended.is_empty() {
+            return Ok(());
+        }
+        for (bytes, total) in read_all(&self.maps.wakers)? {
+            let key = WakerKey::from_bytes(&bytes)?;
+            if let Some(task) = ended.get_mut(&key.tid) {
+                task.add_waker(super::Waker::new(&key, &TotalRow::from_bytes(&total)?));
+                delete(&self.maps.wakers, &bytes)?;
+            }
+        }
+        for (tid, mut task) in ended {
+            if let Some(before) = self.ended.remove(&tid) {
+                task.add(before);
+            }
+            if self.ended.len() < self.ended_max {
+                self.ended.insert(tid, task);
+            } else {
+                self.ungrouped += task.all_waits().count();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Maps {
+    fn rows(&self) -> Result<Vec<TaskRow>, ScopeError> {
+        let rows = read_all(&self.tasks)?;
+        rows.iter()
+            .map(|(_, row)| TaskRow::from_bytes(row))
+            .collect()
+    }
+
+    fn wakers(&self) -> Result<Vec<(WakerKey, TotalRow)>, ScopeError> {
+        let rows = read_all(&self.wakers)?;
+        rows.iter()
+            .map(|(key, total)| Ok((WakerKey::from_bytes(key)?, TotalRow::from_bytes(total)?)))
+            .collect()
+    }
+
+    fn counters(&self, shard: u32) -> Result<Counters, ScopeError> {
+        let per_cpu = self.counts[shard as usize].per_cpu();
+        let per_cpu = per_cpu.map_err(|e| ScopeError::bpf("reading the counter map", e.into()))?;
+        Ok(per_cpu.into_iter().sum())
+    }
+}
+
+type Entry = (Vec<u8>, Vec<u8>);
+
+fn read_all(map: &MapHandle) -> Result<Vec<Entry>, ScopeError> {
+    let rows = map.lookup_batch(ROWS_AT_ONCE, MapFlags::ANY, MapFlags::ANY);
+    Ok(rows
+        .map_err(|e| ScopeError::bpf("reading a map", e))?
+        .collect())
+}
+
+fn delete(map: &MapHandle, key: &[u8]) -> Result<(), ScopeError> {
+    map.delete(key)
+        .map_err(|e| ScopeError::bpf("deleting from a map", e))
+}
+
+/// A task that lives may have called exec since its row was made.
+fn refresh_name(task: &mut Task) {
+    if task.has_ended {
+        return;
+    }
+    if let Ok(name) = std::fs::read_to_string(format!("/proc/{}/comm", task.tid)) {
+        task.comm = name.trim_end_matches('\n').to_owned();
+    }
+}
+
+fn configure(
+    open: &mut OpenRunqSkel<'_>,
+    options: &Options,
+    preempt_count_offset: i64,
+) -> libbpf_rs::Result<()> {
+    let rodata = open
+        .maps
+        .rodata_data
+        .as_deref_mut()
+        .expect("the program has knobs");
+    rodata.target_pid = options.pid.unwrap_or(0);
+    rodata.preempt_count_offset = preempt_count_offset;
+    if options.stacks {
+        rodata.with_stacks = true;
+        open.maps.off_cpu.set_max_entries(OFF_CPU_MAX)?;
+        open.maps.stacks.set_max_entries(OFF_CPU_MAX)?;
+    }
+    open.maps.wakers.set_max_entries(options.tasks_max)?;
+    open.maps.tasks.set_max_entries(options.tasks_max)
+}

@@ -1,0 +1,202 @@
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use super::event::Event;
+use super::summary::Summary;
+use crate::attach::{Attach, Programs, Variant, first_that_opens, load};
+use crate::bpf::wake::{OpenWakeSkel, WakeSkelBuilder};
+use crate::error::ScopeError;
+use crate::events::Events;
+use crate::feed::Feed;
+use crate::overhead::Overhead;
+use crate::waker::preempt_count_offset;
+
+/// The entry last: a call is followed from its beginning or not at all.
+const VARIANTS: [Variant; 2] = [
+    Variant {
+        attach: Attach::BtfTracepoint,
+        programs: &[
+            "btf_process_free",
+            "btf_exit",
+            "btf_switch",
+            "btf_waking",
+            "btf_wakeup",
+            "btf_enter",
+        ],
+    },
+    Variant {
+        attach: Attach::RawTracepoint,
+        programs: &[
+            "raw_process_free",
+            "raw_exit",
+            "raw_switch",
+            "raw_waking",
+            "raw_wakeup",
+            "raw_enter",
+        ],
+    },
+];
+
+/// How to open [`Wake`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Only this process, as the initial pid namespace numbers it; `None` for all.
+    pub pid: Option<u32>,
+    /// Bytes of the ring: a power of two of whole pages. A call that slept takes 144.
+    pub ring_bytes: u32,
+    /// Where to attach; `None` for the best that this machine has.
+    pub attach: Option<Attach>,
+}
+
+impl Default for Options {
+    /// Every process, a ring of 1 MiB (7,281 calls), the best attachment.
+    fn default() -> Self {
+        Self {
+            pid: None,
+            ring_bytes: 1 << 20,
+            attach: None,
+        }
+    }
+}
+
+impl Options {
+    /// Only the process `pid`.
+    #[must_use]
+    pub fn pid(mut self, pid: u32) -> Self {
+        self.pid = Some(pid);
+        self
+    }
+
+    /// A ring of `ring_bytes`.
+    #[must_use]
+    pub fn ring_bytes(mut self, ring_bytes: u32) -> Self {
+        self.ring_bytes = ring_bytes;
+        self
+    }
+
+    /// Attach there and nowhere else.
+    #[must_use]
+    pub fn attach(mut self, attach: Attach) -> Self {
+        self.attach = Some(attach);
+        self
+    }
+}
+
+/// The loaded and attached tool. Dropping it detaches.
+///
+/// As a descriptor it is readable while events wait.
+#[derive(Debug)]
+pub struct Wake {
+    feed: Feed,
+}
+
+impl Wake {
+    /// Loads and attaches the programs. From here on every call that begins, sleeps and ends is
+    /// delivered or counted.
+    ///
+    /// # Errors
+    ///
+    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// `CAP_PERFMON`; otherwise what libbpf says.
+    pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        let preempt_count_offset = preempt_count_offset();
+        first_that_opens("wake", options.attach, &VARIANTS, |variant| {
+            let mut storage = MaybeUninit::uninit();
+            let builder = WakeSkelBuilder::default();
+            let skel = load(builder, &mut storage, variant, |open| {
+                configure(open, options, preempt_count_offset)
+            })?;
+            let programs = Programs::attach(&skel, variant)?;
+            let feed = Feed::new(&skel.maps.events, &skel.maps.event_counts, programs)?;
+            Ok(Self { feed })
+        })
+    }
+
+    /// What kind of program runs: [`BtfTracepoint`](Attach::BtfTracepoint), else
+    /// [`RawTracepoint`](Attach::RawTracepoint).
+    #[must_use]
+    pub fn attached(&self) -> Attach {
+        self.feed.attached()
+    }
+
+    /// Waits for at most `timeout` until there are events. Returns false when there are none.
+    ///
+    /// # Errors
+    ///
+    /// What the ring's reader says.
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, ScopeError> {
+        self.feed.wait(timeout)
+    }
+
+    /// Hands at most `events_max` waiting events to `each`. Returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`is_corrupt`](ScopeError::is_corrupt), after the events before the damage.
+    pub fn drain(
+        &mut self,
+        events_max: u64,
+        mut each: impl FnMut(&Event),
+    ) -> Result<u64, ScopeError> {
+        self.feed.drain(events_max, |bytes| {
+            each(&Event::from_bytes(bytes)?);
+            Ok(())
+        })
+    }
+
+    /// Sums events up for as long as `duration`.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    pub fn collect(&mut self, duration: Duration, summary: &mut Summary) -> Result<(), ScopeError> {
+        self.feed.collect(duration, |bytes| summary.add(bytes))
+    }
+
+    /// Where every event went so far. Exact once the tool has [finished](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// What the ring's reader says.
+    pub fn events(&self) -> Result<Events, ScopeError> {
+        self.feed.events()
+    }
+
+    /// What watching has cost so far.
+    #[must_use]
+    pub fn overhead(&self) -> Overhead {
+        self.feed.overhead()
+    }
+
+    /// Detaches, sums up what is left, and returns the exact account. There are no events after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    pub fn finish(&mut self, summary: &mut Summary) -> Result<Events, ScopeError> {
+        self.feed.finish(|bytes| summary.add(bytes))
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.feed.as_fd()
+    }
+}
+
+fn configure(
+    open: &mut OpenWakeSkel<'_>,
+    options: &Options,
+    preempt_count_offset: i64,
+) -> libbpf_rs::Result<()> {
+    let rodata = open
+        .maps
+        .rodata_data
+        .as_deref_mut()
+        .expect("the program has knobs");
+    rodata.target_pid = options.pid.unwrap_or(0);
+    rodata.preempt_count_offset = preempt_count_offset;
+    open.maps.events.set_max_entries(options.ring_bytes)
+}

@@ -1,0 +1,276 @@
+//! runq counts the waits of tasks whose switches are known.
+
+use std::io::{Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use kernel_scope::runq::{Options, RunQ, Task, WaitKind, flame_graph};
+use kernel_scope::{Attach, Symbols, WakerClass};
+
+use crate::tasks::{named, pin, preemptions, wait_until_asleep};
+
+const ATTACHMENTS: [Attach; 2] = [Attach::BtfTracepoint, Attach::RawTracepoint];
+
+/// Opens the tool, or prints why this machine cannot and gives nothing.
+#[expect(clippy::print_stdout, reason = "a skipped test says why")]
+fn open(options: &Options) -> Option<RunQ> {
+    match RunQ::open(options) {
+        Ok(tool) => Some(tool),
+        Err(error) if error.is_permission_denied() => {
+            println!("SKIP: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Options for this process alone.
+fn own() -> Options {
+    Options::default().pid(std::process::id())
+}
+
+const ROUNDS: u64 = 2000;
+
+/// Two threads, `ping` and `pong`, hand a byte to and fro. Each waits for the other every time.
+fn ping_pong(rounds: u64) {
+    let (mut ping_in, mut pong_out) = std::io::pipe().expect("descriptors are left");
+    let (mut pong_in, mut ping_out) = std::io::pipe().expect("descriptors are left");
+    let ping = named("ping").spawn(move || {
+        for _ in 0..rounds {
+            ping_out.write_all(b"x").expect("a pipe");
+            ping_in.read_exact(&mut [0]).expect("a pipe");
+        }
+    });
+    let pong = named("pong").spawn(move || {
+        for _ in 0..rounds {
+            pong_in.read_exact(&mut [0]).expect("a pipe");
+            pong_out.write_all(b"x").expect("a pipe");
+        }
+    });
+    for thread in [ping, pong] {
+        let joined = thread.expect("threads can be made").join();
+        joined.expect("no panic");
+    }
+}
+
+fn task_named<'t>(tasks: &'t [Task], comm: &str) -> &'t Task {
+    let pid = std::process::id();
+    let found = tasks
+        .iter()
+        .find(|task| task.comm == comm && task.pid == pid);
+    found.unwrap_or_else(|| panic!("no {comm} in {tasks:?}"))
+}
+
+#[test]
+fn a_ping_pong_is_waited_for_and_woken_by_its_partner() {
+    for attach in ATTACHMENTS {
+        let Some(mut tool) = open(&own().attach(attach)) else {
+            continue;
+        };
+        assert_eq!(tool.attached(), attach);
+        ping_pong(ROUNDS);
+        let events = tool.finish().expect("maps can be read");
+        let tasks = tool.tasks().expect("maps can be read");
+        assert!(events.is_balanced(), "{events:?}");
+        assert_eq!(events.dropped(), 0);
+        for (comm, partner) in [("ping", "pong"), ("pong", "ping")] {
+            let task = task_named(&tasks, comm);
+            let woken = task.waits(WaitKind::Woken).lengths.count()
+                + task.waits(WaitKind::WokenMigrated).lengths.count();
+            // On two CPUs, a byte may be there before its reader sleeps.
+            assert!(woken > 0 && woken <= ROUNDS + 50, "{comm}: {woken}");
+            let by_partner: u64 = task
+                .wakers
+                .iter()
+                .filter(|waker| waker.class == WakerClass::Task && waker.comm == partner)
+                .map(|waker| waker.count)
+                .sum();
+            assert!(
+                by_partner * 10 >= woken * 9,
+                "{comm}: {by_partner} of {woken}"
+            );
+            let all: u64 = task.wakers.iter().map(|waker| waker.count).sum();
+            assert_eq!(all, woken, "every wake-up has a waker: {task:?}");
+            assert!(task.all_waits().quantile_ns(0.5) > Some(0));
+        }
+        let waits: u64 = tasks.iter().map(|task| task.all_waits().count()).sum();
+        assert_eq!(waits, events.delivered);
+    }
+}
+
+/// Two threads that compute share a CPU: each is preempted, and neither is ever woken meanwhile.
+#[test]
+fn who_computes_is_preempted_and_not_woken() {
+    for attach in ATTACHMENTS {
+        let Some(mut tool) = open(&own().attach(attach)) else {
+            continue;
+        };
+        let enough = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for name in ["computes_1", "computes_2"] {
+                let compute = || {
+                    let tid = rustix::thread::gettid();
+                    pin(tid, 0);
+                    let before = preemptions(tid);
+                    while preemptions(tid) < before + 3 {}
+                    enough.fetch_add(1, Ordering::Relaxed);
+                    while enough.load(Ordering::Relaxed) < 2 {
+                        std::hint::spin_loop();
+                    }
+                };
+                named(name).spawn_scoped(scope, compute).expect("room");
+            }
+        });
+        tool.finish().expect("maps can be read");
+        let tasks = tool.tasks().expect("maps can be read");
+        for name in ["computes_1", "computes_2"] {
+            let task = task_named(&tasks, name);
+            let preempted = [WaitKind::Preempted, WaitKind::PreemptedMigrated];
+            let preempted = preempted.map(|kind| task.waits(kind).lengths.count());
+            assert!(preempted.iter().sum::<u64>() >= 3, "{task:?}");
+        }
+    }
+}
+
+/// A thread sleeps on one CPU and is woken when it may only run on another.
+#[test]
+#[expect(clippy::print_stdout, reason = "a skipped test says why")]
+fn who_is_woken_on_another_cpu_has_migrated() {
+    if thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("SKIP: there is one CPU");
+        return;
+    }
+    const MOVES: u64 = 6;
+    for attach in ATTACHMENTS {
+        let Some(mut tool) = open(&own().attach(attach)) else {
+            continue;
+        };
+        let (mut reader, mut writer) = std::io::pipe().expect("descriptors are left");
+        let (tids, tid) = std::sync::mpsc::channel();
+        let moved = move || {
+            let own = rustix::thread::gettid();
+            pin(own, 0);
+            tids.send(own).expect("the test waits");
+            for _ in 0..MOVES {
+                reader.read_exact(&mut [0]).expect("a pipe");
+            }
+        };
+        let thread = named("moved").spawn(moved).expect("room");
+        let tid = tid.recv().expect("the thread tells");
+        for n in 1..=MOVES {
+            wait_until_asleep(tid);
+            pin(tid, usize::from(n % 2 == 1));
+            writer.write_all(b"x").expect("a pipe");
+            wait_until_read(&writer);
+        }
+        thread.join().expect("no panic");
+        tool.finish().expect("maps can be read");
+        let tasks = tool.tasks().expect("maps can be read");
+        let task = task_named(&tasks, "moved");
+        let migrated = task.waits(WaitKind::WokenMigrated).lengths.count();
+        assert!(migrated >= MOVES - 1, "{task:?}");
+        assert!(task.migrations >= migrated, "{task:?}");
+    }
+}
+
+/// Until the reader, and so its next sleep, is past the byte.
+fn wait_until_read(writer: &std::io::PipeWriter) {
+    while rustix::io::ioctl_fionread(writer).expect("a pipe tells") > 0 {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn waits_without_room_for_their_task_are_counted() {
+    let Some(mut tool) = open(&own().tasks_max(1)) else {
+        return;
+    };
+    ping_pong(200);
+    let events = tool.finish().expect("maps can be read");
+    assert!(events.is_balanced(), "{events:?}");
+    assert!(events.dropped() > 0, "{events:?}");
+    assert!(tool.tasks().expect("maps can be read").len() <= 1);
+}
+
+#[test]
+fn tasks_that_end_make_room_and_keep_their_waits() {
+    let Some(mut tool) = open(&Options::default()) else {
+        return;
+    };
+    let mut child = std::process::Command::new("sleep")
+        .arg("0.01")
+        .spawn()
+        .expect("every system has it");
+    let pid = child.id();
+    child.wait().expect("it is ours");
+    let ended = |tool: &RunQ| {
+        let tasks = tool.tasks().expect("maps can be read");
+        let mut tasks = tasks.into_iter();
+        tasks.find(|task| task.pid == pid && task.has_ended)
+    };
+    // The kernel forgets a task some time after it has ended.
+    let task = loop {
+        tool.collect(Duration::from_millis(10))
+            .expect("maps can be read");
+        if let Some(task) = ended(&tool) {
+            break task;
+        }
+    };
+    assert_eq!(task.comm, "sleep", "not the name before exec");
+    tool.collect(Duration::from_millis(600))
+        .expect("maps can be read");
+    assert_eq!(
+        ended(&tool).as_ref(),
+        Some(&task),
+        "taken out of the kernel"
+    );
+    let events = tool.finish().expect("maps can be read");
+    assert!(events.is_balanced(), "{events:?}");
+}
+
+#[test]
+fn stacks_show_where_a_task_slept_and_what_woke_it() {
+    for attach in ATTACHMENTS {
+        let Some(mut tool) = open(&own().stacks().attach(attach)) else {
+            continue;
+        };
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let sleep = || {
+                (0..20).for_each(|_| thread::sleep(Duration::from_millis(1)));
+                // Alive, so that its addresses have names.
+                while !stop.load(Ordering::Relaxed) {
+                    thread::park();
+                }
+            };
+            let sleeper = named("stacked").spawn_scoped(scope, sleep).expect("room");
+            let slept = |tool: &RunQ| {
+                let off_cpu = tool.off_cpu().expect("maps can be read");
+                let mut all = off_cpu.into_iter();
+                all.find(|off| off.comm == "stacked" && off.waker == Some(WakerClass::HardIrq))
+            };
+            let off = loop {
+                match slept(&tool) {
+                    Some(off) if off.count >= 20 => break off,
+                    _ => thread::yield_now(),
+                }
+            };
+            assert!(off.total_ns >= 15_000_000, "{off:?}");
+            assert!(!off.user_stack.is_empty(), "{off:?}");
+            let symbols = Symbols::new();
+            let names = symbols.kernel(&off.kernel_stack).join(" ");
+            assert!(names.contains("nanosleep"), "{names}");
+            let all = tool.off_cpu().expect("maps can be read");
+            let svg = flame_graph(&all, &symbols).to_string();
+            for part in ["woken by hardirq", "stacked", "nanosleep"] {
+                assert!(svg.contains(part), "no {part}");
+            }
+            stop.store(true, Ordering::Relaxed);
+            sleeper.thread().unpark();
+        });
+        let events = tool.finish().expect("maps can be read");
+        assert!(events.is_balanced(), "{events:?}");
+        assert_eq!(tool.without_room().expect("maps can be read"), (0, 0));
+    }
+}

@@ -1,0 +1,210 @@
+//! `mainstay trace wake`.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use kernel_scope::wake::{Event, Options, Row, Summary, Wake, Waker};
+use kernel_scope::{Events, Histogram, Overhead, ScopeError};
+use serde_json::{Value, json};
+
+use super::session::{
+    Common, Failure, Interval, Rates, Ring, Watch, micros, printable, watch, write_line,
+};
+
+/// Which system calls of a process sleep, how long, and who wakes them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: mainstay trace wake --pid 1234 --for 10s\n\n\
+    ASLEEP is the time until somebody began to wake the thread, QUEUED the wait for a CPU after \
+    that. The line below each row is the timeline of its slowest call, in microseconds since it was \
+    entered. softirq and hardirq are interrupts (the network, timers), for which no task is to \
+    blame. Calls that have not ended are not shown. Pids are those of the initial pid namespace.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    ring: Ring,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let mut options = Options::default().ring_bytes(args.ring.ring_bytes);
+    options.pid = args.common.pid;
+    let mut watched = Calls {
+        tool: Wake::open(&options)?,
+        summary: Summary::default(),
+        rates: Rates::default(),
+    };
+    watch(&args.common, &mut watched)
+}
+
+struct Calls {
+    tool: Wake,
+    summary: Summary,
+    /// By thread and number of the call.
+    rates: Rates<(u32, u32)>,
+}
+
+impl Watch for Calls {
+    fn watching(&self) -> String {
+        format!("calls that sleep by {}", self.tool.attached().as_str())
+    }
+
+    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
+        self.tool.collect(duration, &mut self.summary)
+    }
+
+    fn finish(&mut self) -> Result<Events, ScopeError> {
+        self.tool.finish(&mut self.summary)
+    }
+
+    fn overhead(&self) -> Overhead {
+        self.tool.overhead()
+    }
+
+    fn table(&mut self, interval: Interval) -> Vec<String> {
+        let head = format!(
+            "{:>8} {:>8} {:<16} {:<16} {:>9} {:>9} {:>11} {:>11} {:>11} {:>11}  WAKERS",
+            "PID",
+            "TID",
+            "COMM",
+            "CALL",
+            "CALLS",
+            "CALLS/S",
+            "ASLEEP_P50",
+            "ASLEEP_P99",
+            "QUEUED_P50",
+            "QUEUED_P99"
+        );
+        let mut lines = vec![head];
+        for row in self.summary.rows() {
+            let key = (row.tid, row.slowest.call);
+            let rate = self.rates.per_second(key, row.calls, interval);
+            lines.push(line(row, rate));
+            if matches!(interval, Interval::Whole(_)) {
+                lines.push(format!("{:>26}{}", "", timeline(&row.slowest)));
+            }
+        }
+        lines
+    }
+
+    fn json(&self, out: &mut dyn Write) -> io::Result<()> {
+        for row in self.summary.rows() {
+            write_line(out, &object(row))?;
+        }
+        Ok(())
+    }
+
+    fn ungrouped(&self) -> u64 {
+        self.summary.ungrouped()
+    }
+}
+
+fn line(row: &Row, rate: f64) -> String {
+    let quantile = |times: &Histogram, q| micros(times.quantile(q).unwrap_or(0));
+    let mut wakers: Vec<&Waker> = row.wakers.iter().collect();
+    wakers.sort_by_key(|waker| std::cmp::Reverse(waker.count));
+    let wakers: Vec<String> = wakers
+        .iter()
+        .take(3)
+        .map(|waker| waker_text(waker))
+        .collect();
+    format!(
+        "{:>8} {:>8} {:<16} {:<16} {:>9} {rate:>9.0} {:>11.1} {:>11.1} {:>11.1} {:>11.1}  {}",
+        row.pid,
+        row.tid,
+        printable(&row.comm),
+        row.call,
+        row.calls,
+        quantile(&row.asleep_ns, 0.5),
+        quantile(&row.asleep_ns, 0.99),
+        quantile(&row.queued_ns, 0.5),
+        quantile(&row.queued_ns, 0.99),
+        wakers.join(", "),
+    )
+}
+
+fn waker_text(waker: &Waker) -> String {
+    match waker.tid {
+        0 => format!("{} ({})", waker.class, waker.count),
+        tid => format!("{}/{tid} ({})", printable(&waker.comm), waker.count),
+    }
+}
+
+fn timeline(event: &Event) -> String {
+    let since = |ns: u64| micros(ns.saturating_sub(event.entered_ns));
+    let waker = match event.waker_tid {
+        0 => event.waker_class().to_string(),
+        tid => format!("{}/{tid}", printable(&event.waker_comm())),
+    };
+    format!(
+        "{}({:#x}) = {}: asleep at {:.1}, woken by {waker} at {:.1}, running at {:.1}, left at {:.1}",
+        event.call_name(),
+        event.arg0,
+        event.ret,
+        since(event.blocked_ns),
+        since(event.woken_ns),
+        since(event.running_ns),
+        since(event.left_ns),
+    )
+}
+
+fn object(row: &Row) -> Value {
+    let wakers: Vec<Value> = row
+        .wakers
+        .iter()
+        .map(|waker| {
+            json!({
+                "class": waker.class.as_str(),
+                "pid": waker.pid,
+                "tid": waker.tid,
+                "comm": waker.comm,
+                "count": waker.count,
+            })
+        })
+        .collect();
+    json!({
+        "pid": row.pid,
+        "tid": row.tid,
+        "comm": row.comm,
+        "call": row.call,
+        "calls": row.calls,
+        "asleep_us": times(&row.asleep_ns, row.asleep_total_ns),
+        "queued_us": times(&row.queued_ns, row.queued_total_ns),
+        "wakers": wakers,
+        "slowest": slowest(&row.slowest),
+    })
+}
+
+/// `histogram` lists the microseconds at which a bucket begins, and its count.
+fn times(times: &Histogram, total_ns: u64) -> Value {
+    let histogram: Vec<(f64, u64)> = times
+        .buckets()
+        .map(|(begin, count)| (micros(begin), count))
+        .collect();
+    json!({
+        "total": micros(total_ns),
+        "p50": times.quantile(0.5).map(micros),
+        "p99": times.quantile(0.99).map(micros),
+        "max": micros(times.max()),
+        "histogram": histogram,
+    })
+}
+
+/// Times since the call was entered.
+fn slowest(event: &Event) -> Value {
+    let since = |ns: u64| micros(ns.saturating_sub(event.entered_ns));
+    json!({
+        "arg0": event.arg0,
+        "ret": event.ret,
+        "sleeps": event.sleeps,
+        "blocked_us": since(event.blocked_ns),
+        "woken_us": since(event.woken_ns),
+        "running_us": since(event.running_ns),
+        "left_us": since(event.left_ns),
+        "waker": {
+            "class": event.waker_class().as_str(),
+            "pid": event.waker_pid,
+            "tid": event.waker_tid,
+            "comm": event.waker_comm(),
+        },
+    })
+}
