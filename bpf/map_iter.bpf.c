@@ -20,6 +20,7 @@
 #define KEY_WORDS (KEY_MAX / 8)
 /* The longest bucket chain that is followed. */
 #define CHAIN_MAX 64
+#define STACK_DEPTH 127
 #define JHASH_INITVAL 0xdeadbeef
 
 /* Knobs, set before load. */
@@ -42,6 +43,7 @@ struct call {
 	__u32 map_type;
 	__u32 key_size;
 	__u32 flags;
+	__s32 user_stack;
 	char map_name[16];
 };
 
@@ -53,6 +55,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct call);
 } calls SEC(".maps");
+
+/* Callers of walks: few, since a walk has one place in a program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
+	__uint(max_entries, 4096);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, STACK_DEPTH * sizeof(__u64));
+} stacks SEC(".maps");
 
 /* The head of union bpf_attr for the element commands: stable. */
 struct elem_attr {
@@ -213,7 +223,7 @@ static __always_inline struct bpf_map *map_of_fd(__u32 fd)
 	return BPF_CORE_READ(file, private_data);
 }
 
-static __always_inline int on_enter(__u64 cmd, __u64 attr_addr)
+static __always_inline int on_enter(void *ctx, __u64 cmd, __u64 attr_addr)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct elem_attr attr = {};
@@ -243,6 +253,10 @@ static __always_inline int on_enter(__u64 cmd, __u64 attr_addr)
 	} else {
 		call.flags = MAP_ITER_KEY_UNREAD | MAP_ITER_UNCHECKED;
 	}
+	/* Not at every step: it costs more than the rest together. */
+	call.user_stack = call.flags & (MAP_ITER_FIRST | MAP_ITER_KEY_GONE) ?
+				  bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK) :
+				  -1;
 	/* Last, so that what the program itself does is not in the step. */
 	call.start_ns = bpf_ktime_get_ns();
 	if (bpf_map_update_elem(&calls, &tid, &call, BPF_ANY))
@@ -272,6 +286,8 @@ static __always_inline int on_exit(__s64 ret)
 	event->tid = tid;
 	event->ret = ret;
 	event->flags = call->flags;
+	event->user_stack = call->user_stack;
+	event->zero = 0;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	/* Only these two answers prove that the descriptor was a map's: the
 	 * address of bpf_map_fops is not in every kernel's kallsyms. */
@@ -295,7 +311,7 @@ forget:
 SEC("tp/syscalls/sys_enter_bpf")
 int tp_enter(struct trace_event_raw_sys_enter *ctx)
 {
-	return on_enter(ctx->args[0], ctx->args[1]);
+	return on_enter(ctx, ctx->args[0], ctx->args[1]);
 }
 
 SEC("tp/syscalls/sys_exit_bpf")
@@ -309,7 +325,7 @@ int raw_enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	if ((__s64)ctx->args[1] != bpf_syscall_nr || is_compat())
 		return 0;
-	return on_enter(syscall_arg0(ctx->args[0]), syscall_arg1(ctx->args[0]));
+	return on_enter(ctx, syscall_arg0(ctx->args[0]), syscall_arg1(ctx->args[0]));
 }
 
 SEC("raw_tp/sys_exit")

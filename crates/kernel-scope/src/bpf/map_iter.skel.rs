@@ -33,6 +33,7 @@ mod imp {
             .map("events", false)
             .map("event_counts", false)
             .map("calls", false)
+            .map("stacks", false)
             .map("map_iter.rodata", true)
             .prog("tp_enter")
             .prog("tp_exit")
@@ -44,6 +45,7 @@ mod imp {
         pub events: libbpf_rs::OpenMapMut<'obj>,
         pub event_counts: libbpf_rs::OpenMapMut<'obj>,
         pub calls: libbpf_rs::OpenMapMut<'obj>,
+        pub stacks: libbpf_rs::OpenMapMut<'obj>,
         pub rodata: libbpf_rs::OpenMapMut<'obj>,
         pub rodata_data: Option<&'obj mut types::rodata>,
         _phantom: std::marker::PhantomData<&'obj ()>,
@@ -58,6 +60,7 @@ mod imp {
             let mut events = None;
             let mut event_counts = None;
             let mut calls = None;
+            let mut stacks = None;
             let mut rodata = None;
             let object = unsafe {
                 std::mem::transmute::<&mut libbpf_rs::OpenObject, &'obj mut libbpf_rs::OpenObject>(
@@ -77,6 +80,7 @@ mod imp {
                     "events" => events = Some(map),
                     "event_counts" => event_counts = Some(map),
                     "calls" => calls = Some(map),
+                    "stacks" => stacks = Some(map),
                     "map_iter.rodata" => rodata = Some(map),
                     _ => panic!("encountered unexpected map: `{name}`"),
                 }
@@ -86,10 +90,11 @@ mod imp {
                 events: events.expect("map `events` not present"),
                 event_counts: event_counts.expect("map `event_counts` not present"),
                 calls: calls.expect("map `calls` not present"),
+                stacks: stacks.expect("map `stacks` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(3)
+                        .map_mmap_ptr(4)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_mut()
@@ -103,6 +108,7 @@ mod imp {
         pub events: libbpf_rs::MapMut<'obj>,
         pub event_counts: libbpf_rs::MapMut<'obj>,
         pub calls: libbpf_rs::MapMut<'obj>,
+        pub stacks: libbpf_rs::MapMut<'obj>,
         pub rodata: libbpf_rs::MapMut<'obj>,
         pub rodata_data: Option<&'obj types::rodata>,
         _phantom: std::marker::PhantomData<&'obj ()>,
@@ -117,6 +123,7 @@ mod imp {
             let mut events = None;
             let mut event_counts = None;
             let mut calls = None;
+            let mut stacks = None;
             let mut rodata = None;
             let object = unsafe {
                 std::mem::transmute::<&mut libbpf_rs::Object, &'obj mut libbpf_rs::Object>(object)
@@ -134,6 +141,7 @@ mod imp {
                     "events" => events = Some(map),
                     "event_counts" => event_counts = Some(map),
                     "calls" => calls = Some(map),
+                    "stacks" => stacks = Some(map),
                     "map_iter.rodata" => rodata = Some(map),
                     _ => panic!("encountered unexpected map: `{name}`"),
                 }
@@ -143,10 +151,11 @@ mod imp {
                 events: events.expect("map `events` not present"),
                 event_counts: event_counts.expect("map `event_counts` not present"),
                 calls: calls.expect("map `calls` not present"),
+                stacks: stacks.expect("map `stacks` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(3)
+                        .map_mmap_ptr(4)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_ref()
@@ -407,7 +416,9 @@ mod imp {
             pub map_type: u32,
             pub key_size: u32,
             pub flags: u32,
+            pub user_stack: i32,
             pub map_name: [i8; 16],
+            pub __pad_60: [u8; 4],
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -424,6 +435,24 @@ mod imp {
                     max_entries: std::ptr::null_mut(),
                     key: std::ptr::null_mut(),
                     value: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_4 {
+            pub r#type: *mut [i32; 7],
+            pub max_entries: *mut [i32; 4096],
+            pub key_size: *mut [i32; 4],
+            pub value_size: *mut [i32; 1016],
+        }
+        impl Default for __anon_4 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    max_entries: std::ptr::null_mut(),
+                    key_size: std::ptr::null_mut(),
+                    value_size: std::ptr::null_mut(),
                 }
             }
         }
@@ -658,6 +687,7 @@ mod imp {
             pub events: __anon_1,
             pub event_counts: __anon_2,
             pub calls: __anon_3,
+            pub stacks: __anon_4,
         }
     }
     pub struct OpenMapIterSkel<'obj> {
@@ -774,5 +804,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 35888] = *include_bytes!("map_iter.bpf.o");
+    static DATA: [u8; 37600] = *include_bytes!("map_iter.bpf.o");
 }

@@ -32,6 +32,8 @@ pub struct Event {
     flags: u32,
     comm: [u8; 16],
     map_name: [u8; 16],
+    user_stack: i32,
+    zero: u32,
 }
 
 const _: () = assert!(size_of::<Event>() == Event::BYTES);
@@ -47,6 +49,8 @@ const _: () = assert!(offset_of!(Event, ret) == 48);
 const _: () = assert!(offset_of!(Event, flags) == 52);
 const _: () = assert!(offset_of!(Event, comm) == 56);
 const _: () = assert!(offset_of!(Event, map_name) == 72);
+const _: () = assert!(offset_of!(Event, user_stack) == 88);
+const _: () = assert!(offset_of!(Event, zero) == 92);
 
 /// `enum map_iter_flags`.
 const FIRST: u32 = 1;
@@ -57,7 +61,7 @@ const ENOENT: i32 = 2;
 
 impl Event {
     /// Bytes of a record.
-    pub const BYTES: usize = 88;
+    pub const BYTES: usize = 96;
 
     /// Reads a record of the ring.
     ///
@@ -81,6 +85,8 @@ impl Event {
             flags: half(bytes, offset_of!(Self, flags)),
             comm: name(bytes, offset_of!(Self, comm)),
             map_name: name(bytes, offset_of!(Self, map_name)),
+            user_stack: half(bytes, offset_of!(Self, user_stack)).cast_signed(),
+            zero: half(bytes, offset_of!(Self, zero)),
         })
     }
 
@@ -94,6 +100,13 @@ impl Event {
     #[must_use]
     pub fn map_name(&self) -> String {
         text(&self.map_name)
+    }
+
+    /// Where the caller stood when the walk began or restarted: a number for
+    /// [`MapIter::caller`](super::MapIter::caller). `None` at other steps.
+    #[must_use]
+    pub fn caller(&self) -> Option<u32> {
+        u32::try_from(self.user_stack).ok()
     }
 
     /// The caller passed no key: a walk begins.

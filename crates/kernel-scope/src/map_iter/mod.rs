@@ -28,5 +28,5 @@ mod summary;
 mod tool;
 
 pub use event::{Event, MapKind};
-pub use summary::{Row, Summary};
+pub use summary::{HEAT_BUCKETS, Row, Summary};
 pub use tool::{MapIter, Options};

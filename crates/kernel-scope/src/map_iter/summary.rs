@@ -32,7 +32,18 @@ pub struct Row {
     pub failures: u64,
     /// Time inside the call, nanoseconds, one value a step.
     pub step_ns: Histogram,
+    /// How many of `keys` fell into which of [`HEAT_BUCKETS`] buckets by their hash. A walk that
+    /// goes through reads about as many of each; keys that come again and again, as in restarts,
+    /// stand out. Empty before the first key.
+    pub heat: Vec<u64>,
+    /// Where walks began and restarted, and how often: numbers for
+    /// [`MapIter::caller`](super::MapIter::caller). At most 16, the first ones.
+    pub callers: Vec<(u32, u64)>,
 }
+
+/// Buckets of [`Row::heat`].
+pub const HEAT_BUCKETS: usize = 64;
+const CALLERS_MAX: usize = 16;
 
 /// Events summed up per process and map.
 ///
@@ -93,6 +104,8 @@ impl Summary {
         row.completed += u64::from(event.is_end());
         row.failures += u64::from(!event.has_next() && !event.is_end());
         row.step_ns.record(event.step_ns);
+        row.add_heat(event);
+        row.add_caller(event);
     }
 
     /// Whether the event begins a walk, given what its thread did to the map before.
@@ -146,6 +159,39 @@ impl Row {
             restarts: 0,
             failures: 0,
             step_ns: Histogram::default(),
+            heat: Vec::new(),
+            callers: Vec::new(),
+        }
+    }
+
+    /// The fullest buckets of [`heat`](Self::heat), fullest first: bucket and keys.
+    #[must_use]
+    pub fn hottest(&self, buckets_max: usize) -> Vec<(usize, u64)> {
+        let mut hot: Vec<_> = self.heat.iter().copied().enumerate().collect();
+        hot.retain(|(_, keys)| *keys > 0);
+        hot.sort_by_key(|(bucket, keys)| (std::cmp::Reverse(*keys), *bucket));
+        hot.truncate(buckets_max);
+        hot
+    }
+
+    fn add_heat(&mut self, event: &Event) {
+        if event.next_hash == 0 {
+            return;
+        }
+        if self.heat.is_empty() {
+            self.heat.resize(HEAT_BUCKETS, 0);
+        }
+        let bucket = event.next_hash % HEAT_BUCKETS as u64;
+        self.heat[usize::try_from(bucket).expect("below 64")] += 1;
+    }
+
+    fn add_caller(&mut self, event: &Event) {
+        let Some(caller) = event.caller() else { return };
+        let known = self.callers.iter().position(|(known, _)| *known == caller);
+        match known {
+            Some(at) => self.callers[at].1 += 1,
+            None if self.callers.len() < CALLERS_MAX => self.callers.push((caller, 1)),
+            None => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::feed::Feed;
 use crate::map_iter::event::Event;
 use crate::map_iter::summary::Summary;
 use crate::overhead::Overhead;
+use crate::symbols::Stacks;
 
 /// Exits first: a call whose exit is not seen would leave its entry behind. The raw pair looks at
 /// every system call of the machine.
@@ -30,14 +31,14 @@ const VARIANTS: [Variant; 2] = [
 pub struct Options {
     /// Only this process, as the initial pid namespace numbers it; `None` for all.
     pub pid: Option<u32>,
-    /// Bytes of the ring: a power of two of whole pages. A step takes 96.
+    /// Bytes of the ring: a power of two of whole pages. A step takes 104.
     pub ring_bytes: u32,
     /// Where to attach; `None` for the cheapest that this machine has.
     pub attach: Option<Attach>,
 }
 
 impl Default for Options {
-    /// Every process, a ring of 1 MiB (10,922 steps), the cheapest attachment.
+    /// Every process, a ring of 1 MiB (10,082 steps), the cheapest attachment.
     fn default() -> Self {
         Self {
             pid: None,
@@ -76,6 +77,7 @@ impl Options {
 #[derive(Debug)]
 pub struct MapIter {
     feed: Feed,
+    stacks: Stacks,
 }
 
 impl MapIter {
@@ -96,7 +98,8 @@ impl MapIter {
             )?;
             let programs = Programs::attach(&skel, variant)?;
             let feed = Feed::new(&skel.maps.events, &skel.maps.event_counts, programs)?;
-            Ok(Self { feed })
+            let stacks = Stacks::new(&skel.maps.stacks)?;
+            Ok(Self { feed, stacks })
         })
     }
 
@@ -139,6 +142,13 @@ impl MapIter {
     /// As [`drain`](Self::drain).
     pub fn collect(&mut self, duration: Duration, summary: &mut Summary) -> Result<(), ScopeError> {
         self.feed.collect(duration, |bytes| summary.add(bytes))
+    }
+
+    /// The addresses of a [caller](Event::caller), innermost first, for
+    /// [`Symbols::user`](crate::Symbols::user). They end where the program keeps no frame pointers.
+    #[must_use]
+    pub fn caller(&self, number: u32) -> Vec<u64> {
+        self.stacks.addresses(number.cast_signed())
     }
 
     /// Where every event went so far. Exact once the program is detached: see

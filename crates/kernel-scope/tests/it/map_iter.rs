@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;
 
-use kernel_scope::Attach;
-use kernel_scope::map_iter::{MapIter, Options, Row, Summary};
+use kernel_scope::map_iter::{HEAT_BUCKETS, MapIter, Options, Row, Summary};
+use kernel_scope::{Attach, Symbols};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
 
 const ATTACHMENTS: [Attach; 2] = [Attach::RawTracepoint, Attach::SyscallTracepoint];
@@ -236,10 +236,16 @@ fn deleting_every_key_as_it_comes_restarts_at_each_step() {
 
 #[test]
 fn arrays_are_walked_by_number() {
+    for map_type in [MapType::Array, MapType::PercpuArray] {
+        an_array_is_walked_by_number(map_type);
+    }
+}
+
+fn an_array_is_walked_by_number(map_type: MapType) {
     let Some(mut tool) = open(&Options::default()) else {
         return;
     };
-    let map = Walked::create(MapType::Array, "numbered", 4, 32);
+    let map = Walked::create(map_type, "numbered", 4, 32);
     assert_eq!(map.walk(), 32);
     // Beyond the end the kernel starts again at zero; outside of a walk that begins one.
     let mut summary = Summary::default();
@@ -247,6 +253,54 @@ fn arrays_are_walked_by_number() {
     let row = map.row(&summary);
     assert_eq!((row.walks, row.keys, row.restarts), (1, 32, 0));
     assert!(row.map_type.is_linear());
+}
+
+/// One key that comes again and again, as in a walk that restarts, stands out.
+#[test]
+fn the_key_that_is_read_most_makes_its_bucket_hot() {
+    let Some(mut tool) = open(&Options::default()) else {
+        return;
+    };
+    let map = Walked::filled(MapType::Hash, "heated", 8, 640);
+    map.walk();
+    let mut summary = Summary::default();
+    tool.collect(std::time::Duration::ZERO, &mut summary)
+        .expect("a sound ring");
+    let row = map.row(&summary);
+    assert_eq!(row.heat.iter().sum::<u64>(), 640);
+    let even = row.hottest(1)[0];
+    assert!(even.1 < 40, "ten keys a bucket, about: {even:?}");
+    for _ in 0..500 {
+        map.map.keys().next().expect("it is not empty");
+    }
+    tool.finish(&mut summary).expect("a sound ring");
+    let row = map.row(&summary);
+    let hot = row.hottest(HEAT_BUCKETS);
+    assert!(hot[0].1 >= 500 && hot[1].1 < 40, "{hot:?}");
+    assert!(hot.is_sorted_by_key(|(_, keys)| std::cmp::Reverse(*keys)));
+}
+
+#[test]
+fn a_walk_says_where_in_the_program_it_began() {
+    for attach in ATTACHMENTS {
+        let Some(mut tool) = open(&Options::default().attach(attach)) else {
+            continue;
+        };
+        let map = Walked::filled(MapType::Hash, "called", 8, 10);
+        (0..3).for_each(|_| assert_eq!(map.walk(), 10));
+        let mut summary = Summary::default();
+        tool.finish(&mut summary).expect("a sound ring");
+        let row = map.row(&summary);
+        let began: u64 = row.callers.iter().map(|(_, times)| times).sum();
+        assert_eq!(began, 3, "{row:?}");
+        let addresses = tool.caller(row.callers[0].0);
+        let names = Symbols::new().user(row.pid, &addresses);
+        // The C library's syscall(), or the function of libbpf that it is in.
+        assert!(
+            names[0].contains("syscall") || names[0].contains("bpf"),
+            "{names:?}"
+        );
+    }
 }
 
 #[test]

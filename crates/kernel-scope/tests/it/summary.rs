@@ -125,7 +125,7 @@ fn names_end_at_nul_and_are_made_utf8() {
         ("walk", "\u{fffd}maps")
     );
     assert!(
-        Event::from_bytes(&[0; 87])
+        Event::from_bytes(&[0; 95])
             .expect_err("too short")
             .is_corrupt()
     );

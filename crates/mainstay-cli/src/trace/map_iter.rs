@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use kernel_scope::map_iter::{MapIter, Options, Row, Summary};
-use kernel_scope::{Events, Overhead, ScopeError};
+use kernel_scope::{Events, Overhead, ScopeError, Symbols};
 use serde_json::json;
 
 use super::session::{Common, Failure, Interval, Rates, Ring, Watch, printable, watch, write_line};
@@ -13,7 +13,9 @@ use super::session::{Common, Failure, Interval, Rates, Ring, Watch, printable, w
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: mainstay trace map-iter --for 10s\n\n\
     WALKS begin without a key; KEYS are those returned, all walks together; RESTARTS are steps \
-    whose key was no longer in the map, so that the kernel began again at the first one.\n\
+    whose key was no longer in the map, so that the kernel began again at the first one; HOT% is \
+    the share of the fullest of 64 buckets of keys by their hash, \
+    1.6 when all are alike. The line below a row says where most of its walks began.\n\
     Pids are those of the initial pid namespace.")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -29,15 +31,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         tool: MapIter::open(&options)?,
         summary: Summary::default(),
         rates: Rates::default(),
+        symbols: Symbols::new(),
     };
     watch(&args.common, &mut watched)
 }
+
+/// As many of the fullest buckets are listed.
+const HOT_BUCKETS: usize = 4;
 
 struct Walks {
     tool: MapIter,
     summary: Summary,
     /// By process and map.
     rates: Rates<(u32, u32)>,
+    symbols: Symbols,
 }
 
 impl Watch for Walks {
@@ -59,7 +66,7 @@ impl Watch for Walks {
 
     fn table(&mut self, interval: Interval) -> Vec<String> {
         let head = format!(
-            "{:>8} {:<16} {:>7} {:<16} {:<21} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9}",
+            "{:>8} {:<16} {:>7} {:<16} {:<21} {:>9} {:>11} {:>9} {:>9} {:>9} {:>9} {:>5}",
             "PID",
             "COMM",
             "MAP",
@@ -70,26 +77,40 @@ impl Watch for Walks {
             "KEYS/S",
             "RESTARTS",
             "P50_NS",
-            "P99_NS"
+            "P99_NS",
+            "HOT%"
         );
         let mut lines = vec![head];
         for row in self.summary.rows() {
             let key = (row.pid, row.map_id);
             let rate = self.rates.per_second(key, row.keys, interval);
             lines.push(line(row, rate));
+            let caller = self.caller(row);
+            if matches!(interval, Interval::Whole(_)) && !caller.is_empty() {
+                lines.push(format!("{:>26}from {}", "", printable(&caller.join(" < "))));
+            }
         }
         lines
     }
 
     fn json(&self, out: &mut dyn Write) -> io::Result<()> {
         for row in self.summary.rows() {
-            write_line(out, &object(row))?;
+            write_line(out, &object(row, &self.caller(row)))?;
         }
         Ok(())
     }
 
     fn ungrouped(&self) -> u64 {
         self.summary.ungrouped()
+    }
+}
+
+impl Walks {
+    /// The functions from which most walks began, innermost first.
+    fn caller(&self, row: &Row) -> Vec<String> {
+        let most = row.callers.iter().max_by_key(|(_, times)| *times);
+        let addresses = most.map(|(number, _)| self.tool.caller(*number));
+        self.symbols.user(row.pid, &addresses.unwrap_or_default())
     }
 }
 
@@ -105,8 +126,13 @@ fn line(row: &Row, rate: f64) -> String {
         (false, true) => format!("{} (linear)", row.map_type),
         (false, false) => row.map_type.to_string(),
     };
+    #[expect(clippy::cast_precision_loss, reason = "a share to look at")]
+    let hot = match row.hottest(1).first() {
+        Some((_, keys)) => 100.0 * *keys as f64 / row.keys.max(1) as f64,
+        None => 0.0,
+    };
     format!(
-        "{:>8} {:<16} {:>7} {name:<16} {kind:<21} {:>9} {:>11} {rate:>9.0} {:>9} {:>9} {:>9}",
+        "{:>8} {:<16} {:>7} {name:<16} {kind:<21} {:>9} {:>11} {rate:>9.0} {:>9} {:>9} {:>9} {hot:>5.1}",
         row.pid,
         printable(&row.comm),
         row.map_id,
@@ -118,7 +144,12 @@ fn line(row: &Row, rate: f64) -> String {
     )
 }
 
-fn object(row: &Row) -> serde_json::Value {
+fn object(row: &Row, caller: &[String]) -> serde_json::Value {
+    let hot: Vec<_> = row
+        .hottest(HOT_BUCKETS)
+        .into_iter()
+        .map(|(bucket, keys)| json!({ "bucket": bucket, "keys": keys }))
+        .collect();
     json!({
         "pid": row.pid,
         "comm": row.comm,
@@ -135,6 +166,9 @@ fn object(row: &Row) -> serde_json::Value {
             "p50": row.step_ns.quantile(0.5).unwrap_or(0),
             "p99": row.step_ns.quantile(0.99).unwrap_or(0),
             "max": row.step_ns.max(),
+            "histogram": row.step_ns.buckets().collect::<Vec<_>>(),
         },
+        "hot_buckets": hot,
+        "stack": caller,
     })
 }

@@ -43,7 +43,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         tasks: Vec::new(),
         rates: Rates::default(),
     };
-    watch(&args.common, &mut watched)?;
+    let watching = watch(&args.common, &mut watched);
+    // Also when nobody wants to read the table to its end.
     if let Some(path) = &args.svg {
         let graph = flame_graph(&watched.tool.off_cpu()?, &Symbols::new());
         std::fs::write(path, graph.to_string()).map_err(|e| {
@@ -51,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         })?;
         writeln!(io::stderr(), "the flame graph is in {}", path.display())?;
     }
-    Ok(())
+    watching
 }
 
 struct Tasks {

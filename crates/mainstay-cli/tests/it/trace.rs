@@ -56,6 +56,24 @@ impl Tracing {
     }
 }
 
+/// The lines of `--json`: the rows, and the account, which balances.
+fn json_lines(output: Output) -> (Vec<Value>, Value) {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let mut lines: Vec<Value> = String::from_utf8(output.stdout)
+        .expect("JSON is text")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one object a line"))
+        .collect();
+    let last = lines.pop().expect("at least the account");
+    let count = |name: &str| last["events"][name].as_u64().expect("a count");
+    assert_eq!(
+        count("seen"),
+        count("delivered") + count("pending") + count("dropped")
+    );
+    assert!(last["overhead"]["tool_cpu_ms"].is_number(), "{last}");
+    (lines, last)
+}
+
 fn map_with(name: &str, entries: u32) -> (MapHandle, u32) {
     let opts = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
@@ -82,13 +100,7 @@ fn map_iter_reports_a_known_walk_as_json() {
         assert_eq!(map.keys().count(), 200);
     }
     let output = tracing.interrupt();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let lines: Vec<Value> = String::from_utf8(output.stdout)
-        .expect("JSON is text")
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("one object a line"))
-        .collect();
-    let (last, rows) = lines.split_last().expect("at least the account");
+    let (rows, last) = json_lines(output);
     let row = rows
         .iter()
         .find(|row| row["map_id"] == id)
@@ -110,11 +122,11 @@ fn map_iter_reports_a_known_walk_as_json() {
     assert!(p50 > Some(0) && p99 >= p50, "{row}");
     let count = |name: &str| last["events"][name].as_u64().expect("a count");
     assert!(count("seen") >= 1005);
-    assert_eq!(
-        count("seen"),
-        count("delivered") + count("pending") + count("dropped")
-    );
     assert_eq!(count("dropped"), 0);
+    assert_eq!(row["linear"], false);
+    assert!(row["stack"][0].is_string(), "{row}");
+    assert!(row["hot_buckets"][0]["keys"].as_u64() >= Some(5), "{row}");
+    assert_eq!(counted(&row["step_ns"]["histogram"]), 1005);
 }
 
 #[test]
@@ -136,12 +148,127 @@ fn map_iter_ends_by_itself_with_a_table_and_the_drop_line() {
     assert!(!text.contains('\x1b'), "no terminal control in a pipe");
 }
 
+/// The counts of a histogram's pairs together.
+fn counted(histogram: &Value) -> u64 {
+    let pairs = histogram.as_array().expect("a list of pairs");
+    pairs
+        .iter()
+        .map(|pair| pair[1].as_u64().expect("a count"))
+        .sum()
+}
+
+/// A child that sleeps a hundred times for a millisecond, then waits for its end.
+fn sleeper() -> Child {
+    let script =
+        "for n in $(seq 100); do read -t 0.001 x <&3; done 3<>/dev/fd/0; echo done; read y";
+    Command::new("bash")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("bash is there")
+}
+
+fn until_done(sleeper: &mut Child) {
+    let mut out = BufReader::new(sleeper.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it is text");
+    assert_eq!(line, "done\n");
+}
+
+#[test]
+fn runq_tells_who_woke_a_task_and_draws_where_it_slept() {
+    let folder = tempfile::tempdir().expect("temporary folders can be made");
+    let svg = folder.path().join("off.svg");
+    let svg_text = svg.to_str().expect("a plain path");
+    let Some(tracing) = Tracing::start(&["trace", "runq", "--json", "--svg", svg_text]) else {
+        return;
+    };
+    let mut child = sleeper();
+    until_done(&mut child);
+    let (rows, last) = json_lines(tracing.interrupt());
+    child.kill().expect("it is ours");
+    child.wait().expect("it is ours");
+    let of_child = |row: &&Value| row["pid"] == child.id();
+    let row = rows.iter().find(of_child).expect("it slept");
+    assert_eq!(row["comm"], "bash");
+    let waits = &row["waits"]["woken"];
+    assert!(
+        waits["p99_us"].as_f64() >= waits["p50_us"].as_f64(),
+        "{row}"
+    );
+    assert_eq!(Some(counted(&waits["histogram"])), waits["count"].as_u64());
+    let wakers = row["wakers"].as_array().expect("a list");
+    let by_timer = wakers.iter().find(|waker| waker["class"] == "hardirq");
+    let count = by_timer.expect("timers woke it")["count"].as_u64();
+    assert!(count >= Some(50), "{row}");
+    assert_eq!(last["without_room"]["wakers"], 0);
+    let svg = std::fs::read_to_string(svg).expect("it was drawn");
+    assert!(svg.contains("woken by hardirq") && svg.contains("<title>bash: "));
+}
+
+#[test]
+fn wake_tells_which_calls_slept_and_who_woke_them() {
+    let mut child = sleeper();
+    let pid = child.id().to_string();
+    let Some(tracing) = Tracing::start(&["trace", "wake", "--json", "--pid", &pid]) else {
+        child.kill().expect("it is ours");
+        return;
+    };
+    until_done(&mut child);
+    // The last read is woken by this test.
+    let mut stdin = child.stdin.take().expect("it is piped");
+    std::io::Write::write_all(&mut stdin, b"end\n").expect("it reads");
+    child.wait().expect("it is ours");
+    let (rows, _) = json_lines(tracing.interrupt());
+    let row = rows
+        .iter()
+        .find(|row| row["call"] == "read")
+        .expect("it read");
+    assert_eq!(
+        (&row["pid"], &row["comm"]),
+        (&child.id().into(), &"bash".into())
+    );
+    assert_eq!(
+        Some(counted(&row["asleep_us"]["histogram"])),
+        row["calls"].as_u64()
+    );
+    let wakers = row["wakers"].as_array().expect("a list");
+    let us = wakers
+        .iter()
+        .find(|waker| waker["pid"] == std::process::id());
+    assert_eq!(us.expect("it was woken by us")["class"], "task");
+    let slowest = &row["slowest"];
+    let at = |name: &str| slowest[name].as_f64().expect("a time");
+    assert!(at("blocked_us") <= at("woken_us") && at("woken_us") <= at("left_us"));
+}
+
+#[test]
+fn runq_and_wake_end_by_themselves_with_a_table_and_the_drop_line() {
+    for tool in ["runq", "wake"] {
+        if Tracing::start(&["trace", tool, "--for", "1ms"]).is_none() {
+            return;
+        }
+        let output = mainstay(&["trace", tool, "--for", "300ms"])
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.trim_start().starts_with("PID"), "{text}");
+        assert!(text.contains("\noverhead: the tool "), "{text}");
+        let last = text.lines().last().expect("a line");
+        assert!(last.starts_with("events: "), "{text}");
+        assert!(!text.contains('\x1b'), "no terminal control in a pipe");
+    }
+}
+
 #[test]
 fn wrong_usage_is_exit_code_2() {
     for args in [
         &["trace", "map-iter", "--for", "soon"][..],
         &["trace", "map-iter", "--pid", "0"],
         &["trace", "map-iter", "--ring-bytes", "5000"],
+        &["trace", "runq", "--tasks-max", "0"],
         &["trace", "nothing"],
     ] {
         let output = mainstay(args).output().expect("it runs");
