@@ -1,6 +1,6 @@
 //! `mainstay trace` on the running kernel. Needs root; skipped with the reason where it cannot.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
@@ -157,16 +157,20 @@ fn counted(histogram: &Value) -> u64 {
         .sum()
 }
 
-/// A child that sleeps a hundred times for a millisecond, then waits for its end.
+/// A child that waits for a word, sleeps a hundred times for a millisecond, and waits for another.
 fn sleeper() -> Child {
-    let script =
-        "for n in $(seq 100); do read -t 0.001 x <&3; done 3<>/dev/fd/0; echo done; read y";
+    let sleeps = "for n in $(seq 100); do read -t 0.001 x <&3; done 3<>/dev/fd/0";
     Command::new("bash")
-        .args(["-c", script])
+        .args(["-c", &format!("read word; {sleeps}; echo done; read word")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("bash is there")
+}
+
+fn say_a_word(sleeper: &mut Child) {
+    let stdin = sleeper.stdin.as_mut().expect("it is piped");
+    stdin.write_all(b"word\n").expect("it reads");
 }
 
 fn until_done(sleeper: &mut Child) {
@@ -185,6 +189,7 @@ fn runq_tells_who_woke_a_task_and_draws_where_it_slept() {
         return;
     };
     let mut child = sleeper();
+    say_a_word(&mut child);
     until_done(&mut child);
     let (rows, last) = json_lines(tracing.interrupt());
     child.kill().expect("it is ours");
@@ -215,10 +220,17 @@ fn wake_tells_which_calls_slept_and_who_woke_them() {
         child.kill().expect("it is ours");
         return;
     };
+    say_a_word(&mut child);
     until_done(&mut child);
-    // The last read is woken by this test.
-    let mut stdin = child.stdin.take().expect("it is piped");
-    std::io::Write::write_all(&mut stdin, b"end\n").expect("it reads");
+    // The last read is woken by this test: once the child sleeps in it.
+    let state = format!("/proc/{pid}/status");
+    while !std::fs::read_to_string(&state)
+        .expect("the child lives")
+        .contains("State:\tS")
+    {
+        std::thread::yield_now();
+    }
+    say_a_word(&mut child);
     child.wait().expect("it is ours");
     let (rows, _) = json_lines(tracing.interrupt());
     let row = rows
