@@ -218,6 +218,7 @@ fn wake_tells_which_calls_slept_and_who_woke_them() {
     let pid = child.id().to_string();
     let Some(tracing) = Tracing::start(&["trace", "wake", "--json", "--pid", &pid]) else {
         child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
         return;
     };
     say_a_word(&mut child);
