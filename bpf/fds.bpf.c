@@ -185,7 +185,12 @@ static __always_inline struct fds_event *begin(__u32 kind)
 	return event;
 }
 
-static __always_inline void opened(void *ctx, __u32 fd, __u64 file, __s32 call)
+static __always_inline __s32 user_stack(void *ctx)
+{
+	return bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
+}
+
+static __always_inline void opened(__u32 fd, __u64 file, __s32 call, __s32 stack)
 {
 	struct fds_event *event = begin(FDS_OPEN);
 
@@ -194,7 +199,7 @@ static __always_inline void opened(void *ctx, __u32 fd, __u64 file, __s32 call)
 	event->fd = fd;
 	event->other = file;
 	event->call = call;
-	event->stack = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
+	event->stack = stack;
 	mr_submit(event);
 }
 
@@ -233,7 +238,7 @@ static __always_inline __u64 file_of(__u32 fd)
 static __always_inline void returned(void *ctx, __s64 fd, __s64 nr)
 {
 	if (fd >= 0)
-		opened(ctx, fd, file_of(fd), nr);
+		opened(fd, file_of(fd), nr, user_stack(ctx));
 }
 
 static __always_inline void returned_pair(void *ctx, __u64 address, __s64 nr)
@@ -263,9 +268,28 @@ struct part {
 	__s32 type;
 };
 
-/* A function of its own, so that the verifier looks at it once. */
-__noinline int received(struct bpf_raw_tracepoint_args *ctx, __u64 address, __s64 nr)
+struct rights {
+	__u64 address;
+	__u32 count;
+	__s32 call;
+	__s32 stack;
+};
+
+static long received_one(__u64 at, struct rights *rights)
 {
+	__s32 fd;
+
+	if (at >= rights->count ||
+	    bpf_probe_read_user(&fd, sizeof(fd), (void *)(rights->address + at * sizeof(fd))))
+		return 1;
+	opened(fd, file_of(fd), rights->call, rights->stack);
+	return 0;
+}
+
+/* What a message brought along. */
+static __noinline int received(__u64 address, __s32 call, __s32 stack)
+{
+	struct rights rights = { .call = call, .stack = stack };
 	struct message message;
 	__u64 at, end;
 
@@ -275,37 +299,29 @@ __noinline int received(struct bpf_raw_tracepoint_args *ctx, __u64 address, __s6
 	end = at + message.control_len;
 	for (int i = 0; i < PARTS_MAX; i++) {
 		struct part part;
-		__u64 count;
 
 		if (at + sizeof(part) > end ||
 		    bpf_probe_read_user(&part, sizeof(part), (void *)at) ||
 		    part.len < sizeof(part) || part.len > end - at)
 			return 0;
-		count = (part.len - sizeof(part)) / sizeof(int);
-		if (part.level != SOL_SOCKET || part.type != SCM_RIGHTS)
-			count = 0;
-		for (int n = 0; n < SCM_MAX_FD; n++) {
-			int fd;
-
-			if (n >= count ||
-			    bpf_probe_read_user(&fd, sizeof(fd),
-						(void *)(at + sizeof(part) + n * sizeof(fd))))
-				break;
-			returned(ctx, fd, nr);
+		if (part.level == SOL_SOCKET && part.type == SCM_RIGHTS) {
+			rights.address = at + sizeof(part);
+			rights.count = (part.len - sizeof(part)) / sizeof(__s32);
+			bpf_loop(SCM_MAX_FD, received_one, &rights, 0);
 		}
 		at += (part.len + 7) & ~7ULL;
 	}
 	return 0;
 }
 
-static __always_inline void received_many(struct bpf_raw_tracepoint_args *ctx,
-					  const struct entered *call, __s64 count)
+static __always_inline void received_many(void *ctx, const struct entered *call, __s64 count)
 {
 	/* struct mmsghdr: a message and its length, padded. */
 	const __u64 stride = sizeof(struct message) + 8;
+	__s32 stack = user_stack(ctx);
 
 	for (int i = 0; i < MESSAGES_MAX && i < count; i++)
-		received(ctx, call->arg[1] + i * stride, call->nr);
+		received(call->arg[1] + i * stride, call->nr, stack);
 }
 
 static __always_inline void close_range(const struct entered *call)
@@ -358,7 +374,7 @@ int raw_exit(struct bpf_raw_tracepoint_args *ctx)
 		break;
 	case FDS_CALL_RECVMSG:
 		if (ret >= 0)
-			received(ctx, call.arg[1], nr);
+			received(call.arg[1], nr, user_stack(ctx));
 		break;
 	case FDS_CALL_RECVMMSG:
 		received_many(ctx, &call, ret);
@@ -400,7 +416,7 @@ static __always_inline __s32 current_call(void)
 static __always_inline int on_install(void *ctx, __u32 fd, __u64 file)
 {
 	if (is_watched())
-		opened(ctx, fd, file, current_call());
+		opened(fd, file, current_call(), user_stack(ctx));
 	return 0;
 }
 

@@ -467,6 +467,23 @@ mod imp {
         pub struct bpf_raw_tracepoint_args {
             pub args: [u64; 0],
         }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct pt_regs___x86_fds {
+            pub di: u64,
+            pub si: u64,
+            pub dx: u64,
+            pub r10: u64,
+            pub orig_ax: u64,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct pt_regs___arm64_fds {
+            pub regs: [u64; 31],
+            pub orig_x0: u64,
+            pub syscallno: i32,
+            pub __pad_260: [u8; 4],
+        }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct task_struct___fds {
@@ -516,23 +533,6 @@ mod imp {
                     fd: std::ptr::null_mut(),
                 }
             }
-        }
-        #[derive(Debug, Default, Copy, Clone)]
-        #[repr(C)]
-        pub struct pt_regs___x86_fds {
-            pub di: u64,
-            pub si: u64,
-            pub dx: u64,
-            pub r10: u64,
-            pub orig_ax: u64,
-        }
-        #[derive(Debug, Default, Copy, Clone)]
-        #[repr(C)]
-        pub struct pt_regs___arm64_fds {
-            pub regs: [u64; 31],
-            pub orig_x0: u64,
-            pub syscallno: i32,
-            pub __pad_260: [u8; 4],
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
@@ -589,6 +589,15 @@ mod imp {
                     seq: std::ptr::null_mut(),
                 }
             }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct rights {
+            pub address: u64,
+            pub count: u32,
+            pub call: i32,
+            pub stack: i32,
+            pub __pad_20: [u8; 4],
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -736,5 +745,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 58312] = *include_bytes!("fds.bpf.o");
+    static DATA: [u8; 60384] = *include_bytes!("fds.bpf.o");
 }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
@@ -94,7 +95,8 @@ fn run() {
     answer("ready");
     match task.as_str() {
         "every call" => every_call(),
-        "churn" => churn(),
+        "churn" => churn(Duration::from_micros(100)),
+        "flood" => churn(Duration::ZERO),
         "exec" => exec(),
         "spawn" => spawn(),
         "unshare" => unshare(),
@@ -312,15 +314,15 @@ fn close_some(open: usize) {
     }
 }
 
-/// Threads that open and close the same numbers. A step waits for thousands of that, the next one ends it; what they
+/// Threads that open and close the same numbers, with pauses in which a reader can keep up. A step waits for hundreds of that, the next one ends it; what they
 /// have then they keep.
-fn churn() {
+fn churn(pause: Duration) {
     await_step();
     answer("churning");
     let stop = AtomicBool::new(false);
     let opened = AtomicU64::new(0);
     let kept: Vec<File> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4usize)
+        let threads: Vec<_> = (0..3usize)
             .map(|seed| {
                 let (stop, opened) = (&stop, &opened);
                 scope.spawn(move || {
@@ -329,6 +331,9 @@ fn churn() {
                     while !stop.load(Ordering::Relaxed) {
                         files.push(File::open("/dev/null").expect("descriptors are left"));
                         opened.fetch_add(1, Ordering::Relaxed);
+                        if !pause.is_zero() {
+                            std::thread::sleep(pause);
+                        }
                         at = at.wrapping_mul(25).wrapping_add(13);
                         if files.len() > 8 {
                             let out = at % files.len();
@@ -340,7 +345,7 @@ fn churn() {
             })
             .collect();
         await_step();
-        let enough = opened.load(Ordering::Relaxed) + 5_000;
+        let enough = opened.load(Ordering::Relaxed) + 500;
         while opened.load(Ordering::Relaxed) < enough {
             std::thread::yield_now();
         }

@@ -3,6 +3,7 @@
 mod child;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use child::Watched;
@@ -19,8 +20,10 @@ fn open(options: Options, attach: Attach) -> Option<Fds> {
             assert_eq!(tool.attached(), attach);
             Some(tool)
         }
-        // Lockdown forbids the first, and many kernels are built without the second. The last must be.
-        Err(error) if error.is_permission_denied() || attach != Attach::RawTracepoint => {
+        // Lockdown forbids the first, and some kernels are built without the second. The last must be.
+        Err(error)
+            if error.is_permission_denied() || attach == Attach::Kprobe && !has_kprobes() =>
+        {
             let text = error.to_string();
             let reason = text.split("; what the verifier said").next();
             println!(
@@ -31,8 +34,16 @@ fn open(options: Options, attach: Attach) -> Option<Fds> {
             error.log_path().map(std::fs::remove_file);
             None
         }
-        Err(error) => panic!("{error}"),
+        Err(error) => {
+            let log = error.log_path().map(std::fs::read_to_string);
+            panic!("{error}\n{}", log.and_then(Result::ok).unwrap_or_default());
+        }
     }
+}
+
+/// Whether the kernel is built with them.
+fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
 /// What the kernel says that a process, or a thread, has open.
@@ -86,8 +97,9 @@ fn every_call_that_makes_a_descriptor_is_named() {
         for (fd, call) in &told {
             assert_eq!(*call == "unknown", before.contains(fd), "{fd} by {call}");
         }
-        let made_here = |group: &&Group| group.stack.iter().any(|name| name.contains("every_call"));
-        assert!(groups.iter().filter(made_here).count() > 20, "{groups:?}");
+        // Further out only with frame pointers, which this binary has not.
+        let by_number = |group: &&Group| group.stack.first().is_some_and(|name| name == "syscall");
+        assert!(groups.iter().filter(by_number).count() > 20, "{groups:?}");
         println!("FACT fds by {}: every call named", attach.as_str());
     }
 }
@@ -112,24 +124,21 @@ fn churning_threads_leave_what_they_leave() {
         let told = told(&groups, pid);
         assert_eq!(numbers(&told), listed(pid));
         assert_eq!(told.len() as u64, before.len() as u64 + kept);
-        assert!(events.is_balanced(), "{events:?}");
+        assert!(events.is_balanced() && events.dropped() == 0, "{events:?}");
         assert!(
             events.delivered > 1000,
             "the test tests nothing: {events:?}"
         );
         let opened = groups.iter().filter(|group| group.call == "openat");
         let opened: Vec<usize> = opened.map(|group| group.fds.len()).collect();
-        if events.dropped() == 0 {
-            assert_eq!(opened.iter().sum::<usize>() as u64, kept, "{groups:?}");
-        }
-        assert!(opened.len() <= 1, "one place: {groups:?}");
+        assert_eq!(opened, [usize::try_from(kept).expect("few")], "{groups:?}");
     }
 }
 
 #[test]
 fn what_a_small_ring_loses_is_found_by_the_snapshot() {
     for attach in ATTACHMENTS {
-        let mut child = Watched::start("churn");
+        let mut child = Watched::start("flood");
         let pid = child.pid();
         let options = Options::default().pid(pid).ring_bytes(4096);
         let Some(mut tool) = open(options, attach) else {
