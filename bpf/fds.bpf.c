@@ -12,12 +12,11 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "mainstay_ring.h"
+#include "mainstay_syscall.h"
 #include "fds.h"
 
-#define TS_COMPAT 2
 #define PF_IO_WORKER 0x10
 #define EBADF 9
-#define BPF_F_USER_STACK (1ULL << 8)
 
 #define CLONE_FILES 0x400
 #define CLOSE_RANGE_UNSHARE 2
@@ -59,7 +58,7 @@ MR_COUNTERS(event_counts, 1);
 #define STACK_FRAMES_MAX 64
 
 struct {
-	__uint(type, 7); /* BPF_MAP_TYPE_STACK_TRACE */
+	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
 	__uint(max_entries, 8192);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, STACK_FRAMES_MAX * sizeof(__u64));
@@ -67,12 +66,8 @@ struct {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct task_struct___fds {
+struct task_struct___flags {
 	unsigned int flags;
-	int pid;
-	int tgid;
-	char comm[16];
-	struct files_struct *files;
 };
 
 struct pt_regs___x86_fds {
@@ -104,18 +99,9 @@ struct bpf_iter__task_file {
 
 #pragma clang attribute pop
 
-static __always_inline struct task_struct___fds *current_task(void)
+static __always_inline struct task_struct *current_task(void)
 {
 	return (void *)bpf_get_current_task();
-}
-
-/* A 32-bit program's system call: the numbers and layouts are others. */
-static __always_inline bool is_compat(void)
-{
-	struct thread_info___x86 *info = (void *)&((struct task_struct *)current_task())->thread_info;
-
-	return bpf_core_field_exists(info->status) &&
-	       (BPF_CORE_READ(info, status) & TS_COMPAT);
 }
 
 /* The registers that a system call was entered with, as far as its exit still
@@ -403,9 +389,10 @@ int raw_exit(struct bpf_raw_tracepoint_args *ctx)
 /* Which system call this task is in. */
 static __always_inline __s32 current_call(void)
 {
+	struct task_struct___flags *flags = (void *)current_task();
 	struct task_struct *task;
 
-	if (BPF_CORE_READ(current_task(), flags) & PF_IO_WORKER)
+	if (BPF_CORE_READ(flags, flags) & PF_IO_WORKER)
 		return FDS_CALL_IO_WORKER;
 	if (is_compat())
 		return FDS_CALL_COMPAT;
@@ -447,8 +434,8 @@ int kprobe_install(void *ctx)
 SEC("raw_tp/sched_process_fork")
 int raw_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct task_struct___fds *parent = (void *)ctx->args[0];
-	struct task_struct___fds *child = (void *)ctx->args[1];
+	struct task_struct *parent = (void *)ctx->args[0];
+	struct task_struct *child = (void *)ctx->args[1];
 	__u64 from = (__u64)BPF_CORE_READ(parent, files);
 	__u64 table = (__u64)BPF_CORE_READ(child, files);
 	__u32 pid = BPF_CORE_READ(child, tgid);
@@ -478,7 +465,7 @@ int raw_exec(struct bpf_raw_tracepoint_args *ctx)
 SEC("iter/task_file")
 int snapshot(struct bpf_iter__task_file *ctx)
 {
-	struct task_struct___fds *task = (void *)ctx->task;
+	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct fds_found_event found = {};
 	__u32 pid;
@@ -493,7 +480,7 @@ int snapshot(struct bpf_iter__task_file *ctx)
 	found.tid = BPF_CORE_READ(task, pid);
 	found.fd = ctx->fd;
 	bpf_probe_read_kernel_str(found.comm, sizeof(found.comm),
-				  (void *)task + bpf_core_field_offset(struct task_struct___fds, comm));
+				  (void *)task + bpf_core_field_offset(struct task_struct, comm));
 	if (target_pid && found.tid == pid)
 		target_table = found.table;
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));

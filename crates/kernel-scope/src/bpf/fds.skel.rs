@@ -486,23 +486,46 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct task_struct___fds {
-            pub flags: u32,
+        pub struct task_struct {
+            pub thread_info: thread_info,
+            pub on_cpu: i32,
+            pub __pad_12: [u8; 4],
+            pub se: sched_entity,
+            pub mm: *mut std::ffi::c_void,
             pub pid: i32,
             pub tgid: i32,
             pub comm: [i8; 16],
-            pub __pad_28: [u8; 4],
             pub files: *mut files_struct,
         }
-        impl Default for task_struct___fds {
+        impl Default for task_struct {
             fn default() -> Self {
                 Self {
-                    flags: u32::default(),
+                    thread_info: thread_info::default(),
+                    on_cpu: i32::default(),
+                    __pad_12: [u8::default(); 4],
+                    se: sched_entity::default(),
+                    mm: std::ptr::null_mut(),
                     pid: i32::default(),
                     tgid: i32::default(),
                     comm: [i8::default(); 16],
-                    __pad_28: [u8::default(); 4],
                     files: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct thread_info {
+            pub flags: u64,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct sched_entity {
+            pub cfs_rq: *mut std::ffi::c_void,
+        }
+        impl Default for sched_entity {
+            fn default() -> Self {
+                Self {
+                    cfs_rq: std::ptr::null_mut(),
                 }
             }
         }
@@ -539,24 +562,10 @@ mod imp {
         pub struct thread_info___x86 {
             pub status: u32,
         }
-        #[derive(Debug, Copy, Clone)]
-        #[repr(C)]
-        pub struct task_struct {
-            pub thread_info: thread_info,
-            pub files: *mut files_struct,
-        }
-        impl Default for task_struct {
-            fn default() -> Self {
-                Self {
-                    thread_info: thread_info::default(),
-                    files: std::ptr::null_mut(),
-                }
-            }
-        }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
-        pub struct thread_info {
-            pub flags: u64,
+        pub struct task_struct___flags {
+            pub flags: u32,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
@@ -745,5 +754,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 60384] = *include_bytes!("fds.bpf.o");
+    static DATA: [u8; 60608] = *include_bytes!("fds.bpf.o");
 }
