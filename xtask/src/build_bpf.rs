@@ -42,6 +42,11 @@ struct Program {
 
 const PROGRAMS: &[Program] = &[
     Program {
+        source: "bpf/fds.bpf.c",
+        object: "crates/kernel-scope/src/bpf/fds.bpf.o",
+        skeleton: Some("crates/kernel-scope/src/bpf/fds.skel.rs"),
+    },
+    Program {
         source: "bpf/map_iter.bpf.c",
         object: "crates/kernel-scope/src/bpf/map_iter.bpf.o",
         skeleton: Some("crates/kernel-scope/src/bpf/map_iter.skel.rs"),

@@ -11,7 +11,7 @@ mod report;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ use crate::flags::Flags;
 use crate::stages::Outcome;
 use crate::tools;
 use crate::workspace::Workspace;
-use machine::Accel;
+use machine::{Accel, Machine, Remains};
 use report::Report;
 
 pub(crate) const COMMAND: Command = Command {
@@ -154,18 +154,34 @@ impl Matrix {
         })
     }
 
-    /// Runs on each kernel; an error names all that failed.
+    /// Runs on each kernel, the machines side by side: an emulated one keeps one CPU busy. An error names all that
+    /// failed.
     fn run(&self, wanted: &[&'static str]) -> Result<Vec<(&'static str, Report)>, Trouble> {
-        let mut reports = Vec::new();
-        let mut failed = Vec::new();
-        for name in wanted {
-            let report = match kernels::SERIES.iter().find(|series| series.name == *name) {
-                Some(series) => self.on_machine(series)?,
-                None => self.on_host().map_err(Trouble::Failed)?,
-            };
-            match report {
-                Ok(report) => reports.push((*name, report)),
-                Err(error) => failed.push(format!("{name}: {error}")),
+        let series = kernels::SERIES.iter();
+        let machines = series
+            .filter(|series| wanted.contains(&series.name))
+            .map(|series| self.machine(series))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut ran = std::thread::scope(|scope| {
+            let started: Vec<_> = machines
+                .iter()
+                .map(|machine| scope.spawn(|| Ran::on(machine)))
+                .collect();
+            let ended = started
+                .into_iter()
+                .map(|machine| machine.join().expect("no panic"));
+            ended.collect::<Result<Vec<_>, _>>()
+        })
+        .map_err(Trouble::Failed)?;
+        if wanted.contains(&HOST) {
+            ran.push(self.on_host().map_err(Trouble::Failed)?);
+        }
+        let (mut reports, mut failed) = (Vec::new(), Vec::new());
+        for ran in ran {
+            ran.print();
+            match ran.judge() {
+                Ok(()) => reports.push((ran.name, ran.report)),
+                Err(error) => failed.push(format!("{}: {error}", ran.name)),
             }
         }
         if failed.is_empty() {
@@ -175,8 +191,8 @@ impl Matrix {
         }
     }
 
-    /// Outer error: it could not run. Inner: it ran, and failed.
-    fn on_machine(&self, series: &kernels::Series) -> Result<Result<Report, String>, Trouble> {
+    /// A machine that only needs to be started.
+    fn machine(&self, series: &kernels::Series) -> Result<Machine, Trouble> {
         if !tools::on_path(machine::QEMU) {
             return Err(Trouble::Unavailable(format!(
                 "{} is missing: apt-get install qemu-system-x86",
@@ -184,32 +200,19 @@ impl Matrix {
             )));
         }
         let kernel = kernels::newest(series, &self.dir).map_err(Trouble::Unavailable)?;
-        let accel = Accel::find(&kernel, &self.dir);
         let dir = self.subdir(series.name).map_err(Trouble::Failed)?;
         let image = dir.join("image.cpio");
         self.pack(&image).map_err(Trouble::Failed)?;
-        let began = Instant::now();
-        println!("{}: {} on {}", series.name, kernel.display(), accel.name());
-        let remains = machine::run(&kernel, &image, accel, &dir).map_err(Trouble::Failed)?;
-        let report = read_report(&remains.report).map_err(Trouble::Failed)?;
-        print(series.name, &report, began);
-        let judged = judge(report).map_err(|error| {
-            let console = fs::read_to_string(&remains.console).unwrap_or_default();
-            let end: Vec<&str> = console.lines().rev().take(60).collect();
-            println!("the end of {}:", remains.console.display());
-            for line in end.iter().rev() {
-                println!("  {line}");
-            }
-            if remains.in_time {
-                error
-            } else {
-                format!("{error}; the machine had to be killed")
-            }
-        });
-        Ok(judged)
+        Ok(Machine {
+            name: series.name,
+            accel: Accel::find(&kernel, &self.dir),
+            kernel,
+            image,
+            dir,
+        })
     }
 
-    fn on_host(&self) -> Result<Result<Report, String>, String> {
+    fn on_host(&self) -> Result<Ran, String> {
         let dir = self.subdir(HOST)?;
         let (plan, file) = (dir.join("plan.txt"), dir.join("report.txt"));
         drop(fs::remove_file(&file));
@@ -218,9 +221,12 @@ impl Matrix {
         let began = Instant::now();
         println!("{HOST}: beside everything else that runs here");
         Cmd::new(&self.init).arg(&plan).arg(&file).capture()?;
-        let report = read_report(&file)?;
-        print(HOST, &report, began);
-        Ok(judge(report))
+        Ok(Ran {
+            name: HOST,
+            report: read_report(&file)?,
+            took: began.elapsed(),
+            remains: None,
+        })
     }
 
     fn pack(&self, file: &Path) -> Result<(), String> {
@@ -285,11 +291,12 @@ fn build_tests(
         let executable = built
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .find(|artifact| {
+            // Warnings about it have its name, too.
+            .filter(|artifact| {
                 artifact["target"]["name"] == "it"
                     && artifact["manifest_path"].as_str().map(Path::new) == manifest.as_deref()
             })
-            .and_then(|artifact| artifact["executable"].as_str().map(PathBuf::from));
+            .find_map(|artifact| artifact["executable"].as_str().map(PathBuf::from));
         let Some(executable) = executable else {
             return Err(Trouble::Unavailable(format!(
                 "the tests of {name} are not built without C libraries"
@@ -313,42 +320,83 @@ fn read_report(file: &Path) -> Result<Report, String> {
     Ok(Report::parse(&String::from_utf8_lossy(&bytes)))
 }
 
-/// Tells what happened: each failure with its output, each part that could not run with its reason.
-fn print(name: &str, report: &Report, began: Instant) {
-    for (test, reason) in report.skips() {
-        println!("  SKIP {}: {reason}", test.id);
-    }
-    for test in report.failures() {
-        let result = if test.result.is_empty() {
-            "never ended"
-        } else {
-            &test.result
-        };
-        println!("  {} {result} after {} ms", test.id, test.took_ms);
-        for line in &test.lines {
-            println!("    {line}");
-        }
-    }
-    println!(
-        "{name} ({}): {} passed, {} failed, {} parts could not run; {:.1} s",
-        report.release,
-        report.passed(),
-        report.failures().count(),
-        report.skips().count(),
-        began.elapsed().as_secs_f64()
-    );
+/// The tests of one kernel, done.
+struct Ran {
+    name: &'static str,
+    report: Report,
+    took: Duration,
+    /// None of the host.
+    remains: Option<Remains>,
 }
 
-fn judge(report: Report) -> Result<Report, String> {
-    let failed: Vec<&str> = report.failures().map(|test| test.id.as_str()).collect();
-    if !failed.is_empty() {
-        return Err(format!("failed: {}", failed.join(" ")));
+impl Ran {
+    fn on(machine: &Machine) -> Result<Self, String> {
+        println!(
+            "{}: {} on {}",
+            machine.name,
+            machine.kernel.display(),
+            machine.accel.name()
+        );
+        let began = Instant::now();
+        let remains = machine.run()?;
+        Ok(Self {
+            name: machine.name,
+            report: read_report(&remains.report)?,
+            took: began.elapsed(),
+            remains: Some(remains),
+        })
     }
-    if !report.is_whole {
-        return Err("the report breaks off: the kernel or its init ended too early".into());
+
+    /// Tells what happened: each failure with its output, each part that could not run with its reason.
+    fn print(&self) {
+        let report = &self.report;
+        for (test, reason) in report.skips() {
+            println!("  SKIP {}: {reason}", test.id);
+        }
+        for test in report.failures() {
+            let result = match test.result.as_str() {
+                "" => "never ended",
+                result => result,
+            };
+            println!("  {} {result} after {} ms", test.id, test.took_ms);
+            for line in &test.lines {
+                println!("    {line}");
+            }
+        }
+        println!(
+            "{} ({}): {} passed, {} failed, {} parts could not run; {:.1} s",
+            self.name,
+            report.release,
+            report.passed(),
+            report.failures().count(),
+            report.skips().count(),
+            self.took.as_secs_f64()
+        );
     }
-    if report.tests.is_empty() {
-        return Err("no test has that in its name".into());
+
+    fn judge(&self) -> Result<(), String> {
+        let report = &self.report;
+        let failed: Vec<&str> = report.failures().map(|test| test.id.as_str()).collect();
+        let mut error = if !failed.is_empty() {
+            format!("failed: {}", failed.join(" "))
+        } else if !report.is_whole {
+            "the report breaks off: the kernel or its init ended too early".into()
+        } else if report.tests.is_empty() {
+            "no test has that in its name".into()
+        } else {
+            return Ok(());
+        };
+        if let Some(remains) = &self.remains {
+            println!("the end of {}:", remains.console.display());
+            let console = fs::read_to_string(&remains.console).unwrap_or_default();
+            let end: Vec<&str> = console.lines().rev().take(60).collect();
+            for line in end.iter().rev() {
+                println!("  {line}");
+            }
+            if !remains.in_time {
+                error += "; the machine had to be killed";
+            }
+        }
+        Err(error)
     }
-    Ok(report)
 }

@@ -1,5 +1,6 @@
 //! `mainstay trace`: the tools of kernel-scope on a terminal, in a pipe, or as JSON lines.
 
+mod fds;
 mod map_iter;
 mod runq;
 mod session;
@@ -19,6 +20,7 @@ pub(crate) struct TraceArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Tool {
+    Fds(fds::Args),
     MapIter(map_iter::Args),
     Runq(runq::Args),
     Wake(wake::Args),
@@ -27,6 +29,7 @@ enum Tool {
 /// Exit codes as for every command: 0 done, 2 usage or failure.
 pub(crate) fn run(args: &TraceArgs) -> ExitCode {
     let done = match &args.tool {
+        Tool::Fds(args) => fds::run(args),
         Tool::MapIter(args) => map_iter::run(args),
         Tool::Runq(args) => runq::run(args),
         Tool::Wake(args) => wake::run(args),

@@ -72,33 +72,47 @@ pub(crate) struct Remains {
     pub(crate) in_time: bool,
 }
 
-/// Runs a machine to its end. Its console and the report of its init are files in `dir`.
-pub(crate) fn run(
-    kernel: &Path,
-    image: &Path,
-    accel: Accel,
-    dir: &Path,
-) -> Result<Remains, String> {
-    let (console, report) = (dir.join("console.txt"), dir.join("report.txt"));
-    for old in [&console, &report] {
-        drop(fs::remove_file(old));
+/// A machine that only needs to be started.
+pub(crate) struct Machine {
+    pub(crate) name: &'static str,
+    pub(crate) kernel: PathBuf,
+    pub(crate) image: PathBuf,
+    pub(crate) accel: Accel,
+    /// For its console and the report of its init.
+    pub(crate) dir: PathBuf,
+}
+
+impl Machine {
+    /// Runs it to its end.
+    pub(crate) fn run(&self) -> Result<Remains, String> {
+        let console = self.dir.join("console.txt");
+        let report = self.dir.join("report.txt");
+        for old in [&console, &report] {
+            drop(fs::remove_file(old));
+        }
+        let mut qemu = qemu(&self.kernel, self.accel, &[&console, &report]);
+        qemu.arg("-initrd").arg(&self.image);
+        let child = qemu
+            .spawn()
+            .map_err(|error| format!("cannot start {QEMU}: {error}"))?;
+        Ok(Remains {
+            in_time: wait(child, LIFE_MAX).is_some(),
+            console,
+            report,
+        })
     }
-    let mut qemu = qemu(kernel, accel, &[&console, &report]);
-    qemu.arg("-initrd").arg(image);
-    let child = qemu
-        .spawn()
-        .map_err(|error| format!("cannot start {QEMU}: {error}"))?;
-    Ok(Remains {
-        in_time: wait(child, LIFE_MAX).is_some(),
-        console,
-        report,
-    })
 }
 
 fn qemu(kernel: &Path, accel: Accel, serial: &[&PathBuf]) -> Command {
     let program = tools::find_program(QEMU).unwrap_or_else(|| QEMU.into());
     let mut qemu = Command::new(program);
-    qemu.args(["-accel", accel.name(), "-machine", "q35"])
+    let accel = match accel {
+        Accel::Kvm => "kvm",
+        // In turns on one thread: with a thread each, a CPU may run code that another has just patched, as kernels do
+        // when they attach probes or count what programs cost, and meet a breakpoint that is gone.
+        Accel::Tcg => "tcg,thread=single",
+    };
+    qemu.args(["-accel", accel, "-machine", "q35"])
         // Some nested hypervisors refuse to set the MSR of that name.
         .args(["-cpu", "max,arch-capabilities=off"])
         .args(["-m", &MEMORY_MB.to_string(), "-smp", &CPUS.to_string()])

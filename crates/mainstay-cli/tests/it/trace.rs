@@ -275,6 +275,49 @@ fn runq_and_wake_end_by_themselves_with_a_table_and_the_drop_line() {
     }
 }
 
+/// A line for each group, together what the kernel lists.
+#[test]
+fn fds_are_those_of_proc() {
+    let mut cat = Command::new("cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cat exists");
+    let pid = cat.id().to_string();
+    let args = ["trace", "fds", "--pid", &pid, "--json"];
+    if let Some(tracing) = Tracing::start(&args) {
+        let output = tracing.interrupt();
+        assert_eq!(output.status.code(), Some(0));
+        let lines: Vec<Value> = String::from_utf8(output.stdout)
+            .expect("text")
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let (last, groups) = lines.split_last().expect("at least the account");
+        let mut told = Vec::new();
+        for group in groups {
+            assert_eq!(group["pid"], cat.id());
+            assert_eq!(group["call"], "unknown", "opened before the tool began");
+            assert!(group["oldest_ms"].is_u64() && group["stack"].is_array());
+            let fds = group["fds"].as_array().expect("numbers");
+            assert_eq!(group["count"], fds.len());
+            told.extend(fds.iter().map(|fd| fd.as_u64().expect("a number")));
+        }
+        told.sort_unstable();
+        let listed = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+        let mut listed: Vec<u64> = listed
+            .map(|entry| entry.expect("an entry").file_name())
+            .map(|name| name.to_string_lossy().parse().expect("a number"))
+            .collect();
+        listed.sort_unstable();
+        assert_eq!(told, listed);
+        assert_eq!(last["open_total"], told.len());
+        assert_eq!(last["events"]["dropped"], 0);
+    }
+    drop(cat.stdin.take());
+    cat.wait().expect("it is ours");
+}
+
 #[test]
 fn wrong_usage_is_exit_code_2() {
     for args in [

@@ -1,0 +1,295 @@
+use std::io::Read as _;
+use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
+
+use libbpf_rs::{Iter, Link};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::attach::{Attach, Programs, Variant, first_that_opens, load};
+use crate::bpf::fds::{FdsSkelBuilder, OpenFdsSkel};
+use crate::error::ScopeError;
+use crate::events::Events;
+use crate::fds::calls;
+use crate::fds::event::Event;
+use crate::fds::found::Found;
+use crate::fds::groups::{self, Group};
+use crate::fds::state::State;
+use crate::feed::Feed;
+use crate::overhead::Overhead;
+use crate::symbols::{Stacks, Symbols};
+
+/// `fd_install` tells of everything but `dup2` and closing, for which the exits of system calls are
+/// looked at in any case.
+const VARIANTS: [Variant; 3] = [
+    Variant {
+        attach: Attach::Fentry,
+        programs: &["raw_exit", "raw_fork", "raw_exec", "fentry_install"],
+    },
+    Variant {
+        attach: Attach::Kprobe,
+        programs: &["raw_exit", "raw_fork", "raw_exec", "kprobe_install"],
+    },
+    Variant {
+        attach: Attach::RawTracepoint,
+        programs: &["raw_exit", "raw_fork", "raw_exec"],
+    },
+];
+
+/// Between two snapshots pass at least this time and this many times what the last one took.
+const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
+const SNAPSHOT_REST: u32 = 20;
+/// How soon it is noticed that a snapshot is due.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How to open [`Fds`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Only this process, as the initial pid namespace numbers it; `None` for all but the tool's own.
+    pub pid: Option<u32>,
+    /// Bytes of the ring: a power of two of whole pages. A change takes 64.
+    pub ring_bytes: u32,
+    /// What kind of program; `None` for the one that sees most.
+    pub attach: Option<Attach>,
+}
+
+impl Default for Options {
+    /// Every process, a ring of 4 MiB (65,536 changes), what sees most on this machine.
+    fn default() -> Self {
+        Self {
+            pid: None,
+            ring_bytes: 4 << 20,
+            attach: None,
+        }
+    }
+}
+
+impl Options {
+    /// Only the process `pid`.
+    #[must_use]
+    pub fn pid(mut self, pid: u32) -> Self {
+        self.pid = Some(pid);
+        self
+    }
+
+    /// A ring of `ring_bytes`.
+    #[must_use]
+    pub fn ring_bytes(mut self, ring_bytes: u32) -> Self {
+        self.ring_bytes = ring_bytes;
+        self
+    }
+
+    /// Attach there and nowhere else.
+    #[must_use]
+    pub fn attach(mut self, attach: Attach) -> Self {
+        self.attach = Some(attach);
+        self
+    }
+}
+
+/// The loaded and attached tool. Dropping it detaches.
+#[derive(Debug)]
+pub struct Fds {
+    feed: Feed,
+    snapshots: Snapshots,
+    stacks: Stacks,
+    symbols: Symbols,
+    state: State,
+    /// When the state was last true.
+    finished_ns: Option<u64>,
+}
+
+impl Fds {
+    /// Loads and attaches the programs and takes a first snapshot: what is open already is
+    /// `unknown`.
+    ///
+    /// # Errors
+    ///
+    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// `CAP_PERFMON`; otherwise what libbpf says.
+    pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        let mut this = first_that_opens("fds", options.attach, &VARIANTS, |variant| {
+            let mut storage = MaybeUninit::uninit();
+            let configured = |open: &mut OpenFdsSkel<'_>| configure(open, options, variant);
+            let skel = load(FdsSkelBuilder::default(), &mut storage, variant, configured)?;
+            let programs = Programs::attach(&skel, variant)?;
+            let link = skel.progs.snapshot.attach();
+            Ok(Self {
+                feed: Feed::new(&skel.maps.events, &skel.maps.event_counts, programs)?,
+                snapshots: Snapshots::new(
+                    link.map_err(|e| ScopeError::bpf("attaching the iterator", e))?,
+                ),
+                stacks: Stacks::new(&skel.maps.stacks)?,
+                symbols: Symbols::new(),
+                state: State::default(),
+                finished_ns: None,
+            })
+        })?;
+        this.reconcile()?;
+        Ok(this)
+    }
+
+    /// What kind of program runs: [`Fentry`](Attach::Fentry), else [`Kprobe`](Attach::Kprobe), which
+    /// see every way to make a descriptor; else [`RawTracepoint`](Attach::RawTracepoint), which sees
+    /// those of the system calls that it knows.
+    #[must_use]
+    pub fn attached(&self) -> Attach {
+        self.feed.attached()
+    }
+
+    /// Follows changes for as long as `duration`, and takes a snapshot about every second.
+    ///
+    /// # Errors
+    ///
+    /// [`is_corrupt`](ScopeError::is_corrupt) for a damaged ring; what the iterator says.
+    pub fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
+        let began = Instant::now();
+        loop {
+            let left = duration.saturating_sub(began.elapsed());
+            let state = &mut self.state;
+            self.feed.collect(left.min(LOOK), |bytes| {
+                state.apply(&Event::from_bytes(bytes)?);
+                Ok(())
+            })?;
+            if self.snapshots.is_due() {
+                self.reconcile()?;
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is open, the largest group first. Between snapshots it is what the events tell.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        let now_ns = self.finished_ns.unwrap_or_else(now_ns);
+        groups::of(&self.state, &self.stacks, &self.symbols, now_ns)
+    }
+
+    /// How many descriptors are open. A table that several processes share counts once.
+    #[must_use]
+    pub fn open_total(&self) -> u64 {
+        let open = self.state.tables().map(|table| table.open().count() as u64);
+        open.sum()
+    }
+
+    /// Where every event went so far. Exact once [finished](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// What the ring's reader says.
+    pub fn events(&self) -> Result<Events, ScopeError> {
+        self.feed.events()
+    }
+
+    /// What watching has cost so far.
+    #[must_use]
+    pub fn overhead(&self) -> Overhead {
+        self.feed.overhead()
+    }
+
+    /// Takes the last snapshot, detaches, and returns the exact account. From here on
+    /// [`groups`](Self::groups) are what that snapshot found, whatever was lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn finish(&mut self) -> Result<Events, ScopeError> {
+        self.drain()?;
+        let since_ns = now_ns();
+        let found = self.snapshots.take()?;
+        let mut later = Vec::new();
+        let events = self.feed.finish(|bytes| {
+            later.push(Event::from_bytes(bytes)?);
+            Ok(())
+        })?;
+        self.state.reconcile(&found, since_ns, &later);
+        self.finished_ns = Some(since_ns);
+        Ok(events)
+    }
+
+    fn reconcile(&mut self) -> Result<(), ScopeError> {
+        self.drain()?;
+        let since_ns = now_ns();
+        let found = self.snapshots.take()?;
+        self.state.reconcile(&found, since_ns, &[]);
+        Ok(())
+    }
+
+    /// Takes in what has happened until now, but not what happens meanwhile.
+    fn drain(&mut self) -> Result<(), ScopeError> {
+        let waiting = self.feed.events()?.pending;
+        let state = &mut self.state;
+        self.feed.drain(waiting, |bytes| {
+            state.apply(&Event::from_bytes(bytes)?);
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+/// Lists of what is open, from the kernel's iterator over tasks and files.
+#[derive(Debug)]
+struct Snapshots {
+    link: Link,
+    next: Instant,
+}
+
+impl Snapshots {
+    fn new(link: Link) -> Self {
+        Self {
+            link,
+            next: Instant::now(),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    fn take(&mut self) -> Result<Vec<Found>, ScopeError> {
+        let began = Instant::now();
+        let iter = Iter::new(&self.link);
+        let mut iter = iter.map_err(|e| ScopeError::bpf("starting the iterator", e))?;
+        let mut bytes = Vec::new();
+        iter.read_to_end(&mut bytes)
+            .map_err(|e| ScopeError::bpf("reading the iterator", e.into()))?;
+        let (records, rest) = bytes.as_chunks();
+        if !rest.is_empty() {
+            return Err(ScopeError::record(rest.len()));
+        }
+        self.next = Instant::now() + SNAPSHOT_PERIOD.max(began.elapsed() * SNAPSHOT_REST);
+        Ok(records.iter().map(Found::from_bytes).collect())
+    }
+}
+
+fn configure(
+    open: &mut OpenFdsSkel<'_>,
+    options: &Options,
+    variant: &Variant,
+) -> libbpf_rs::Result<()> {
+    let own_pid = std::process::id();
+    let rodata = open
+        .maps
+        .rodata_data
+        .as_deref_mut()
+        .expect("the program has knobs");
+    rodata.target_pid = options.pid.unwrap_or(0);
+    // Else every snapshot would find itself.
+    rodata.ignored_pid = match options.pid {
+        Some(pid) if pid == own_pid => 0,
+        _ => own_pid,
+    };
+    rodata.sees_installs = variant.attach != Attach::RawTracepoint;
+    rodata.call_kinds = calls::kinds();
+    open.progs.snapshot.set_autoload(true);
+    open.maps.events.set_max_entries(options.ring_bytes)
+}
+
+/// The clock of the events.
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}

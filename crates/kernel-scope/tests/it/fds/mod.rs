@@ -1,0 +1,224 @@
+//! What fds lists is what /proc/PID/fd shows, whatever made it and whatever was lost.
+
+mod child;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use child::Watched;
+use kernel_scope::Attach;
+use kernel_scope::fds::{Fds, Group, Options};
+
+const ATTACHMENTS: [Attach; 3] = [Attach::Fentry, Attach::Kprobe, Attach::RawTracepoint];
+
+/// Opens the tool, or prints why this machine cannot and gives nothing.
+#[expect(clippy::print_stdout, reason = "a skipped test says why")]
+fn open(options: Options, attach: Attach) -> Option<Fds> {
+    match Fds::open(&options.attach(attach)) {
+        Ok(tool) => {
+            assert_eq!(tool.attached(), attach);
+            Some(tool)
+        }
+        // Lockdown forbids the first, and some kernels are built without the second. The last must be.
+        Err(error)
+            if error.is_permission_denied() || attach == Attach::Kprobe && !has_kprobes() =>
+        {
+            let text = error.to_string();
+            let reason = text.split("; what the verifier said").next();
+            println!(
+                "SKIP: fds by {}: {}",
+                attach.as_str(),
+                reason.unwrap_or_default()
+            );
+            error.log_path().map(std::fs::remove_file);
+            None
+        }
+        Err(error) => {
+            let log = error.log_path().map(std::fs::read_to_string);
+            panic!("{error}\n{}", log.and_then(Result::ok).unwrap_or_default());
+        }
+    }
+}
+
+/// Whether the kernel is built with them.
+fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe").exists()
+}
+
+/// What the kernel says that a process, or a thread, has open.
+fn listed(pid: u32) -> BTreeSet<u32> {
+    let names = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+    let names = names.map(|entry| entry.expect("it can be read").file_name());
+    names
+        .map(|name| name.to_str().and_then(|fd| fd.parse().ok()))
+        .map(|fd| fd.expect("a number"))
+        .collect()
+}
+
+/// What the tool says, and what made each. No descriptor is in two groups.
+fn told(groups: &[Group], pid: u32) -> BTreeMap<u32, &'static str> {
+    let mut told = BTreeMap::new();
+    for group in groups.iter().filter(|group| group.pid == pid) {
+        assert!(!group.fds.is_empty());
+        for fd in &group.fds {
+            assert_eq!(told.insert(*fd, group.call), None, "{fd} is in two groups");
+        }
+    }
+    told
+}
+
+fn numbers(told: &BTreeMap<u32, &str>) -> BTreeSet<u32> {
+    told.keys().copied().collect()
+}
+
+#[test]
+fn every_call_that_makes_a_descriptor_is_named() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("every call");
+        let pid = child.pid();
+        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+            continue;
+        };
+        let before = listed(pid);
+        assert_eq!(numbers(&told(&tool.groups(), pid)), before);
+        let held = child.step();
+        let events = tool.finish().expect("a sound ring");
+        let groups = tool.groups();
+        let told = told(&groups, pid);
+        assert_eq!(numbers(&told), listed(pid));
+        assert_eq!(tool.open_total(), told.len() as u64);
+        assert!(events.is_balanced() && events.dropped() == 0, "{events:?}");
+        for held in held.split(' ') {
+            let (call, fd) = held.split_once('=').expect("a name and a number");
+            let fd = fd.parse().expect("a number");
+            assert_eq!(told[&fd], call, "{fd} by {}", attach.as_str());
+        }
+        for (fd, call) in &told {
+            assert_eq!(*call == "unknown", before.contains(fd), "{fd} by {call}");
+        }
+        // Further out only with frame pointers, which this binary has not.
+        let by_number = |group: &&Group| group.stack.first().is_some_and(|name| name == "syscall");
+        assert!(groups.iter().filter(by_number).count() > 20, "{groups:?}");
+        println!("FACT fds by {}: every call named", attach.as_str());
+    }
+}
+
+/// One line for each place, however many descriptors it made.
+#[test]
+fn churning_threads_leave_what_they_leave() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("churn");
+        let pid = child.pid();
+        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+            continue;
+        };
+        let before = listed(pid);
+        assert_eq!(child.step(), "churning");
+        // With a snapshot or two in it.
+        tool.collect(Duration::from_millis(1500)).expect("sound");
+        assert_eq!(child.step(), "churned");
+        let kept: u64 = child.step().parse().expect("a number");
+        let events = tool.finish().expect("a sound ring");
+        let groups = tool.groups();
+        let told = told(&groups, pid);
+        assert_eq!(numbers(&told), listed(pid));
+        assert_eq!(told.len() as u64, before.len() as u64 + kept);
+        assert!(events.is_balanced() && events.dropped() == 0, "{events:?}");
+        assert!(
+            events.delivered > 1000,
+            "the test tests nothing: {events:?}"
+        );
+        let opened = groups.iter().filter(|group| group.call == "openat");
+        let opened: Vec<usize> = opened.map(|group| group.fds.len()).collect();
+        assert_eq!(opened, [usize::try_from(kept).expect("few")], "{groups:?}");
+    }
+}
+
+#[test]
+fn what_a_small_ring_loses_is_found_by_the_snapshot() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("flood");
+        let pid = child.pid();
+        let options = Options::default().pid(pid).ring_bytes(4096);
+        let Some(mut tool) = open(options, attach) else {
+            continue;
+        };
+        assert_eq!(child.step(), "churning");
+        tool.collect(Duration::from_millis(300)).expect("sound");
+        // Nobody reads meanwhile.
+        assert_eq!(child.step(), "churned");
+        child.step();
+        let events = tool.finish().expect("a sound ring");
+        assert!(events.is_balanced() && events.dropped() > 0, "{events:?}");
+        assert_eq!(numbers(&told(&tool.groups(), pid)), listed(pid));
+    }
+}
+
+#[test]
+fn exec_closes_what_is_marked_and_keeps_the_rest() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("exec");
+        let pid = child.pid();
+        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+            continue;
+        };
+        let before = listed(pid);
+        assert_eq!(child.step(), "ready", "by the program that runs now");
+        tool.finish().expect("a sound ring");
+        let groups = tool.groups();
+        let told = told(&groups, pid);
+        assert_eq!(numbers(&told), listed(pid));
+        let opened: Vec<&Group> = groups.iter().filter(|g| g.call == "openat").collect();
+        // Of the program before: its addresses mean nothing any more.
+        let inherited = opened.iter().filter(|g| g.stack.is_empty());
+        let inherited: Vec<u32> = inherited.flat_map(|g| g.fds.clone()).collect();
+        assert_eq!(inherited.len(), 2, "{groups:?}");
+        assert!(before.iter().all(|fd| told[fd] == "unknown"));
+    }
+}
+
+#[test]
+fn a_child_inherits_descriptors_with_their_origin() {
+    for attach in ATTACHMENTS {
+        let mut parent = Watched::start("spawn");
+        let Some(mut tool) = open(Options::default(), attach) else {
+            continue;
+        };
+        let answer = parent.step();
+        let answer: Vec<u32> = answer
+            .split(' ')
+            .map(|word| word.parse().expect("a number"))
+            .collect();
+        tool.finish().expect("a sound ring");
+        let groups = tool.groups();
+        for pid in [parent.pid(), answer[0]] {
+            let told = told(&groups, pid);
+            assert_eq!(numbers(&told), listed(pid));
+            assert_eq!((told[&answer[1]], told[&answer[2]]), ("openat", "openat"));
+        }
+        // The tool leaves itself out.
+        assert!(groups.iter().all(|group| group.pid != std::process::id()));
+    }
+}
+
+#[test]
+fn a_thread_with_a_table_of_its_own_is_listed_by_itself() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("unshare");
+        let pid = child.pid();
+        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+            continue;
+        };
+        let answer = child.step();
+        let (tid, fd) = answer.split_once(' ').expect("two numbers");
+        let tid = tid.parse().expect("a number");
+        let fd = fd.parse().expect("a number");
+        tool.finish().expect("a sound ring");
+        let groups = tool.groups();
+        assert_eq!(numbers(&told(&groups, tid)), listed(tid));
+        assert_eq!(numbers(&told(&groups, pid)), listed(pid));
+        assert_eq!(told(&groups, tid)[&fd], "openat");
+        assert!(!listed(pid).contains(&fd));
+    }
+}
