@@ -1,7 +1,7 @@
 //! Durable begins beside other durable stores on the same disk, in one run.
 //!
 //! `cargo xtask bench idem [-- --quick] [--full] [--only=CONTENDER] [CASE...]` with the cases `1`,
-//! `64`, `async64`, `async1024`, `own`. A begin is an insert-if-absent of a new key: 16 bytes of key
+//! `64`, `async64`, `async1024`, `own`, `compaction`. A begin is an insert-if-absent of a new key: 16 bytes of key
 //! and 64 of value, answered when it is on the disk. The files lie in `MAINSTAY_BENCH_DIR`, else in
 //! the temporary directory: it must be on a real disk. Redis takes part where a `redis-server` is
 //! installed. RocksDB does not take part: its crate binds a newer one than Debian 12 has (7.8), and
@@ -54,6 +54,9 @@ fn main() -> Result<(), Error> {
     }
     if wanted("own") {
         own::table(&dir.path().join("own"), quick, has("--full"))?;
+    }
+    if wanted("compaction") {
+        own::compaction(&dir.path().join("compaction"), quick)?;
     }
     Ok(())
 }
