@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::embedded::book::Location;
 use crate::embedded::cache::Cache;
 use crate::embedded::flush::Writer;
-use crate::embedded::format::{BLOCK, Kind, Record, SegmentHeader, segment_name};
+use crate::embedded::format::{BLOCK, Kind, Record, segment_name};
 use crate::embedded::index_snapshot;
 use crate::embedded::replay::{Replay, replay_from_index};
 use crate::embedded::shared::{Segment, Shared, State};
-use crate::embedded::spare::{Spares, is_spare_name};
+use crate::embedded::spare::{Spares, Unready, is_spare_name};
 use crate::embedded::tail::{Purpose, Tail};
 use crate::embedded::upkeep::Upkeep;
 use crate::embedded::vfs::{Aligned, OsVfs, Vfs, VfsFile};
@@ -155,6 +155,12 @@ pub(crate) fn take_lock(vfs: &dyn Vfs) -> Result<Box<dyn Any + Send + Sync>, Err
 }
 
 fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Shared, Error> {
+    // The higher one first, and for good: a gap below it would be damage.
+    for unused in found.unused.iter().rev() {
+        let removed = vfs.remove(&segment_name(*unused));
+        let removed = removed.and_then(|()| vfs.sync_dir());
+        removed.map_err(|error| Error::io("remove an unused segment", error))?;
+    }
     let end = match found.end {
         Some(end) => end,
         None => create_first(&*vfs, &options, &mut found)?,
@@ -199,6 +205,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         aligned: Aligned::default(),
         held: None,
     };
+    let spares = Spares::new(writer.store_id, end.segment + 1, options.segment_bytes_max);
     let tail = Tail::new(
         current.bytes,
         options.segment_bytes_max,
@@ -238,7 +245,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         upkeep_work: Condvar::new(),
         upkeep: Mutex::new(upkeep),
         writer: Mutex::new(writer),
-        spares: Mutex::new(Spares::default()),
+        spares: Mutex::new(spares),
         directory: Mutex::new(None),
     })
 }
@@ -269,23 +276,13 @@ fn rest_of(file: &dyn VfsFile, end: Location) -> Result<Vec<u8>, Error> {
 /// The first segment of a new store.
 fn create_first(vfs: &dyn Vfs, options: &Options, found: &mut Replay) -> Result<Location, Error> {
     const FIRST: u32 = 1;
-    let failed = |error| Error::io("create the first segment", error);
     let bytes = options.segment_bytes_max;
     let store_id = vfs.random();
-    let header = SegmentHeader {
-        segment: FIRST,
-        segment_bytes: bytes,
-        store_id,
-        sequence: found.next_sequence,
-        head: FIRST,
-    };
-    let spare = Spares::default().take(vfs, bytes).map_err(failed)?;
-    let file = spare.file;
-    file.write_all_at(&header.encode(), 0).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
-    let name = segment_name(FIRST);
-    vfs.rename(&spare.name, &name).map_err(failed)?;
-    vfs.sync_dir().map_err(failed)?;
+    let taken = Spares::new(store_id, FIRST, bytes).take(vfs, FIRST);
+    let file = taken.map_err(|unready| {
+        let (Unready::NoRoom(error) | Unready::Failed(error)) = unready;
+        Error::io("create the first segment", error)
+    })?;
     found.store_id = Some(store_id);
     let sequence = found.next_sequence;
     let segment = Segment {

@@ -173,7 +173,7 @@ fn rebuild(
         segment: number,
         segment_bytes: old.len() as u32,
         store_id: found.store_id.unwrap_or(random),
-        sequence: start.or(first).unwrap_or(found.next_sequence),
+        sequence: start.or(first).or(Some(found.next_sequence)),
         head: found.head,
     });
     let mut out = header.encode().to_vec();
