@@ -85,8 +85,10 @@ pub(crate) fn run(args: StoreArgs) -> ExitCode {
                 Some(device) => gateway_key(device, &key),
                 None => key_bytes(key, hex),
             });
-            let key = key.transpose();
-            let found = at.find().and_then(|dir| get(&dir, key?.as_deref()));
+            // What is wrong with the key is said first: it is so in every store.
+            let found = key
+                .transpose()
+                .and_then(|key| get(&at.find()?, key.as_deref()));
             (at.json, found)
         }
         Command::Repair { at, dry_run } => {

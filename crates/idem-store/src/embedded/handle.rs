@@ -205,7 +205,11 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         aligned: Aligned::default(),
         held: None,
     };
-    let spares = Spares::new(writer.store_id, end.segment + 1, options.segment_bytes_max);
+    let spares = Spares::new(
+        writer.store_id,
+        end.segment.saturating_add(1),
+        options.segment_bytes_max,
+    );
     let tail = Tail::new(
         current.bytes,
         options.segment_bytes_max,

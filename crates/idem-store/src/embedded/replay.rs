@@ -95,7 +95,11 @@ fn hash_key(vfs: &dyn Vfs) -> HashKey {
 /// Reasons that a repair must tell apart.
 pub(crate) const MISSING: &str = "the segment is missing";
 pub(crate) const FOREIGN: &str = "the segment belongs to another store";
+pub(crate) const ASTRAY: &str = "more than 1,024 segments are missing before this one";
 const SHORT: &str = "the file is shorter than its header says: its end was cut off";
+
+/// So many segments in a row may be missing: more were not lost, but a file came from elsewhere.
+const MISSING_MAX: u32 = 1_024;
 
 /// What the start of a segment tells before its batches are read.
 #[derive(Clone, Copy)]
@@ -180,17 +184,25 @@ impl Replay {
     /// Reads the log from `from` on: a place, and the sequence there.
     fn read_log(&mut self, from: Option<(Location, u64)>) -> Result<(), Error> {
         let starts = std::mem::take(&mut self.starts_of);
-        let Some((&first, &last)) = starts.keys().next().zip(starts.keys().next_back()) else {
+        let Some(&first) = starts.keys().next() else {
             return Ok(());
         };
         // A log whose headers are all unreadable tells no head; it starts with what is there then.
         let head = if self.head == 0 { first } else { self.head };
-        for number in head..=last {
-            if !self.segments.contains_key(&number) {
-                self.note(number, 0, 0, MISSING);
+        let mut next = head;
+        for (&number, start) in starts.range(head..) {
+            // A stray file's number must not cost more than a look at it.
+            if number - next > MISSING_MAX {
+                self.note(number, 0, 0, ASTRAY);
+                continue;
+            }
+            for missing in next..number {
+                self.note(missing, 0, 0, MISSING);
                 let (_, noted) = self.damage.last_mut().expect("just noted");
                 noted.sequence_after = starts.range(number..).find_map(|(_, next)| next.sequence);
-            } else if starts[&number].is_foreign(self.store_id) {
+            }
+            next = number.saturating_add(1);
+            if start.is_foreign(self.store_id) {
                 self.note(number, 0, 0, FOREIGN);
             } else if from.is_none_or(|(place, _)| place.segment <= number) {
                 let from = from.filter(|(place, _)| place.segment == number);
@@ -261,7 +273,9 @@ impl Replay {
             segment: number,
             offset,
             sequence,
-            next_segment: starts.get(&(number + 1)).and_then(|next| next.sequence),
+            next_segment: starts
+                .get(&number.wrapping_add(1))
+                .and_then(|next| next.sequence),
         };
         let mut scanned = scan(&bytes, expect, |visited| {
             if visited.record.kind == Kind::Head {

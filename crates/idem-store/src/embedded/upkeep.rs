@@ -194,8 +194,9 @@ impl Shared {
         let mut spares = self.spares.lock();
         let result = spares.prepare(&*self.vfs, head);
         let ready = spares.is_ready();
-        drop(spares);
+        // Before the spares are let go: what is ready now may be taken next.
         let mut state = self.lock();
+        drop(spares);
         match result {
             Ok(more) => {
                 state.spare_retry_at = None;

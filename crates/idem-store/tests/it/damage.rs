@@ -300,6 +300,22 @@ fn a_segment_that_lost_its_beginning_is_damaged() {
 }
 
 #[test]
+fn a_stray_file_with_a_number_beyond_all_is_reported_and_left_alone() {
+    for stray in [vec![7; 9_000], filled().read("0000000002.seg")] {
+        let disk = filled();
+        let name = "4294967295.seg";
+        disk.put(name, stray);
+        let report = verify_on(&*disk.mount()).unwrap();
+        let far = report.bad.iter().filter(|bad| bad.segment == u32::MAX);
+        assert!(far.count() > 0 && report.bad.len() < 10, "{report:?}");
+        assert!(open(&disk).unwrap_err().is_damaged());
+        assert!(repair_on(&*disk.mount(), false).unwrap_err().is_damaged());
+        disk.remove(name);
+        assert_eq!(stored(&open(&disk).unwrap()), KEYS);
+    }
+}
+
+#[test]
 fn the_last_segment_is_missed_when_the_next_one_was_ready() {
     let disk = filled();
     let log = segments(&disk);
