@@ -174,25 +174,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
     // So may be the name of the last segment, if a process died between giving and syncing it.
     let synced = vfs.sync_dir();
     synced.map_err(|error| Error::io("sync the store's directory", error))?;
-    let names = vfs.list();
-    let names = names.map_err(|error| Error::io("list the store's directory", error))?;
-    for name in names.iter().filter(|name| is_spare_name(name)) {
-        // What is in them may be of another store with the same segment numbers.
-        let removed = vfs.remove(name);
-        removed.map_err(|error| Error::io("remove a spare file", error))?;
-    }
-    for stale in &found.stale {
-        // Ignored while it is there; tried again when the store is next opened.
-        let _ = vfs.remove(&segment_name(*stale));
-    }
-    // What a process that died was writing.
-    let _ = vfs.remove(index_snapshot::TEMPORARY);
-    if found.bad_index {
-        // It must not be there when the log has grown over the place that it tells of.
-        let removed = vfs.remove(index_snapshot::NAME);
-        let removed = removed.and_then(|()| vfs.sync_dir());
-        removed.map_err(|error| Error::io("remove an index that cannot be used", error))?;
-    }
+    clear_away(&*vfs, &found)?;
     let opened_from_index = found.view.index().is_some();
     let upkeep = Upkeep::after(found.view.index().map(|index| index.start));
     let writer = Writer {
@@ -252,6 +234,29 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         spares: Mutex::new(spares),
         directory: Mutex::new(None),
     })
+}
+
+/// Removes what no longer belongs to the log, and what a process that died was making.
+fn clear_away(vfs: &dyn Vfs, found: &Replay) -> Result<(), Error> {
+    let names = vfs.list();
+    let names = names.map_err(|error| Error::io("list the store's directory", error))?;
+    for name in names.iter().filter(|name| is_spare_name(name)) {
+        // What is in them may be of another store with the same segment numbers.
+        let removed = vfs.remove(name);
+        removed.map_err(|error| Error::io("remove a spare file", error))?;
+    }
+    for stale in &found.stale {
+        // Ignored while it is there; tried again when the store is next opened.
+        let _ = vfs.remove(&segment_name(*stale));
+    }
+    let _ = vfs.remove(index_snapshot::TEMPORARY);
+    if found.bad_index {
+        // It must not be there when the log has grown over the place that it tells of.
+        let removed = vfs.remove(index_snapshot::NAME);
+        let removed = removed.and_then(|()| vfs.sync_dir());
+        removed.map_err(|error| Error::io("remove an index that cannot be used", error))?;
+    }
+    Ok(())
 }
 
 /// Writes the end of the log once more, the same bytes to the same place.
