@@ -1,11 +1,10 @@
 //! Durable begins beside other durable stores on the same disk, in one run.
 //!
 //! `cargo xtask bench idem [-- --quick] [--full] [--only=CONTENDER] [CASE...]` with the cases `1`,
-//! `64`, `async64`, `async1024`, `own`. A begin is an insert-if-absent of a new key: 16 bytes of key
+//! `64`, `async64`, `async1024`, `own`, `compaction`. A begin is an insert-if-absent of a new key: 16 bytes of key
 //! and 64 of value, answered when it is on the disk. The files lie in `MAINSTAY_BENCH_DIR`, else in
 //! the temporary directory: it must be on a real disk. Redis takes part where a `redis-server` is
-//! installed. RocksDB does not take part: its crate binds a newer one than Debian 12 has (7.8), and
-//! building that one takes longer than everything else here together.
+//! installed, RocksDB where the system has its library (Debian 12: `librocksdb7.8`).
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod embedded;
@@ -13,6 +12,7 @@ mod floor;
 mod own;
 mod peers;
 mod redis;
+mod rocksdb;
 mod turns;
 
 use std::path::PathBuf;
@@ -55,6 +55,9 @@ fn main() -> Result<(), Error> {
     if wanted("own") {
         own::table(&dir.path().join("own"), quick, has("--full"))?;
     }
+    if wanted("compaction") {
+        own::compaction(&dir.path().join("compaction"), quick)?;
+    }
     Ok(())
 }
 
@@ -83,6 +86,12 @@ fn contenders(
         contender!(peers::FJALL, peers::Fjall::open(&dir.join("fjall"))?);
         contender!(peers::REDB, peers::Redb::open(&dir.join("redb"))?);
         contender!(peers::SQLITE, peers::Sqlite::open(&dir.join("sqlite"))?);
+    }
+    if matches!(load, Load::Threads(_)) && wanted(rocksdb::NAME) {
+        match rocksdb::RocksDb::open(&dir.join("rocksdb")) {
+            Ok(database) => all.push(Box::new(database)),
+            Err(error) => println!("(no rocksdb: {error})\n"),
+        }
     }
     if wanted(redis::NAME) {
         match redis::Redis::start(&dir.join("redis")) {

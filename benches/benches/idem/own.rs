@@ -23,7 +23,6 @@ pub(crate) fn table(dir: &Path, quick: bool, full: bool) -> Result<(), Error> {
     fill(&filled, keys)?;
     replays(&dir.join("replays"))?;
     open(&filled, keys)?;
-    compaction(&dir.join("compaction"), quick)?;
     println!();
     Ok(())
 }
@@ -107,10 +106,13 @@ enum Press {
 
 /// Callers during compaction, and the same callers without one: the difference is compaction's. What
 /// a bare write beside them takes is the disk's and the scheduler's.
-fn compaction(dir: &Path, quick: bool) -> Result<(), Error> {
+pub(crate) fn compaction(dir: &Path, quick: bool) -> Result<(), Error> {
+    println!("### callers while the log grows and is compacted\n\n| | |\n|---|---:|");
     let slice = Duration::from_secs(if quick { 3 } else { 10 });
     pressed(&dir.join("grows"), Press::Grows, slice)?;
-    pressed(&dir.join("compacts"), Press::Compacts, slice)
+    pressed(&dir.join("compacts"), Press::Compacts, slice)?;
+    println!();
+    Ok(())
 }
 
 /// What a single durable write of 512 bytes took meanwhile, next to the store.

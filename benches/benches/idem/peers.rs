@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,14 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use redb::{ReadableTable as _, TableDefinition};
 
 use crate::Error;
-use crate::turns::{Contender, Key, Load, Times, VALUE, new_key, on_threads, record, times};
+use crate::turns::{
+    Contender, Key, Load, Times, VALUE, locked, new_key, on_threads, record, threads, times,
+};
 
 pub(crate) const FJALL: &str = "fjall, SyncAll";
 pub(crate) const BATCHED: &str = "fjall, SyncAll, behind a batching thread";
 pub(crate) const REDB: &str = "redb";
 pub(crate) const SQLITE: &str = "rusqlite, WAL, synchronous FULL";
-
-fn threads(load: Load) -> u64 {
-    match load {
-        Load::Threads(n) => n,
-        Load::Pending(_) => unreachable!("it takes part with threads only"),
-    }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics under the lock")
-}
 
 /// Each caller writes and syncs for itself; looking and writing are one step under a lock.
 pub(crate) struct Fjall {

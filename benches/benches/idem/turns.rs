@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -50,6 +51,18 @@ pub(crate) trait Contender {
     fn turn(&mut self, load: Load, slice: Duration) -> Times;
     /// Untimed, after each turn.
     fn tidy(&mut self) {}
+}
+
+/// How many threads a contender that knows no other load has.
+pub(crate) fn threads(load: Load) -> u64 {
+    match load {
+        Load::Threads(n) => n,
+        Load::Pending(_) => unreachable!("it takes part with threads only"),
+    }
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics under the lock")
 }
 
 /// Bytes that were written to the disk that holds `dir` so far, by whomever.

@@ -1,7 +1,8 @@
 //! `mainstay store`: look at an embedded store, check it, repair it.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -84,8 +85,10 @@ pub(crate) fn run(args: StoreArgs) -> ExitCode {
                 Some(device) => gateway_key(device, &key),
                 None => key_bytes(key, hex),
             });
-            let key = key.transpose();
-            let found = at.find().and_then(|dir| get(&dir, key?.as_deref()));
+            // What is wrong with the key is said first: it is so in every store.
+            let found = key
+                .transpose()
+                .and_then(|key| get(&at.find()?, key.as_deref()));
             (at.json, found)
         }
         Command::Repair { at, dry_run } => {
@@ -113,30 +116,59 @@ pub(crate) fn run(args: StoreArgs) -> ExitCode {
 impl Dir {
     /// The directory with the segments: the given one, or `store` in it.
     fn find(&self) -> Result<PathBuf, String> {
-        let inner = self.dir.join("store");
-        for dir in [&self.dir, &inner] {
-            if has_segments(dir) {
-                return Ok(dir.clone());
+        let names = names_in(&self.dir)?;
+        if names.iter().any(|name| is_segment(name)) {
+            return Ok(self.dir.clone());
+        }
+        if names.iter().any(|name| name == "store") {
+            let inner = self.dir.join("store");
+            if names_in(&inner)?.iter().any(|name| is_segment(name)) {
+                return Ok(inner);
             }
         }
-        Err(format!(
-            "there is no store in {}: give the directory that holds the .seg files",
-            self.dir.display()
-        ))
+        let dir = self.dir.display();
+        Err(match names.iter().any(|name| name == "index.snap") {
+            true => format!(
+                "the store in {dir} has lost its segments: only its index snapshot is there, restore a backup"
+            ),
+            false => {
+                format!("there is no store in {dir}: give the directory that holds the .seg files")
+            }
+        })
     }
 }
 
-fn has_segments(dir: &Path) -> bool {
-    let Ok(entries) = dir.read_dir() else {
-        return false;
-    };
-    entries
-        .flatten()
-        .any(|entry| entry.path().extension().is_some_and(|ext| ext == "seg"))
+/// The names in a directory; why it cannot be looked into, if so.
+fn names_in(dir: &Path) -> Result<Vec<OsString>, String> {
+    let entries = std::fs::read_dir(dir).and_then(|entries| {
+        let names = entries.map(|entry| Ok(entry?.file_name()));
+        names.collect::<io::Result<Vec<_>>>()
+    });
+    let shown = dir.display();
+    entries.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no directory {shown}"),
+        io::ErrorKind::NotADirectory => {
+            format!("{shown} is not a directory: give the one that holds the .seg files")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "{shown} may not be read by this user, so that nothing is known of a store in it: {error}"
+        ),
+        _ => format!("{shown} cannot be read: {error}"),
+    })
+}
+
+fn is_segment(name: &OsStr) -> bool {
+    let digits = name.to_str().and_then(|name| name.strip_suffix(".seg"));
+    digits.is_some_and(|digits| digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// An error of the store, with the directory that it is about.
+fn of(dir: &Path) -> impl Fn(idem_store::Error) -> String {
+    move |error| format!("{}: {error}", dir.display())
 }
 
 fn verify(dir: &Path) -> Result<Answer, String> {
-    let report = idem_store::verify(dir).map_err(|error| error.to_string())?;
+    let report = idem_store::verify(dir).map_err(of(dir))?;
     Ok(Answer {
         text: verify_text(&report),
         json: json!({
@@ -228,7 +260,7 @@ fn bad_json(bad: &[Bad]) -> Value {
 }
 
 fn stats(dir: &Path) -> Result<Answer, String> {
-    let snapshot = Snapshot::read(dir).map_err(|error| error.to_string())?;
+    let snapshot = Snapshot::read(dir).map_err(of(dir))?;
     warn_of_damage(&snapshot);
     let Stats {
         keys_stored,
@@ -325,13 +357,13 @@ fn warn_of_damage(snapshot: &Snapshot) {
 }
 
 fn get(dir: &Path, key: Option<&[u8]>) -> Result<Answer, String> {
-    let snapshot = Snapshot::read(dir).map_err(|error| error.to_string())?;
+    let snapshot = Snapshot::read(dir).map_err(of(dir))?;
     warn_of_damage(&snapshot);
     let Some(key) = key else {
         return Ok(in_doubt(&snapshot.unresolved()));
     };
     let found = snapshot.get(key, now_ms());
-    Ok(match found.map_err(|error| error.to_string())? {
+    Ok(match found.map_err(of(dir))? {
         Lookup::Stored(stored) => {
             let kind = if stored.is_failure() {
                 "failed"
@@ -411,7 +443,7 @@ fn in_doubt(all: &[Unresolved]) -> Answer {
 }
 
 fn repair(dir: &Path, dry_run: bool) -> Result<Answer, String> {
-    let done = idem_store::repair(dir, dry_run).map_err(|error| error.to_string())?;
+    let done = idem_store::repair(dir, dry_run).map_err(of(dir))?;
     Ok(Answer {
         text: repair_text(&done, dry_run),
         json: json!({
@@ -474,7 +506,8 @@ fn key_bytes(key: String, is_hex: bool) -> Result<Vec<u8>, String> {
         return Ok(key.into_bytes());
     }
     let wrong = || "a hexadecimal key is an even number of digits 0-9 a-f".to_owned();
-    if !key.is_ascii() || !key.len().is_multiple_of(2) {
+    let digits = key.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !digits || !key.len().is_multiple_of(2) {
         return Err(wrong());
     }
     (0..key.len())

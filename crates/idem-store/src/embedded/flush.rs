@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::completion::{Completion, Event, Helper};
-use crate::embedded::format::{BLOCK, SegmentHeader, segment_name};
 use crate::embedded::shared::{Segment, Settling, Shared, State};
+use crate::embedded::spare::Unready;
 use crate::embedded::tail::{Chunk, Cut};
 use crate::embedded::vfs::{Aligned, VfsFile};
 use crate::error::Error;
@@ -118,44 +118,25 @@ impl Shared {
         Ok(Wrote::All)
     }
 
-    /// Goes on in the next segment: its file takes its name only when all before it is durable.
+    /// Goes on in the next segment, once all before it is durable: the first batch there says so.
     /// False when there is no disk space for it.
     fn roll(&self, writer: &mut Writer, segment: u32, cost: &mut Cost) -> Result<bool, Error> {
-        let failed = |error| Error::io("start the next segment", error);
         writer.sync(cost)?;
-        let bytes = self.options.segment_bytes_max;
-        let spare = match self.spares.lock().take(&*self.vfs, bytes) {
-            Ok(spare) => spare,
-            Err(error) if is_disk_full(&error) => return Ok(false),
-            Err(error) => return Err(failed(error)),
+        let head = self.lock().head();
+        let file = match self.spares.lock().take(&*self.vfs, head) {
+            Ok(file) => file,
+            Err(Unready::NoRoom(_)) => return Ok(false),
+            Err(Unready::Failed(error)) => return Err(Error::io("start the next segment", error)),
         };
-        let head = self.lock().segments.keys().next().copied();
-        let sequence = writer.written_below;
-        let header = SegmentHeader {
-            segment,
-            segment_bytes: bytes,
-            store_id: writer.store_id,
-            sequence,
-            head: head.unwrap_or(segment),
-        };
-        writer.aligned.clear(BLOCK as usize);
-        writer.aligned.push(&header.encode());
-        writer.aligned.pad(BLOCK as usize);
-        let written = spare.file.write_durably_at(writer.aligned.bytes(), 0);
-        written.map_err(failed)?;
-        let name = segment_name(segment);
-        self.vfs.rename(&spare.name, &name).map_err(failed)?;
-        self.vfs.sync_dir().map_err(failed)?;
-        writer.file = Arc::clone(&spare.file);
+        writer.file = Arc::clone(&file);
         writer.segment = segment;
         writer.rest.clear();
-        let mut state = self.lock();
-        let file = spare.file;
         let segment_of = Segment {
             file,
-            bytes,
-            sequence,
+            bytes: self.options.segment_bytes_max,
+            sequence: writer.written_below,
         };
+        let mut state = self.lock();
         state.segments.insert(segment, segment_of);
         state.rolled(segment);
         self.upkeep_work.notify_one();
@@ -255,10 +236,17 @@ impl Shared {
 
     /// The end of the store: what still waits for disk space will not be written.
     pub(crate) fn give_up_held(&self) {
-        let held = self.writer.lock().held.take();
-        if let Some(cut) = held {
+        if self.writer.lock().held.is_some() {
             let cause = io::Error::from(io::ErrorKind::StorageFull);
-            let error = self.lock().poison(Error::io("write the log", cause));
+            self.give_up(Error::io("write the log", cause));
+        }
+    }
+
+    /// Poisons the store; a batch that waits for disk space gets the error too.
+    pub(crate) fn give_up(&self, cause: Error) {
+        let held = self.writer.lock().held.take();
+        let error = self.lock().poison(cause);
+        if let Some(cut) = held {
             cut.event.fail(&error);
         }
     }
@@ -375,12 +363,13 @@ impl Writer {
     }
 }
 
-fn is_disk_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
-}
-
 impl State {
+    /// The lowest segment that is part of the log.
+    pub(crate) fn head(&self) -> u32 {
+        let head = self.segments.keys().next();
+        *head.expect("a log has a segment")
+    }
+
     fn cut(&mut self) -> Option<Cut> {
         self.urgent = false;
         if self.poison.is_some() {

@@ -13,7 +13,7 @@ pub(crate) const BATCH_MIN: usize = BATCH_HEADER + RECORD_HEADER;
 /// Every record starts at a multiple of this.
 pub(crate) const ALIGN: usize = 8;
 /// The newest format version that this code reads and the one that it writes.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"\x89IDEM\r\n\x1a";
 
@@ -180,6 +180,11 @@ fn record_shape(bytes: &[u8]) -> Option<(Kind, usize, usize)> {
     Some((kind, usize::from(key_len), u32_at(bytes, 12) as usize))
 }
 
+/// Bytes that the batch at the start of `header` claims to take.
+pub(crate) fn batch_len_hint(header: &[u8; BATCH_HEADER]) -> usize {
+    u32_at(header, 4) as usize
+}
+
 /// Bytes of a record of which the header is known: what a reader must fetch.
 pub(crate) fn record_len_hint(header: &[u8; RECORD_HEADER]) -> usize {
     (u32_at(header, 4) as usize).next_multiple_of(ALIGN)
@@ -242,8 +247,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) segment_bytes: u32,
     /// Random, the same in all segments of one store.
     pub(crate) store_id: u64,
-    /// Sequence of the first record of the segment.
-    pub(crate) sequence: u64,
+    /// Where the log goes on in it, if that was known when the segment was made: in version 1, and
+    /// in what a repair makes. Else `synced_below` of its first batch tells.
+    pub(crate) sequence: Option<u64>,
     /// Segments below this one were no longer part of the log when this one was made.
     pub(crate) head: u32,
 }
@@ -265,7 +271,7 @@ impl SegmentHeader {
         out[12..16].copy_from_slice(&self.segment.to_le_bytes());
         out[16..24].copy_from_slice(&u64::from(self.segment_bytes).to_le_bytes());
         out[24..32].copy_from_slice(&self.store_id.to_le_bytes());
-        out[32..40].copy_from_slice(&self.sequence.to_le_bytes());
+        out[32..40].copy_from_slice(&self.sequence.unwrap_or(0).to_le_bytes());
         out[40..44].copy_from_slice(&self.head.to_le_bytes());
         let crc = crc32c::crc32c(&out[..60]);
         out[60..].copy_from_slice(&crc.to_le_bytes());
@@ -288,7 +294,7 @@ impl SegmentHeader {
             segment: u32_at(bytes, 12),
             segment_bytes: u32_at(bytes, 16),
             store_id: u64_at(bytes, 24),
-            sequence: u64_at(bytes, 32),
+            sequence: Some(u64_at(bytes, 32)).filter(|&sequence| sequence > 0),
             head: u32_at(bytes, 40),
         };
         if header.segment != segment {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::embedded::book::Location;
 use crate::embedded::cache::Cache;
 use crate::embedded::flush::Writer;
-use crate::embedded::format::{BLOCK, Kind, Record, SegmentHeader, segment_name};
+use crate::embedded::format::{BLOCK, Kind, Record, segment_name};
 use crate::embedded::index_snapshot;
 use crate::embedded::replay::{Replay, replay_from_index};
 use crate::embedded::shared::{Segment, Shared, State};
-use crate::embedded::spare::{Spares, is_spare_name};
+use crate::embedded::spare::{Spares, Unready, is_spare_name};
 use crate::embedded::tail::{Purpose, Tail};
 use crate::embedded::upkeep::Upkeep;
 use crate::embedded::vfs::{Aligned, OsVfs, Vfs, VfsFile};
@@ -155,6 +155,12 @@ pub(crate) fn take_lock(vfs: &dyn Vfs) -> Result<Box<dyn Any + Send + Sync>, Err
 }
 
 fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Shared, Error> {
+    // The higher one first, and for good: a gap below it would be damage.
+    for unused in found.unused.iter().rev() {
+        let removed = vfs.remove(&segment_name(*unused));
+        let removed = removed.and_then(|()| vfs.sync_dir());
+        removed.map_err(|error| Error::io("remove an unused segment", error))?;
+    }
     let end = match found.end {
         Some(end) => end,
         None => create_first(&*vfs, &options, &mut found)?,
@@ -168,25 +174,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
     // So may be the name of the last segment, if a process died between giving and syncing it.
     let synced = vfs.sync_dir();
     synced.map_err(|error| Error::io("sync the store's directory", error))?;
-    let names = vfs.list();
-    let names = names.map_err(|error| Error::io("list the store's directory", error))?;
-    for name in names.iter().filter(|name| is_spare_name(name)) {
-        // What is in them may be of another store with the same segment numbers.
-        let removed = vfs.remove(name);
-        removed.map_err(|error| Error::io("remove a spare file", error))?;
-    }
-    for stale in &found.stale {
-        // Ignored while it is there; tried again when the store is next opened.
-        let _ = vfs.remove(&segment_name(*stale));
-    }
-    // What a process that died was writing.
-    let _ = vfs.remove(index_snapshot::TEMPORARY);
-    if found.bad_index {
-        // It must not be there when the log has grown over the place that it tells of.
-        let removed = vfs.remove(index_snapshot::NAME);
-        let removed = removed.and_then(|()| vfs.sync_dir());
-        removed.map_err(|error| Error::io("remove an index that cannot be used", error))?;
-    }
+    clear_away(&*vfs, &found)?;
     let opened_from_index = found.view.index().is_some();
     let upkeep = Upkeep::after(found.view.index().map(|index| index.start));
     let writer = Writer {
@@ -199,6 +187,11 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         aligned: Aligned::default(),
         held: None,
     };
+    let spares = Spares::new(
+        writer.store_id,
+        end.segment.saturating_add(1),
+        options.segment_bytes_max,
+    );
     let tail = Tail::new(
         current.bytes,
         options.segment_bytes_max,
@@ -238,9 +231,32 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         upkeep_work: Condvar::new(),
         upkeep: Mutex::new(upkeep),
         writer: Mutex::new(writer),
-        spares: Mutex::new(Spares::default()),
+        spares: Mutex::new(spares),
         directory: Mutex::new(None),
     })
+}
+
+/// Removes what no longer belongs to the log, and what a process that died was making.
+fn clear_away(vfs: &dyn Vfs, found: &Replay) -> Result<(), Error> {
+    let names = vfs.list();
+    let names = names.map_err(|error| Error::io("list the store's directory", error))?;
+    for name in names.iter().filter(|name| is_spare_name(name)) {
+        // What is in them may be of another store with the same segment numbers.
+        let removed = vfs.remove(name);
+        removed.map_err(|error| Error::io("remove a spare file", error))?;
+    }
+    for stale in &found.stale {
+        // Ignored while it is there; tried again when the store is next opened.
+        let _ = vfs.remove(&segment_name(*stale));
+    }
+    let _ = vfs.remove(index_snapshot::TEMPORARY);
+    if found.bad_index {
+        // It must not be there when the log has grown over the place that it tells of.
+        let removed = vfs.remove(index_snapshot::NAME);
+        let removed = removed.and_then(|()| vfs.sync_dir());
+        removed.map_err(|error| Error::io("remove an index that cannot be used", error))?;
+    }
+    Ok(())
 }
 
 /// Writes the end of the log once more, the same bytes to the same place.
@@ -269,23 +285,13 @@ fn rest_of(file: &dyn VfsFile, end: Location) -> Result<Vec<u8>, Error> {
 /// The first segment of a new store.
 fn create_first(vfs: &dyn Vfs, options: &Options, found: &mut Replay) -> Result<Location, Error> {
     const FIRST: u32 = 1;
-    let failed = |error| Error::io("create the first segment", error);
     let bytes = options.segment_bytes_max;
     let store_id = vfs.random();
-    let header = SegmentHeader {
-        segment: FIRST,
-        segment_bytes: bytes,
-        store_id,
-        sequence: found.next_sequence,
-        head: FIRST,
-    };
-    let spare = Spares::default().take(vfs, bytes).map_err(failed)?;
-    let file = spare.file;
-    file.write_all_at(&header.encode(), 0).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
-    let name = segment_name(FIRST);
-    vfs.rename(&spare.name, &name).map_err(failed)?;
-    vfs.sync_dir().map_err(failed)?;
+    let taken = Spares::new(store_id, FIRST, bytes).take(vfs, FIRST);
+    let file = taken.map_err(|unready| {
+        let (Unready::NoRoom(error) | Unready::Failed(error)) = unready;
+        Error::io("create the first segment", error)
+    })?;
     found.store_id = Some(store_id);
     let sequence = found.next_sequence;
     let segment = Segment {

@@ -110,7 +110,7 @@ impl Shared {
             return Ok(());
         }
         let (start, start_sequence) = state.tail.open_start();
-        // The open batch may start a segment that has no name yet: next time, then.
+        // The open batch may start a segment that the log has not come to yet: next time, then.
         let Some(segment) = state.segments.get(&start.segment) else {
             return Ok(());
         };

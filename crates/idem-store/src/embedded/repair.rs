@@ -8,7 +8,7 @@ use crate::embedded::format::{
 use crate::embedded::handle::take_lock;
 use crate::embedded::index_snapshot;
 use crate::embedded::inspect::{Bad, bad_of, verify_on};
-use crate::embedded::replay::{FOREIGN, MISSING, Replay, read_all, replay};
+use crate::embedded::replay::{ASTRAY, FOREIGN, MISSING, Replay, read_all, replay};
 use crate::embedded::scan::{Damage, salvage};
 use crate::embedded::vfs::{OsVfs, Vfs};
 use crate::error::Error;
@@ -113,8 +113,9 @@ fn repair_segment(
     let failed = |error| Error::io("write the repaired segment", error);
     let damage = found.damage.iter().filter(|(at, _)| *at == number);
     let damage: Vec<&Damage> = damage.map(|(_, damage)| damage).collect();
-    if damage.iter().any(|damage| damage.reason == FOREIGN) {
-        return Err(Error::damaged(number, 0, FOREIGN));
+    let foreign = |damage: &&&Damage| [FOREIGN, ASTRAY].contains(&damage.reason);
+    if let Some(foreign) = damage.iter().find(foreign) {
+        return Err(Error::damaged(number, 0, foreign.reason));
     }
     let old = match found.segments.get(&number) {
         Some(segment) => read_all(segment)?,
@@ -173,7 +174,7 @@ fn rebuild(
         segment: number,
         segment_bytes: old.len() as u32,
         store_id: found.store_id.unwrap_or(random),
-        sequence: start.or(first).unwrap_or(found.next_sequence),
+        sequence: start.or(first).or(Some(found.next_sequence)),
         head: found.head,
     });
     let mut out = header.encode().to_vec();

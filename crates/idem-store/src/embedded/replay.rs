@@ -5,12 +5,13 @@ use std::io;
 
 use crate::embedded::book::{HashKey, Location};
 use crate::embedded::format::{
-    BLOCK, BadHeader, BatchHeader, Kind, SegmentHeader, segment_name, segment_of_name,
+    BATCH_HEADER, BLOCK, BadHeader, Kind, SegmentHeader, batch_len_hint, segment_name,
+    segment_of_name,
 };
 use crate::embedded::index_snapshot::{Doubt, Index, load};
-use crate::embedded::scan::{Damage, Expect, scan};
+use crate::embedded::scan::{Damage, Expect, scan, whole_batch};
 use crate::embedded::shared::Segment;
-use crate::embedded::vfs::Vfs;
+use crate::embedded::vfs::{Vfs, VfsFile};
 use crate::embedded::view::{Segments, View};
 use crate::error::{Error, Kind as ErrorKind};
 
@@ -24,7 +25,9 @@ pub(crate) struct Replay {
     /// What speaks against the index that the view began with.
     doubt: Option<Doubt>,
     pub(crate) segments: Segments,
-    headers: Headers,
+    starts_of: Starts,
+    /// Segments that were made ready and in which the log never went on, in ascending order.
+    pub(crate) unused: Vec<u32>,
     /// Files of segments that are no longer part of the log.
     pub(crate) stale: Vec<u32>,
     /// The lowest segment that is part of the log.
@@ -92,9 +95,23 @@ fn hash_key(vfs: &dyn Vfs) -> HashKey {
 /// Reasons that a repair must tell apart.
 pub(crate) const MISSING: &str = "the segment is missing";
 pub(crate) const FOREIGN: &str = "the segment belongs to another store";
+pub(crate) const ASTRAY: &str = "more than 1,024 segments are missing before this one";
 const SHORT: &str = "the file is shorter than its header says: its end was cut off";
 
-type Headers = BTreeMap<u32, Option<SegmentHeader>>;
+/// So many segments in a row may be missing: more were not lost, but a file came from elsewhere.
+const MISSING_MAX: u32 = 1_024;
+
+/// What the start of a segment tells before its batches are read.
+#[derive(Clone, Copy)]
+struct Start {
+    /// None when it cannot be read.
+    header: Option<SegmentHeader>,
+    /// Where the log went on in the segment; none when the log never did, and when the place that
+    /// tells it is damaged.
+    sequence: Option<u64>,
+}
+
+type Starts = BTreeMap<u32, Start>;
 
 impl Replay {
     /// Opens the segments of a directory and reads their headers.
@@ -108,7 +125,8 @@ impl Replay {
             bad_index: false,
             doubt: None,
             segments: Segments::new(),
-            headers: Headers::new(),
+            starts_of: Starts::new(),
+            unused: Vec::new(),
             stale: Vec::new(),
             head: 0,
             end: None,
@@ -147,11 +165,17 @@ impl Replay {
     fn view_of(&self, index: Index) -> Result<View, Doubt> {
         let start = index.header.start.segment;
         // A missing one was dropped, as a Head record then tells, or is damage that is told anyway.
-        let Some(Some(header)) = self.headers.get(&start).filter(|_| start >= self.head) else {
+        if !self.starts_of.contains_key(&start) || start < self.head {
             return Err(Doubt::Outdated);
-        };
+        }
+        // Also of those that need not be read: without it they cannot be emptied and dropped later.
+        let mut starts = self.starts_of.range(self.head..=start);
+        if starts.any(|(_, start)| start.sequence.is_none()) {
+            return Err("a segment does not tell where the log went on in it".into());
+        }
         let store = Some(index.header.store_id);
-        if store != self.store_id || index.header.segment_sequence != header.sequence {
+        let sequence = Some(index.header.segment_sequence);
+        if store != self.store_id || sequence != self.starts_of[&start].sequence {
             return Err("it belongs to another log".into());
         }
         View::resume(index, &self.segments, self.head)
@@ -159,23 +183,30 @@ impl Replay {
 
     /// Reads the log from `from` on: a place, and the sequence there.
     fn read_log(&mut self, from: Option<(Location, u64)>) -> Result<(), Error> {
-        let headers = std::mem::take(&mut self.headers);
-        let Some((&first, &last)) = headers.keys().next().zip(headers.keys().next_back()) else {
+        let starts = std::mem::take(&mut self.starts_of);
+        let Some(&first) = starts.keys().next() else {
             return Ok(());
         };
         // A log whose headers are all unreadable tells no head; it starts with what is there then.
         let head = if self.head == 0 { first } else { self.head };
-        for number in head..=last {
-            if !self.segments.contains_key(&number) {
-                let next = headers.range(number..).find_map(|(_, header)| *header);
-                self.note(number, 0, 0, MISSING);
+        let mut next = head;
+        for (&number, start) in starts.range(head..) {
+            // A stray file's number must not cost more than a look at it.
+            if number - next > MISSING_MAX {
+                self.note(number, 0, 0, ASTRAY);
+                continue;
+            }
+            for missing in next..number {
+                self.note(missing, 0, 0, MISSING);
                 let (_, noted) = self.damage.last_mut().expect("just noted");
-                noted.sequence_after = next.map(|header| header.sequence);
-            } else if headers[&number].is_some_and(|h| Some(h.store_id) != self.store_id) {
+                noted.sequence_after = starts.range(number..).find_map(|(_, next)| next.sequence);
+            }
+            next = number.saturating_add(1);
+            if start.is_foreign(self.store_id) {
                 self.note(number, 0, 0, FOREIGN);
             } else if from.is_none_or(|(place, _)| place.segment <= number) {
                 let from = from.filter(|(place, _)| place.segment == number);
-                self.read_segment(number, &headers, from)?;
+                self.read_segment(number, &starts, from)?;
             }
         }
         self.finish(first);
@@ -209,14 +240,18 @@ impl Replay {
             };
             let len = file.bytes().map_err(failed)?;
             let bytes = u32::try_from(len).unwrap_or(u32::MAX);
-            let sequence = header.map_or(0, |header| header.sequence);
+            let told = header.and_then(|header| header.sequence);
+            let sequence = match told {
+                Some(sequence) => Some(sequence),
+                None => first_sequence(&*file, number, len).map_err(failed)?,
+            };
             let segment = Segment {
                 file,
                 bytes,
-                sequence,
+                sequence: sequence.unwrap_or(0),
             };
             self.segments.insert(number, segment);
-            self.headers.insert(number, header);
+            self.starts_of.insert(number, Start { header, sequence });
         }
         Ok(())
     }
@@ -224,20 +259,23 @@ impl Replay {
     fn read_segment(
         &mut self,
         number: u32,
-        headers: &Headers,
+        starts: &Starts,
         from: Option<(Location, u64)>,
     ) -> Result<(), Error> {
-        let bytes = read_all(&self.segments[&number])?;
-        let first = match headers[&number] {
-            Some(header) => header.sequence,
-            None => first_sequence(&bytes, number).unwrap_or(self.next_sequence),
-        };
+        let segment = self.segments.get_mut(&number);
+        let segment = segment.expect("the caller has looked for it");
+        let bytes = read_all(segment)?;
+        let start = starts[&number];
+        let first = start.sequence.unwrap_or(self.next_sequence);
+        segment.sequence = first;
         let (offset, sequence) = from.map_or((BLOCK, first), |(place, at)| (place.offset, at));
         let expect = Expect {
             segment: number,
             offset,
             sequence,
-            next_segment: self.first_sequence_after(number, headers)?,
+            next_segment: starts
+                .get(&number.wrapping_add(1))
+                .and_then(|next| next.sequence),
         };
         let mut scanned = scan(&bytes, expect, |visited| {
             if visited.record.kind == Kind::Head {
@@ -248,7 +286,7 @@ impl Replay {
                 beside.apply(visited, number, &self.segments);
             }
         });
-        let whole = headers[&number].map_or(0, |header| header.segment_bytes);
+        let whole = start.header.map_or(0, |header| header.segment_bytes);
         if expect.next_segment.is_none() && self.segments[&number].bytes < whole {
             // A file has its full size before it has its name, so this is no torn tail.
             scanned.torn_bytes = 0;
@@ -259,6 +297,13 @@ impl Replay {
                 sequence_after: None,
                 reason: SHORT,
             });
+        }
+        let is_blank = start.header.is_some() && start.sequence.is_none();
+        if is_blank && expect.next_segment.is_none() && scanned.damage.is_empty() {
+            // Made ready; or its first batch is torn, so that nobody was told that the log goes on.
+            self.segments.remove(&number);
+            self.unused.push(number);
+            return Ok(());
         }
         let damage = scanned.damage.into_iter();
         self.damage.extend(damage.map(|damage| (number, damage)));
@@ -275,22 +320,6 @@ impl Replay {
         let unproven = scanned.unproven.front();
         self.unproven = unproven.map(|(_, offset)| location(*offset));
         Ok(())
-    }
-
-    /// The sequence at which the segment after `number` starts, from its header or else from its
-    /// first batch.
-    fn first_sequence_after(&self, number: u32, headers: &Headers) -> Result<Option<u64>, Error> {
-        let Some((&next, header)) = headers.range(number + 1..).next() else {
-            return Ok(None);
-        };
-        if next != number + 1 {
-            return Ok(None);
-        }
-        if let Some(header) = header {
-            return Ok(Some(header.sequence));
-        }
-        let segment = &self.segments[&next];
-        Ok(first_sequence(&read_all(segment)?, next))
     }
 
     fn finish(&mut self, first: u32) {
@@ -321,11 +350,29 @@ impl Replay {
     }
 }
 
-/// The sequence of the first batch of a segment whose header says nothing.
-fn first_sequence(bytes: &[u8], segment: u32) -> Option<u64> {
-    let first = bytes.get(BLOCK as usize..)?;
-    let header = BatchHeader::decode(first, segment, BLOCK).ok()?;
-    Some(header.sequence)
+impl Start {
+    fn is_foreign(&self, store_id: Option<u64>) -> bool {
+        self.header
+            .is_some_and(|header| Some(header.store_id) != store_id)
+    }
+}
+
+/// Where the log went on in a segment whose header does not say it: before its first batch
+/// everything was synced. None when that batch is not whole.
+fn first_sequence(file: &dyn VfsFile, segment: u32, file_bytes: u64) -> io::Result<Option<u64>> {
+    let mut header = [0; BATCH_HEADER];
+    if file.read_at(&mut header, u64::from(BLOCK))? < BATCH_HEADER {
+        return Ok(None);
+    }
+    let len = batch_len_hint(&header) as u64;
+    // A damaged length must not make us allocate more than a segment.
+    if len > file_bytes.saturating_sub(u64::from(BLOCK)) {
+        return Ok(None);
+    }
+    let mut batch = vec![0; len as usize];
+    let got = file.read_at(&mut batch, u64::from(BLOCK))?;
+    let header = whole_batch(&batch[..got], segment, BLOCK).ok();
+    Ok(header.map(|header| header.synced_below))
 }
 
 pub(crate) fn read_all(segment: &Segment) -> Result<Vec<u8>, Error> {

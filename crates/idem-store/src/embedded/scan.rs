@@ -67,7 +67,8 @@ pub(crate) fn scan(bytes: &[u8], expect: Expect, mut visit: impl FnMut(&Visited<
             return out;
         }
         let at = out.end as usize;
-        let reason = match batch_at(bytes, expect.segment, out.end) {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let reason = match whole_batch(rest, expect.segment, out.end) {
             Ok(header) if follows(&header, bytes, out.next_sequence, expect.segment, out.end) => {
                 take(&mut out, bytes, &header, expect.segment, &mut visit);
                 continue;
@@ -112,11 +113,13 @@ pub(crate) fn salvage(bytes: &[u8], segment: u32, damage: &Damage) -> Vec<u32> {
     found
 }
 
-/// The header of a batch that is valid to its last record.
-fn batch_at(bytes: &[u8], segment: u32, offset: u32) -> Result<BatchHeader, &'static str> {
-    let bytes = bytes
-        .get(offset as usize..)
-        .ok_or("the segment ends too early")?;
+/// The header of the batch at the start of `bytes`, which lie at `offset`, when the batch is valid to
+/// its last record.
+pub(crate) fn whole_batch(
+    bytes: &[u8],
+    segment: u32,
+    offset: u32,
+) -> Result<BatchHeader, &'static str> {
     let header = BatchHeader::decode(bytes, segment, offset)?;
     let mut at = BATCH_HEADER;
     let mut count = 0;
@@ -190,7 +193,8 @@ fn next_batch(bytes: &[u8], expect: Expect, at: usize, next: u64) -> Option<(u32
             // In a segment that is not the last one everything was synced.
             let proof = header.synced_below > next || expect.next_segment.is_some();
             let newer = header.sequence > next;
-            if newer && proof && batch_at(bytes, expect.segment, offset as u32).is_ok() {
+            let rest = &bytes[offset..];
+            if newer && proof && whole_batch(rest, expect.segment, offset as u32).is_ok() {
                 return Some((offset as u32, header.sequence));
             }
         }

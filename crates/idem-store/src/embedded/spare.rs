@@ -1,9 +1,12 @@
-//! The files that become the next segments: made ready before they are needed, and used again when
-//! a segment was dropped.
+//! The next segment, made ready ahead: its file has its blocks, its header and its name, all of it
+//! durable, so that the log goes on in it with nothing but the write of a batch.
 
 use std::io;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
+use crate::embedded::format::{BLOCK, SegmentHeader, segment_name};
 use crate::embedded::vfs::{Aligned, UNIT_MAX, Vfs, VfsFile};
 
 /// Zeros are written in slices of this size. Overwriting written blocks costs one device write per
@@ -11,101 +14,167 @@ use crate::embedded::vfs::{Aligned, UNIT_MAX, Vfs, VfsFile};
 const ZERO_SLICE: usize = 256 << 10;
 
 /// A file that a segment can be made of.
-pub(crate) struct SpareFile {
-    pub(crate) name: String,
-    pub(crate) file: Arc<dyn VfsFile>,
+struct SpareFile {
+    name: String,
+    file: Arc<dyn VfsFile>,
 }
 
-#[derive(Default)]
+/// Why the next segment is not ready.
+pub(crate) enum Unready {
+    /// There is no space for it, or no descriptor: it can be tried again.
+    NoRoom(io::Error),
+    /// A write, a sync or a renaming failed: what the disk holds is not known.
+    Failed(io::Error),
+}
+
+impl Unready {
+    fn of(error: io::Error) -> Self {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        let full = matches!(error.kind(), StorageFull | QuotaExceeded);
+        let many = matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::MFILE | Errno::NFILE)
+        );
+        match full || many {
+            true => Self::NoRoom(error),
+            false => Self::Failed(error),
+        }
+    }
+}
+
 pub(crate) struct Spares {
-    ready: Option<SpareFile>,
+    /// What the header of the next segment will say, all but its `head`.
+    next: SegmentHeader,
+    /// The file of the next segment, under its name.
+    ready: Option<Arc<dyn VfsFile>>,
     zeroing: Option<(SpareFile, u64)>,
-    /// Former segments: what is in them is overwritten, and never taken for valid because every
-    /// checksum covers the number of the segment.
-    recycled: Vec<SpareFile>,
-    zeros: Aligned,
+    /// Written to their ends: with zeros, or as segments that were dropped. What is in them is
+    /// overwritten, and never taken for valid because every checksum covers the number of the segment.
+    written: Vec<SpareFile>,
+    aligned: Aligned,
     /// How many files were made. Each has a name of its own: one that was taken keeps its name
     /// until the segment has its header, and the next one may be made meanwhile.
     made: u64,
 }
 
 impl Spares {
-    /// The file for the next segment; made on the spot when none is ready.
-    pub(crate) fn take(&mut self, vfs: &dyn Vfs, bytes: u32) -> io::Result<SpareFile> {
-        let zeroing = || self.zeroing.take().map(|(file, _)| file);
-        let any = self.ready.take().or_else(|| self.recycled.pop());
-        match any.or_else(zeroing) {
-            Some(spare) => Ok(spare),
-            None => self.create(vfs, bytes),
+    /// For a log of the store `store_id` whose next segment is `segment`.
+    pub(crate) fn new(store_id: u64, segment: u32, segment_bytes: u32) -> Self {
+        Self {
+            next: SegmentHeader {
+                segment,
+                segment_bytes,
+                store_id,
+                sequence: None,
+                head: segment,
+            },
+            ready: None,
+            zeroing: None,
+            written: Vec::new(),
+            aligned: Aligned::default(),
+            made: 0,
         }
     }
 
-    fn create(&mut self, vfs: &dyn Vfs, bytes: u32) -> io::Result<SpareFile> {
+    /// The next segment, of a log that begins with segment `head`; made on the spot when none is
+    /// ready. What comes after it is the next one from now on.
+    pub(crate) fn take(&mut self, vfs: &dyn Vfs, head: u32) -> Result<Arc<dyn VfsFile>, Unready> {
+        let file = match self.ready.take() {
+            Some(file) => file,
+            None => {
+                let zeroing = || self.zeroing.take().map(|(file, _)| file);
+                let spare = match self.written.pop().or_else(zeroing) {
+                    Some(spare) => spare,
+                    None => self.create(vfs)?,
+                };
+                self.give_name(vfs, spare, head)?
+            }
+        };
+        self.next.segment += 1;
+        Ok(file)
+    }
+
+    fn create(&mut self, vfs: &dyn Vfs) -> Result<SpareFile, Unready> {
         self.made += 1;
         let name = format!("spare-new-{}.tmp", self.made);
-        match vfs.create(&name, u64::from(bytes)) {
+        match vfs.create(&name, u64::from(self.next.segment_bytes)) {
             Ok(file) => Ok(SpareFile { name, file }),
             Err(error) => {
                 // It may exist and be too short.
                 let _ = vfs.remove(&name);
-                Err(error)
+                Err(Unready::of(error))
             }
         }
+    }
+
+    /// Makes a spare the next segment. Its header first: a file that has the name of a segment has
+    /// one. The name must last before a batch is in the file, or a power cut would take both.
+    fn give_name(
+        &mut self,
+        vfs: &dyn Vfs,
+        spare: SpareFile,
+        head: u32,
+    ) -> Result<Arc<dyn VfsFile>, Unready> {
+        let header = SegmentHeader { head, ..self.next };
+        self.aligned.clear(BLOCK as usize);
+        self.aligned.push(&header.encode());
+        self.aligned.pad(BLOCK as usize);
+        let written = spare.file.write_durably_at(self.aligned.bytes(), 0);
+        written
+            .and_then(|()| vfs.rename(&spare.name, &segment_name(header.segment)))
+            .and_then(|()| vfs.sync_dir())
+            .map_err(Unready::of)?;
+        Ok(spare.file)
     }
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.is_some()
     }
 
-    /// Whether another call of [`prepare`](Self::prepare) would go on with what was begun: not while
-    /// a spare is ready, which can be a former segment that came meanwhile.
-    pub(crate) fn is_zeroing(&self) -> bool {
-        self.ready.is_none() && self.zeroing.is_some()
-    }
-
-    /// Does a slice of the work until a spare is ready; how many bytes it wrote. After an error
-    /// nothing is left of the file.
-    pub(crate) fn prepare(&mut self, vfs: &dyn Vfs, bytes: u32) -> io::Result<u64> {
+    /// Does a slice of the work until the next segment of a log that begins with segment `head` is
+    /// ready; whether more is left to do.
+    pub(crate) fn prepare(&mut self, vfs: &dyn Vfs, head: u32) -> Result<bool, Unready> {
         if self.ready.is_some() {
-            return Ok(0);
+            return Ok(false);
         }
-        if let Some(spare) = self.recycled.pop() {
-            self.ready = Some(spare);
-            return Ok(0);
+        if let Some(spare) = self.written.pop() {
+            self.ready = Some(self.give_name(vfs, spare, head)?);
+            return Ok(false);
         }
         let (spare, done) = match self.zeroing.take() {
             Some(begun) => begun,
-            None => (self.create(vfs, bytes)?, 0),
+            None => (self.create(vfs)?, 0),
         };
-        let total = u64::from(bytes);
+        let total = u64::from(self.next.segment_bytes);
         let slice = (total - done).min(ZERO_SLICE as u64);
         if let Err(error) = self.zero(&*spare.file, done, slice as usize) {
             // Half a spare is of no use, and its space may be what is missing.
             let _ = vfs.remove(&spare.name);
-            return Err(error);
+            return Err(Unready::of(error));
         }
         if done + slice == total {
-            self.ready = Some(spare);
+            self.written.push(spare);
         } else {
             self.zeroing = Some((spare, done + slice));
         }
-        Ok(slice)
+        Ok(true)
     }
 
     fn zero(&mut self, file: &dyn VfsFile, at: u64, len: usize) -> io::Result<()> {
-        self.zeros.clear(ZERO_SLICE);
-        self.zeros.push(&[0]);
-        self.zeros.pad(len.max(UNIT_MAX));
-        file.write_durably_at(&self.zeros.bytes()[..len], at)
+        self.aligned.clear(ZERO_SLICE);
+        self.aligned.push(&[0]);
+        self.aligned.pad(len.max(UNIT_MAX));
+        file.write_durably_at(&self.aligned.bytes()[..len], at)
     }
 
-    /// How many former segments wait to be used again.
-    pub(crate) fn recycled(&self) -> usize {
-        self.recycled.len()
+    /// How many files wait to become segments.
+    pub(crate) fn waiting(&self) -> usize {
+        self.written.len()
     }
 
+    /// A former segment, to be used again.
     pub(crate) fn recycle(&mut self, name: String, file: Arc<dyn VfsFile>) {
-        self.recycled.push(SpareFile { name, file });
+        self.written.push(SpareFile { name, file });
     }
 }
 
@@ -150,24 +219,30 @@ mod tests {
             assert!(slices < 10, "it has nothing to do and goes on");
         }
         assert!(shared.spares.lock().is_ready());
+        let header = disk.open(&segment_name(2)).expect("has its name");
+        let mut bytes = [0; 64];
+        header.read_at(&mut bytes, 0).expect("reads");
+        let header = SegmentHeader::decode(&bytes, 2).expect("has its header");
+        assert_eq!((header.sequence, header.head), (None, 1));
     }
 
     #[test]
     fn a_file_that_was_begun_is_finished_when_the_ready_one_is_taken() {
         let disk = Memory::default();
-        let mut spares = Spares::default();
-        spares.prepare(&disk, BYTES).expect("begins");
+        let mut spares = Spares::new(7, 2, BYTES);
+        assert!(spares.prepare(&disk, 1).is_ok_and(|more| more), "begins");
         let former = disk.create("former", u64::from(BYTES)).expect("creates");
         spares.recycle("former".to_owned(), former);
-        spares.prepare(&disk, BYTES).expect("takes the former one");
-        assert_eq!(spares.take(&disk, BYTES).expect("is there").name, "former");
+        let more = spares.prepare(&disk, 1);
+        assert!(more.is_ok_and(|more| !more), "takes the former one");
+        assert!(disk.open("former").is_err(), "it has another name");
+        assert!(spares.take(&disk, 1).is_ok());
 
         let mut slices = 0;
-        while !spares.is_ready() {
-            assert!(slices == 0 || spares.is_zeroing());
-            spares.prepare(&disk, BYTES).expect("goes on");
+        while spares.prepare(&disk, 1).ok().expect("goes on") {
             slices += 1;
         }
         assert_eq!(slices, 3, "the first quarter was not written again");
+        assert!(disk.open(&segment_name(3)).is_ok());
     }
 }

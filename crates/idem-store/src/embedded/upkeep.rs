@@ -10,7 +10,7 @@ use crate::embedded::book::{Book, Location};
 use crate::embedded::format::{BATCH_HEADER, BLOCK, BatchHeader, Kind, Record, segment_name};
 use crate::embedded::index_writer::{IndexUpkeep, Slice};
 use crate::embedded::shared::{Shared, State};
-use crate::embedded::spare::recycled_name;
+use crate::embedded::spare::{Unready, recycled_name};
 use crate::embedded::tail::{Purpose, Spare};
 use crate::embedded::vfs::VfsFile;
 use crate::error::Error;
@@ -190,23 +190,30 @@ impl Shared {
         if let Some(at) = self.lock().spare_retry(now) {
             return Due::At(at);
         }
+        let head = self.lock().head();
         let mut spares = self.spares.lock();
-        let result = spares.prepare(&*self.vfs, self.options.segment_bytes_max);
-        let (ready, zeroing) = (spares.is_ready(), spares.is_zeroing());
-        drop(spares);
+        let result = spares.prepare(&*self.vfs, head);
+        let ready = spares.is_ready();
+        // Before the spares are let go: what is ready now may be taken next.
         let mut state = self.lock();
+        drop(spares);
         match result {
-            Ok(_) => {
+            Ok(more) => {
                 state.spare_retry_at = None;
                 if ready {
                     state.tail.spare_is_ready();
                     // A batch may wait for it.
                     self.wake_flusher(&mut state);
                 }
-                if zeroing { Due::Now } else { Due::WhenAsked }
+                if more { Due::Now } else { Due::WhenAsked }
             }
-            // Not fatal: the current segment has room. New keys wait, and it is tried again.
-            Err(error) => {
+            Err(Unready::Failed(error)) => {
+                drop(state);
+                self.give_up(Error::io("make the next segment ready", error));
+                Due::WhenAsked
+            }
+            // The current segment has room. New keys wait, and it is tried again.
+            Err(Unready::NoRoom(error)) => {
                 if !matches!(state.tail.spare, Spare::DiskFull) {
                     let bytes = self.options.segment_bytes_max;
                     tracing::warn!(%error, bytes, "no room for the next segment: new keys are refused");
@@ -272,7 +279,7 @@ impl Shared {
         };
         let name = segment_name(old.segment);
         let keep = bytes == self.options.segment_bytes_max
-            && self.spares.lock().recycled() < RECYCLED_MIN + segments / 4;
+            && self.spares.lock().waiting() < RECYCLED_MIN + segments / 4;
         let spare = recycled_name(old.segment);
         let moved = if keep {
             self.vfs.rename(&name, &spare)

@@ -60,9 +60,22 @@ fn fill(store: &Store, keys: std::ops::Range<u32>) {
     }
 }
 
+/// The segments of the log, without the next one, which was made ready.
 fn segments(disk: &Disk) -> Vec<String> {
     let names = disk.names().into_iter();
-    names.filter(|name| name.ends_with(".seg")).collect()
+    let names = names.filter(|name| name.ends_with(".seg"));
+    names.filter(|name| !is_blank(disk, name)).collect()
+}
+
+/// The next segment, which the log has not come to.
+fn next_segment(disk: &Disk) -> String {
+    let blank = |name: &String| name.ends_with(".seg") && is_blank(disk, name);
+    disk.names().into_iter().find(blank).unwrap()
+}
+
+/// Whether there is no batch in a segment.
+fn is_blank(disk: &Disk, name: &str) -> bool {
+    disk.read(name)[4_096..].iter().all(|&byte| byte == 0)
 }
 
 /// How many keys still have their outcome; every one that has must have the right one.
@@ -235,6 +248,86 @@ fn the_oldest_segment_is_missed_too() {
     assert!(!report.ok && report.bad[0].segment == 1, "{report:?}");
 }
 
+#[test]
+fn a_segment_that_was_made_ready_is_not_part_of_the_log() {
+    let disk = filled();
+    let (log, next) = (segments(&disk), next_segment(&disk));
+    assert!(next > log[log.len() - 1]);
+    let report = verify_on(&*disk.mount()).unwrap();
+    assert_eq!(report.segments, log.len() as u64);
+    // A copy of a store need not have it.
+    disk.remove(&next);
+    assert!(verify_on(&*disk.mount()).unwrap().ok);
+    assert_eq!(stored(&open(&disk).unwrap()), KEYS);
+}
+
+#[test]
+fn a_segment_that_was_made_ready_is_damaged_like_others_and_repaired_without_loss() {
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(5_000);
+    let rot = |bytes: &mut Vec<u8>| bytes[20] ^= 1;
+    for change in [cut as fn(&mut Vec<u8>), rot] {
+        let disk = filled();
+        let next = next_segment(&disk);
+        disk.change(&next, change);
+        let report = verify_on(&*disk.mount()).unwrap();
+        assert_eq!(report.bad.len(), 1, "{report:?}");
+        assert!(next.contains(&report.bad[0].segment.to_string()));
+        assert!(open(&disk).unwrap_err().is_damaged());
+        repair_on(&*disk.mount(), false).unwrap();
+        let store = open(&disk).unwrap();
+        assert_eq!(stored(&store), KEYS);
+        fill(&store, 100..140);
+        drop(store);
+        assert!(verify_on(&*disk.mount()).unwrap().ok);
+    }
+}
+
+/// The first write to a segment never came to the disk, all later ones did.
+#[test]
+fn a_segment_that_lost_its_beginning_is_damaged() {
+    let disk = filled();
+    let name = &segments(&disk)[1];
+    let whole = disk.read(name);
+    let first = u32::from_le_bytes(whole[4_100..4_104].try_into().unwrap()) as usize;
+    disk.change(name, |bytes| bytes[4_096..4_096 + first].fill(0));
+    let report = verify_on(&*disk.mount()).unwrap();
+    let bad = &report.bad[0];
+    assert_eq!((bad.segment, bad.offset), (2, 4_096), "{report:?}");
+    assert!(open(&disk).unwrap_err().is_damaged());
+    repair_on(&*disk.mount(), false).unwrap();
+    let left = stored(&open(&disk).unwrap());
+    assert_eq!(left, KEYS - 1, "the outcome that lay there");
+}
+
+#[test]
+fn a_stray_file_with_a_number_beyond_all_is_reported_and_left_alone() {
+    for stray in [vec![7; 9_000], filled().read("0000000002.seg")] {
+        let disk = filled();
+        let name = "4294967295.seg";
+        disk.put(name, stray);
+        let report = verify_on(&*disk.mount()).unwrap();
+        let far = report.bad.iter().filter(|bad| bad.segment == u32::MAX);
+        assert!(far.count() > 0 && report.bad.len() < 10, "{report:?}");
+        assert!(open(&disk).unwrap_err().is_damaged());
+        assert!(repair_on(&*disk.mount(), false).unwrap_err().is_damaged());
+        disk.remove(name);
+        assert_eq!(stored(&open(&disk).unwrap()), KEYS);
+    }
+}
+
+#[test]
+fn the_last_segment_is_missed_when_the_next_one_was_ready() {
+    let disk = filled();
+    let log = segments(&disk);
+    disk.remove(&log[log.len() - 1]);
+    let report = verify_on(&*disk.mount()).unwrap();
+    assert!(!report.ok && report.bad[0].segment as usize == log.len());
+    assert!(open(&disk).unwrap_err().is_damaged());
+    repair_on(&*disk.mount(), false).unwrap();
+    let left = stored(&open(&disk).unwrap());
+    assert!(left > 0 && left < KEYS, "{left}");
+}
+
 /// Completes keys of one hour each until the log has let go of its oldest segments.
 fn outlive(store: &Store, drops: u64) {
     let later = NOW + 2 * DAY;
@@ -389,6 +482,7 @@ fn every_flipped_bit_of_the_index_is_noticed_and_the_log_is_read_instead() {
 fn an_index_of_another_end_of_the_log_is_not_believed() {
     let disk = indexed();
     let newest = segments(&disk).pop().unwrap();
+    disk.remove(&next_segment(&disk));
     let index = disk.read(INDEX);
     let (cut, last) = (segments(&disk)[1].clone(), segments(&disk).len());
     assert!(last > 2);

@@ -1,6 +1,8 @@
 //! Failing disks and other processes: typed errors, and never a false acknowledgement.
 
-use idem_store::{Begin, Begun, Completion, Durability, Error, Fingerprint, Options, Store};
+use idem_store::{
+    Begin, Begun, Completion, Durability, Error, Fingerprint, Lookup, Options, Store, verify_on,
+};
 
 use crate::disk::Disk;
 
@@ -151,6 +153,66 @@ fn over_two_segments(disk: &Disk, store: &Store) -> Vec<Completion<()>> {
         .into_iter()
         .map(|permit| store.complete(permit, &[7; 4_000], 1_000, NOW));
     done.collect()
+}
+
+/// How a key ends near the end of a segment, so that the next ones lie in the next segment.
+fn completed(store: &Store, key: u8) -> bool {
+    let begun = begin(store, &[key]);
+    store.drive();
+    let Ok(Ok(Begun::Fresh(permit))) = begun.try_now() else {
+        return false;
+    };
+    let done = store.complete(permit, &[key; 4_000], 86_400_000, NOW);
+    store.drive();
+    matches!(done.try_now(), Ok(Ok(())))
+}
+
+#[test]
+fn a_crash_at_any_call_of_making_or_taking_the_next_segment_loses_nothing() {
+    // 14 of these fill a segment.
+    const BEFORE: u8 = 10;
+    for seed in 0..6 {
+        let mut calls = 0;
+        loop {
+            let disk = Disk::new(seed);
+            let store = Store::open_on(disk.mount(), options()).unwrap();
+            assert!((0..BEFORE).all(|key| completed(&store, key)));
+            disk.die_in(calls);
+            let acknowledged = (BEFORE..40)
+                .take_while(|&key| completed(&store, key))
+                .count();
+            disk.die_in(0);
+            drop(store);
+            disk.crash();
+            let report = verify_on(&*disk.mount()).unwrap();
+            assert!(report.ok, "{calls}: {report:?}");
+            let store = Store::open_on(disk.mount(), options()).unwrap();
+            for key in 0..BEFORE + acknowledged as u8 {
+                let got = now(store.get(&[key], NOW));
+                let stored =
+                    matches!(&got, Ok(Lookup::Stored(stored)) if stored.outcome() == [key; 4_000]);
+                assert!(stored, "seed {seed}, call {calls}: {got:?}");
+            }
+            if acknowledged == 30 {
+                assert!(store.stats().segments >= 3);
+                break;
+            }
+            calls += 1;
+        }
+        assert!(calls > 50, "{calls}");
+    }
+}
+
+#[test]
+fn a_next_segment_that_cannot_be_written_poisons_the_store() {
+    let disk = Disk::new(1);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    // Nothing was written since: the next sync is the one of the next segment.
+    disk.fail_sync_in(0);
+    store.drive();
+    assert!(store.stats().poisoned);
+    let error = now(begin(&store, b"key")).unwrap_err();
+    assert!(error.is_poisoned() && !error.is_full(), "{error}");
 }
 
 fn stored_first(store: &Store) {

@@ -1,11 +1,18 @@
-//! The bytes of format version 1 are kept in tests/fixtures/v1: they stay readable for ever, and the
-//! writer still makes them. `MAINSTAY_BLESS=1` writes them anew, which needs a new version.
+//! The bytes of each format version are kept in tests/fixtures: they stay readable for ever, and the
+//! writer still makes those of the last one. `MAINSTAY_BLESS=1` writes them anew, which needs a new
+//! version.
 
 use std::path::PathBuf;
 
-use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Options, Permit, Store, repair_on};
+use idem_store::{
+    Begin, Begun, Failure, Fingerprint, Lookup, Options, Permit, Store, repair_on, verify,
+};
 
 use crate::disk::Disk;
+
+/// Every version there was; the writer makes the last one.
+const VERSIONS: [&str; 2] = ["v1", "v2"];
+const WRITTEN: &str = "v2";
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -16,9 +23,10 @@ fn options() -> Options {
         .batch_bytes_max(16 << 10)
 }
 
-fn fixture(name: &str) -> PathBuf {
+fn fixture(version: &str, name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/v1")
+        .join("tests/fixtures")
+        .join(version)
         .join(name)
 }
 
@@ -79,7 +87,7 @@ fn trimmed(disk: &Disk, name: &str) -> Vec<u8> {
 }
 
 fn compare(name: &str, bytes: &[u8]) {
-    let path = fixture(name);
+    let path = fixture(WRITTEN, name);
     if std::env::var_os("MAINSTAY_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
@@ -94,7 +102,7 @@ fn compare(name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn the_writer_still_makes_version_1() {
+fn the_writer_still_makes_version_2() {
     compare("closed.seg", &trimmed(&written(), "0000000001.seg"));
 }
 
@@ -117,19 +125,23 @@ fn indexed() -> Disk {
 }
 
 #[test]
-fn the_writer_still_makes_the_index_of_version_1() {
+fn the_writer_still_makes_the_index() {
     let disk = indexed();
     compare("indexed.seg", &trimmed(&disk, "0000000001.seg"));
     compare("index.snap", &trimmed(&disk, "index.snap"));
 }
 
 #[test]
-fn an_index_of_version_1_opens() {
+fn an_index_of_every_version_opens() {
+    VERSIONS.into_iter().for_each(open_index);
+}
+
+fn open_index(version: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut bytes = std::fs::read(fixture("indexed.seg")).unwrap();
+    let mut bytes = std::fs::read(fixture(version, "indexed.seg")).unwrap();
     bytes.resize(64 << 10, 0);
     std::fs::write(dir.path().join("0000000001.seg"), bytes).unwrap();
-    let mut index = std::fs::read(fixture("index.snap")).unwrap();
+    let mut index = std::fs::read(fixture(version, "index.snap")).unwrap();
     index.resize(16 << 10, 0);
     std::fs::write(dir.path().join("index.snap"), index).unwrap();
     let store = Store::open(dir.path(), options()).unwrap();
@@ -146,7 +158,7 @@ fn an_index_of_version_1_opens() {
 }
 
 #[test]
-fn a_repair_still_makes_version_1() {
+fn a_repair_still_makes_version_2() {
     let disk = written();
     // The first claim.
     disk.change("0000000001.seg", |bytes| bytes[4_096 + 56 + 40] ^= 1);
@@ -156,9 +168,13 @@ fn a_repair_still_makes_version_1() {
 }
 
 /// The store of a fixture, in a directory of its own.
-fn opened(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, Store) {
+fn opened(
+    version: &str,
+    name: &str,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let mut bytes = std::fs::read(fixture(name)).unwrap();
+    let mut bytes = std::fs::read(fixture(version, name)).unwrap();
     change(&mut bytes);
     bytes.resize(64 << 10, 0);
     std::fs::write(dir.path().join("0000000001.seg"), bytes).unwrap();
@@ -197,26 +213,68 @@ fn check(store: &Store) {
 }
 
 #[test]
-fn a_closed_store_of_version_1_opens() {
-    check(&opened("closed.seg", |_| ()).1);
+fn a_closed_store_of_every_version_opens() {
+    for version in VERSIONS {
+        check(&opened(version, "closed.seg", |_| ()).1);
+    }
 }
 
 #[test]
-fn a_repaired_store_of_version_1_opens() {
-    // Its first claim is lost, but that claim's outcome says all.
-    check(&opened("repaired.seg", |_| ()).1);
+fn a_repaired_store_of_every_version_opens() {
+    for version in VERSIONS {
+        // Its first claim is lost, but that claim's outcome says all.
+        check(&opened(version, "repaired.seg", |_| ()).1);
+    }
 }
 
 #[test]
-fn a_torn_store_of_version_1_opens() {
-    // The mark of closing is cut in half.
-    check(&opened("closed.seg", |bytes| bytes.truncate(bytes.len() - 20)).1);
+fn a_torn_store_of_every_version_opens() {
+    for version in VERSIONS {
+        // The mark of closing is cut in half.
+        check(
+            &opened(version, "closed.seg", |bytes| {
+                bytes.truncate(bytes.len() - 20)
+            })
+            .1,
+        );
+    }
+}
+
+#[test]
+fn a_log_of_an_older_version_goes_on_in_segments_of_the_last_one() {
+    for version in VERSIONS {
+        let (dir, store) = opened(version, "closed.seg", |_| ());
+        let mut key = 0_u32;
+        while store.stats().segments < 3 {
+            key += 1;
+            let bytes = key.to_le_bytes();
+            let begin = Begin::new(&bytes, Fingerprint([1; 32]), 1_000, NOW).declare(b"");
+            match store.begin(&begin).wait() {
+                Ok(begun) => {
+                    let permit = begun.into_fresh().unwrap();
+                    let outcome = [7; 4_000];
+                    store
+                        .complete(permit, &outcome, 86_400_000, NOW)
+                        .wait()
+                        .unwrap();
+                }
+                Err(error) => assert!(error.is_busy(), "{error}"),
+            }
+        }
+        store.close().unwrap();
+        let versions = (1..=3).map(|n| std::fs::read(dir.path().join(format!("{n:010}.seg"))));
+        let versions: Vec<u8> = versions.map(|bytes| bytes.unwrap()[8]).collect();
+        assert_eq!(versions[1..], [2, 2], "{version}");
+        let report = verify(dir.path()).unwrap();
+        assert!(report.ok && report.segments == 3, "{report:?}");
+        check(&Store::open(dir.path(), options()).unwrap());
+    }
 }
 
 #[test]
 fn a_newer_version_is_refused_with_its_number() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bytes = std::fs::read(fixture("closed.seg")).unwrap();
+    let mut bytes = std::fs::read(fixture(WRITTEN, "closed.seg")).unwrap();
     bytes[8] = 9;
     let crc = crc32c::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&crc.to_le_bytes());

@@ -1,5 +1,7 @@
 //! `mainstay store` on stores made here.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -211,7 +213,89 @@ fn a_directory_without_a_store_is_a_failure_that_changes_nothing() {
         assert!(text(&output.stderr).contains("no store in"), "{command}");
     }
     assert_eq!(dir.path().read_dir().unwrap().count(), 0);
-    assert_eq!(code(&mainstay(dir.path(), &["get", "--hex"], &["xyz"])), 2);
+    for no_hex in ["xyz", "a", "+f", "0x", "é"] {
+        let output = mainstay(dir.path(), &["get", "--hex"], &[no_hex]);
+        assert_eq!(code(&output), 2, "{no_hex}");
+        assert!(text(&output.stderr).contains("hexadecimal"), "{no_hex}");
+    }
+}
+
+#[test]
+fn a_path_that_holds_no_store_is_called_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("file"), "text").unwrap();
+    for name in ["other", "outer", "lost", "inner"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    std::fs::write(at("other").join("notes.seg"), "text").unwrap();
+    std::fs::write(at("outer").join("store"), "text").unwrap();
+    std::fs::create_dir(at("inner").join("store")).unwrap();
+    std::fs::write(at("lost").join("index.snap"), "text").unwrap();
+    for (name, says) in [
+        ("absent", "there is no directory"),
+        ("file", "is not a directory"),
+        ("file/below", "is not a directory"),
+        ("other", "there is no store in"),
+        ("inner", "there is no store in"),
+        ("outer", "outer/store is not a directory"),
+        ("lost", "has lost its segments"),
+    ] {
+        for command in ["verify", "stats", "get", "repair"] {
+            let output = mainstay(&at(name), &[command], &[]);
+            assert_eq!(code(&output), 2, "{command} {name}");
+            let told = text(&output.stderr);
+            assert!(told.contains(says), "{command} {name}: {told}");
+        }
+    }
+}
+
+/// Runs `command` as a user whom permissions bind; root they do not.
+fn as_somebody(program: &Path, command: &str, dir: &Path) -> Output {
+    const NOBODY: u32 = 65_534;
+    let mut somebody = Command::new(program);
+    somebody.args(["store", command]).arg(dir);
+    if rustix::process::geteuid().is_root() {
+        somebody.uid(NOBODY).gid(NOBODY);
+    }
+    somebody.output().unwrap()
+}
+
+#[test]
+fn a_directory_that_may_not_be_read_is_not_called_empty() {
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    allow(dir.path(), 0o755);
+    // Where it was built somebody else may have no way to.
+    let program = dir.path().join("mainstay");
+    let built = env!("CARGO_BIN_EXE_mainstay");
+    if std::fs::hard_link(built, &program).is_err() {
+        std::fs::copy(built, &program).unwrap();
+    }
+    let data = dir.path().join("data");
+    let store = data.join("store");
+    std::fs::create_dir(&data).unwrap();
+    filled(&store);
+    let segment = store.join("0000000001.seg");
+    for (forbidden, mode, says) in [
+        (&data, 0o000, "may not be read"),
+        (&data, 0o311, "may not be read"),
+        (&store, 0o300, "may not be read"),
+        (&segment, 0o000, "Permission denied"),
+    ] {
+        let before = forbidden.metadata().unwrap().permissions().mode();
+        allow(forbidden, mode);
+        for command in ["verify", "stats", "get"] {
+            let output = as_somebody(&program, command, &data);
+            let told = text(&output.stderr);
+            assert_eq!(code(&output), 2, "{command} {forbidden:?}: {told}");
+            assert!(told.contains(says), "{command} {forbidden:?}: {told}");
+            assert!(!told.contains("no store"), "{command}: {told}");
+        }
+        allow(forbidden, before);
+    }
 }
 
 #[test]

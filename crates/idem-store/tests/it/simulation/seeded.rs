@@ -5,7 +5,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use idem_store::vfs::{Vfs, VfsFile};
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ pub(super) enum Bug {
     None,
     /// Every so often a sync is left out.
     SkipsSync,
+    /// The directory is not synced when the next segment has got its name.
+    SkipsDirSync,
     /// Every so often a write reaches the file only after the next one and its sync.
     ReordersWrites,
     /// Checksums are not compared: whatever is read carries the right one.
@@ -40,6 +42,11 @@ fn without_a_bug_nothing_is_found() {
 #[test]
 fn a_skipped_sync_is_found() {
     assert_found(Bug::SkipsSync);
+}
+
+#[test]
+fn a_skipped_sync_of_the_directory_is_found() {
+    assert_found(Bug::SkipsDirSync);
 }
 
 #[test]
@@ -68,6 +75,7 @@ impl Bug {
             inner,
             bug: self,
             calls: Arc::default(),
+            named: AtomicBool::default(),
         })
     }
 }
@@ -76,6 +84,8 @@ struct Buggy {
     inner: Arc<dyn Vfs>,
     bug: Bug,
     calls: Arc<AtomicU64>,
+    /// A segment got its name last, not the first one of a store.
+    named: AtomicBool,
 }
 
 struct BuggyFile {
@@ -122,6 +132,8 @@ impl Vfs for Buggy {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let names = to.ends_with(".seg") && to != "0000000001.seg";
+        self.named.store(names, Ordering::Relaxed);
         self.inner.rename(from, to)
     }
 
@@ -130,6 +142,10 @@ impl Vfs for Buggy {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
+        let named = self.named.swap(false, Ordering::Relaxed);
+        if matches!(self.bug, Bug::SkipsDirSync) && named {
+            return Ok(());
+        }
         self.inner.sync_dir()
     }
 
