@@ -1,10 +1,8 @@
 //! Which devices there are, and where each one is connected: the one thing that shards and HTTP
 //! tasks share.
 //!
-//! A [`Device`] is made at its first HELLO and lives until it is evicted. Its [`Route`] says which
-//! connection speaks for it; every new session gets a higher epoch, so a late word of an older
-//! session changes nothing. What a beat brings goes into the device's [`Pulse`], which only its own shard
-//! writes.
+//! A [`Device`] is made at its first HELLO and lives until it is evicted. It says which connection speaks for it;
+//! every new session gets a higher epoch, so a late word of an older session changes nothing.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -15,9 +13,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use conn_reactor::Token;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 
+use super::device::{Device, Presence, Session};
 use super::pulse::Pulse;
+use super::secrets::Secrets;
 use crate::proto::{BootId, SessionToken};
 
 const BUCKETS: usize = 64;
@@ -29,7 +28,9 @@ pub(crate) struct Directory {
     known_max: usize,
     known: AtomicUsize,
     counts: Counts,
-    epochs: AtomicU64,
+    secrets: Secrets,
+    /// Sessions that began, and those that ended.
+    turns: AtomicU64,
     /// Devices that are not online, longest first; the key is the turn in which each one left.
     resting: Mutex<BTreeMap<u64, Arc<Device>>>,
 }
@@ -41,65 +42,16 @@ struct Counts {
     gone: AtomicUsize,
 }
 
-/// One known device.
-pub(crate) struct Device {
-    id: Box<str>,
-    /// What its beats said.
-    pub(crate) pulse: Pulse,
-    route: Mutex<Route>,
-}
-
-/// Whether a device is there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Presence {
-    /// Connected and beating.
-    Online,
-    /// Its connection closed.
-    Offline,
-    /// Its deadline passed.
-    Gone,
-}
-
-impl Presence {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Offline => "offline",
-            Self::Gone => "gone",
-        }
-    }
-}
-
-struct Route {
-    presence: Presence,
-    session: Session,
-    /// The key in [`Directory::resting`] while the device is not online.
-    resting: u64,
-    commands: u32,
-    /// Evicted: the directory does not hold this value any more.
-    forgotten: bool,
-    /// Wakes the commands of this device when a session starts or ends; made by the first command.
-    changed: Option<Arc<Notify>>,
-}
-
-/// One session of a device: the connection that speaks for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Session {
-    pub(crate) epoch: u64,
-    pub(crate) shard: usize,
-    pub(crate) token: Token,
-    pub(crate) boot: BootId,
-    pub(crate) secret: SessionToken,
-}
-
 /// What a HELLO leads to.
 pub(crate) enum Admission {
     /// The session is this one; an older one that it replaced has to be told.
     Accepted {
         device: Arc<Device>,
-        epoch: u64,
+        token: SessionToken,
         replaced: Option<Session>,
         first_time: bool,
+        /// The session that it replaced was that of a suspect.
+        was_suspect: bool,
     },
     /// Another connection speaks for the device: probe it.
     InUse { holder: Session },
@@ -114,15 +66,11 @@ pub(crate) struct Knock<'a> {
     pub(crate) token: Token,
     pub(crate) boot: BootId,
     pub(crate) resume: Option<SessionToken>,
-    pub(crate) secret: SessionToken,
+    /// When, and how often the device will beat.
+    pub(crate) now_ms: u64,
+    pub(crate) interval_ms: u32,
     /// The epoch of a holder that failed its probe and may be pushed aside.
     pub(crate) displace: Option<u64>,
-}
-
-/// One running or waiting command's place in its device's queue; given back on drop.
-pub(crate) struct CommandSlot {
-    device: Arc<Device>,
-    changed: Arc<Notify>,
 }
 
 impl Directory {
@@ -133,7 +81,8 @@ impl Directory {
             known_max: known_max.max(1),
             known: AtomicUsize::new(0),
             counts: Counts::default(),
-            epochs: AtomicU64::new(0),
+            secrets: Secrets::random(),
+            turns: AtomicU64::new(0),
             resting: Mutex::default(),
         }
     }
@@ -146,7 +95,7 @@ impl Directory {
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Device>> {
         self.bucket(id)
             .read()
-            .get(id)
+            .get(id.as_bytes())
             .map(|entry| Arc::clone(&entry.0))
     }
 
@@ -156,8 +105,9 @@ impl Directory {
             return None;
         }
         let forgotten = self.make_room().ok()?;
-        let device = self.insert(id);
-        self.rest(&device);
+        let turn = self.turn();
+        let device = self.insert(id, turn);
+        self.resting.lock().insert(turn, device);
         forgotten
     }
 
@@ -179,59 +129,61 @@ impl Directory {
             None => match self.make_room() {
                 Ok(forgotten) => {
                     forgotten.into_iter().for_each(&mut *forget);
-                    (self.insert(knock.id), true)
+                    // It rests nowhere: this turn stays unused.
+                    (self.insert(knock.id, 0), true)
                 }
                 Err(NoRoom) => return Some(Admission::Full),
             },
         };
-        let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
-        let mut route = device.route.lock();
-        if route.forgotten {
+        let epoch = Session::epoch(self.turn(), knock.shard);
+        let mut route = device.route();
+        if route.is_forgotten() {
             return None;
         }
-        let mut replaced = None;
-        if route.presence == Presence::Online {
-            let holder = route.session;
-            let resumes = knock.resume == Some(holder.secret);
+        let replaced = route.session();
+        if let Some(holder) = replaced {
+            let resumes = knock.resume == Some(self.secrets.session_token(holder.epoch));
             if !resumes && knock.displace != Some(holder.epoch) {
                 return Some(Admission::InUse { holder });
             }
-            replaced = Some(holder);
         } else {
-            self.resting.lock().remove(&route.resting);
-            self.count(route.presence, Presence::Online);
+            if let Some(turn) = route.turn() {
+                self.resting.lock().remove(&turn);
+            }
+            self.count(route.presence(), Presence::Online);
         }
-        route.presence = Presence::Online;
-        route.session = Session {
-            epoch,
-            shard: knock.shard,
-            token: knock.token,
-            boot: knock.boot,
-            secret: knock.secret,
-        };
-        route.wake();
+        let pulse = Pulse::new(knock.now_ms, knock.interval_ms);
+        let was_suspect = route.enter(epoch, knock.token, knock.boot, pulse);
         drop(route);
         Some(Admission::Accepted {
             device,
-            epoch,
+            token: self.secrets.session_token(epoch.get()),
             replaced,
             first_time,
+            was_suspect,
         })
     }
 
-    /// The session `epoch` of `device` ended. A later session is not touched.
-    pub(crate) fn leave(&self, device: &Arc<Device>, epoch: u64, presence: Presence) {
-        let mut route = device.route.lock();
-        if route.presence != Presence::Online || route.session.epoch != epoch {
-            return;
+    /// The session of this connection ended. A later session is not touched. Returns whether the device was a suspect.
+    pub(crate) fn leave(
+        &self,
+        device: &Arc<Device>,
+        shard: usize,
+        token: Token,
+        is_gone: bool,
+    ) -> bool {
+        let mut route = device.route();
+        if !route
+            .session()
+            .is_some_and(|session| session.is_of(shard, token))
+        {
+            return false;
         }
-        self.count(Presence::Online, presence);
-        route.presence = presence;
-        route.resting = self.epochs.fetch_add(1, Relaxed) + 1;
-        self.resting
-            .lock()
-            .insert(route.resting, Arc::clone(device));
-        route.wake();
+        let turn = self.turn();
+        let was_suspect = route.leave(turn, is_gone);
+        self.count(Presence::Online, route.presence());
+        self.resting.lock().insert(turn, Arc::clone(device));
+        was_suspect
     }
 
     /// Devices in the order of their ids, those behind `after`, at most `limit`.
@@ -240,10 +192,10 @@ impl Directory {
         let mut page: Vec<Arc<Device>> = Vec::new();
         for bucket in &self.buckets {
             let bucket = bucket.read();
-            let behind = bucket.range::<str, _>((Excluded(after), Unbounded));
+            let behind = bucket.range::<[u8], _>((Excluded(after.as_bytes()), Unbounded));
             page.extend(behind.take(limit).map(|entry| Arc::clone(&entry.0)));
         }
-        page.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        page.sort_unstable_by(|a, b| a.id_bytes().cmp(b.id_bytes()));
         page.truncate(limit);
         page
     }
@@ -257,10 +209,11 @@ impl Directory {
         limit: usize,
     ) -> Vec<Arc<Device>> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
-        let from = after.map_or(Included(prefix), Excluded);
+        let prefix = prefix.as_bytes();
+        let from = after.map_or(Included(prefix), |after| Excluded(after.as_bytes()));
         let bucket = self.buckets[bucket].read();
-        let devices = bucket.range::<str, _>((from, Unbounded)).map(|it| &it.0);
-        let fitting = devices.take_while(|device| device.id.starts_with(prefix));
+        let devices = bucket.range::<[u8], _>((from, Unbounded)).map(|it| &it.0);
+        let fitting = devices.take_while(|device| device.id_bytes().starts_with(prefix));
         fitting.take(limit).map(Arc::clone).collect()
     }
 
@@ -271,7 +224,7 @@ impl Directory {
 
     /// Grows with each session that starts or ends.
     pub(crate) fn changes(&self) -> u64 {
-        self.epochs.load(Relaxed)
+        self.turns.load(Relaxed)
     }
 
     pub(crate) fn known(&self) -> usize {
@@ -286,21 +239,20 @@ impl Directory {
         self.counts.gone.load(Relaxed)
     }
 
-    fn insert(&self, id: &str) -> Arc<Device> {
-        let device = Arc::new(Device::new(id));
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Relaxed) + 1
+    }
+
+    /// A new device that left in this turn, or the one that there is meanwhile.
+    fn insert(&self, id: &str, turn: u64) -> Arc<Device> {
+        let device = Arc::new(Device::new(id, turn));
         let mut bucket = self.bucket(id).write();
-        if let Some(there) = bucket.get(id) {
+        if let Some(there) = bucket.get(id.as_bytes()) {
             return Arc::clone(&there.0);
         }
         bucket.insert(ById(Arc::clone(&device)));
         self.known.fetch_add(1, Relaxed);
         device
-    }
-
-    fn rest(&self, device: &Arc<Device>) {
-        let turn = self.epochs.fetch_add(1, Relaxed) + 1;
-        device.route.lock().resting = turn;
-        self.resting.lock().insert(turn, Arc::clone(device));
     }
 
     /// Makes sure that one more device may be known, by forgetting the longest offline one.
@@ -311,16 +263,17 @@ impl Directory {
         let mut resting = self.resting.lock();
         let turn = resting
             .iter()
-            .find(|(_, device)| device.try_forget())
+            // Others take the lock of `resting` while they hold a route: no waiting for one here.
+            .find(|(_, device)| device.try_route().is_some_and(|mut route| route.forget()))
             .map(|(turn, _)| *turn);
         let device = turn.and_then(|turn| resting.remove(&turn)).ok_or(NoRoom)?;
         drop(resting);
         if device.presence() == Presence::Gone {
             self.counts.gone.fetch_sub(1, Relaxed);
         }
-        self.bucket(&device.id).write().remove(&*device.id);
+        self.bucket(device.id()).write().remove(device.id_bytes());
         self.known.fetch_sub(1, Relaxed);
-        Ok(Some(device.id.clone()))
+        Ok(Some(device.id().into()))
     }
 
     fn count(&self, from: Presence, to: Presence) {
@@ -340,112 +293,18 @@ impl Directory {
 
 struct NoRoom;
 
-impl Device {
-    pub(crate) fn new(id: &str) -> Self {
-        Self {
-            id: id.into(),
-            pulse: Pulse::default(),
-            route: Mutex::new(Route {
-                presence: Presence::Offline,
-                session: Session {
-                    epoch: 0,
-                    shard: 0,
-                    token: Token::from_u64(0),
-                    boot: BootId::default(),
-                    secret: SessionToken::default(),
-                },
-                resting: 0,
-                commands: 0,
-                forgotten: false,
-                changed: None,
-            }),
-        }
-    }
-
-    pub(crate) fn id(&self) -> &str {
-        &self.id
-    }
-
-    pub(crate) fn presence(&self) -> Presence {
-        self.route.lock().presence
-    }
-
-    /// The live session, if the device is online.
-    pub(crate) fn session(&self) -> Option<Session> {
-        let route = self.route.lock();
-        (route.presence == Presence::Online).then_some(route.session)
-    }
-
-    /// Takes a place in the device's command queue; `None` when `max` are taken, or when the device
-    /// was evicted since the caller looked it up.
-    pub(crate) fn command_slot(self: &Arc<Self>, max: u32) -> Option<CommandSlot> {
-        let mut route = self.route.lock();
-        if route.commands >= max || route.forgotten {
-            return None;
-        }
-        route.commands += 1;
-        let changed = Arc::clone(route.changed.get_or_insert_default());
-        Some(CommandSlot {
-            device: Arc::clone(self),
-            changed,
-        })
-    }
-
-    pub(crate) fn commands(&self) -> u32 {
-        self.route.lock().commands
-    }
-
-    fn try_forget(&self) -> bool {
-        // Called under the lock of `resting`, which others take while they hold a route: no waiting.
-        let Some(mut route) = self.route.try_lock() else {
-            return false;
-        };
-        route.forgotten = route.commands == 0 && route.presence != Presence::Online;
-        route.forgotten
-    }
-}
-
-impl Route {
-    fn wake(&self) {
-        if let Some(changed) = &self.changed {
-            changed.notify_waiters();
-        }
-    }
-}
-
-impl CommandSlot {
-    pub(crate) fn device(&self) -> &Arc<Device> {
-        &self.device
-    }
-
-    /// Notified at each start and end of a session of the device.
-    pub(crate) fn changed(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
-    }
-}
-
-impl Drop for CommandSlot {
-    fn drop(&mut self) {
-        let mut route = self.device.route.lock();
-        route.commands -= 1;
-        if route.commands == 0 {
-            route.changed = None;
-        }
-    }
-}
-
 /// A device in the order of its id.
 struct ById(Arc<Device>);
 
-impl Borrow<str> for ById {
-    fn borrow(&self) -> &str {
-        &self.0.id
+impl Borrow<[u8]> for ById {
+    fn borrow(&self) -> &[u8] {
+        self.0.id_bytes()
     }
 }
 
 impl PartialEq for ById {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+        self.0.id_bytes() == other.0.id_bytes()
     }
 }
 
@@ -459,6 +318,6 @@ impl PartialOrd for ById {
 
 impl Ord for ById {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.id.cmp(&other.0.id)
+        self.0.id_bytes().cmp(other.0.id_bytes())
     }
 }

@@ -20,6 +20,7 @@
 mod command;
 mod config;
 mod counters;
+mod device;
 mod directory;
 mod dispatch;
 mod drain;
@@ -31,6 +32,7 @@ mod outcome;
 mod problem;
 mod pulse;
 mod registry;
+mod secrets;
 mod settle;
 mod shard;
 mod snapshot;
@@ -60,8 +62,9 @@ pub use outcome::{device_and_key, store_key};
 /// What a [`CommandJob`] says about when, and by which rules.
 pub use scheduler;
 
-use crate::proto::{BODY_BYTES_MAX, CommandId, Native};
+use crate::proto::{BODY_BYTES_MAX, Beat, CommandId, Native};
 use counters::Counters;
+use device::{Beaten, Device};
 use directory::Directory;
 use drain::{Order, Overflow, Phase};
 use groups::Groups;
@@ -371,6 +374,19 @@ impl Shared {
                 drop(self.send(shard, ShardMessage::Order(order)));
             }
         }
+    }
+
+    /// Takes a beat of the session `epoch` of a device.
+    pub(crate) fn beat(&self, device: &Device, epoch: u64, beat: Beat) -> Beaten {
+        let grace_ms = self.config.devices.grace_ms;
+        let beaten = device.beat(epoch, self.now_ms(), beat, grace_ms);
+        match beaten {
+            Beaten::SessionOver => return beaten,
+            Beaten::Trusted => self.counters.trusted_again(),
+            Beaten::Heard => {}
+        }
+        self.counters.beat(beat.rtt_ms);
+        beaten
     }
 
     /// Stores a result that nobody waits for, off the shard's thread.
