@@ -3,8 +3,6 @@
 //! A gateway keeps one of these for each device it knows, a million and more, so what is seldom there (commands) is
 //! behind a pointer, and what can be computed (the session's token) is not kept.
 
-mod id;
-
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -12,9 +10,9 @@ use conn_reactor::Token;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::id::Id;
 use super::pulse::{Pulse, Reading};
 use crate::proto::{Beat, BootId};
-use id::Id;
 
 /// One known device. Shards, HTTP tasks and the receiver of datagrams share it.
 pub(crate) struct Device {

@@ -4,10 +4,11 @@
 //! A [`Device`] is made at its first HELLO and lives until it is evicted. It says which connection speaks for it;
 //! every new session gets a higher epoch, so a late word of an older session changes nothing.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -19,11 +20,12 @@ use super::pulse::Pulse;
 use super::secrets::Secrets;
 use crate::proto::{BootId, SessionToken};
 
-const BUCKETS: usize = 64;
+/// So many that the devices of one can lie in order in a vector: of a million, 8 KB are moved for a new one.
+const BUCKETS: usize = 1_024;
 
 /// Every known device.
 pub(crate) struct Directory {
-    buckets: Vec<RwLock<BTreeSet<ById>>>,
+    buckets: Vec<RwLock<Bucket>>,
     hasher: RandomState,
     known_max: usize,
     known: AtomicUsize,
@@ -87,16 +89,14 @@ impl Directory {
         }
     }
 
-    fn bucket(&self, id: &str) -> &RwLock<BTreeSet<ById>> {
+    fn bucket(&self, id: &str) -> &RwLock<Bucket> {
         let hash = self.hasher.hash_one(id);
         &self.buckets[usize::try_from(hash % BUCKETS as u64).expect("below BUCKETS")]
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Device>> {
-        self.bucket(id)
-            .read()
-            .get(id.as_bytes())
-            .map(|entry| Arc::clone(&entry.0))
+        let bucket = self.bucket(id).read();
+        bucket.place(id).ok().map(|at| Arc::clone(&bucket.0[at]))
     }
 
     /// Remembers a device from an earlier run as offline. Returns the id that was forgotten for it.
@@ -188,15 +188,19 @@ impl Directory {
 
     /// Devices in the order of their ids, those behind `after`, at most `limit`.
     pub(crate) fn page(&self, after: &str, limit: usize) -> Vec<Arc<Device>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let mut page: Vec<Arc<Device>> = Vec::new();
-        for bucket in &self.buckets {
-            let bucket = bucket.read();
-            let behind = bucket.range::<[u8], _>((Excluded(after.as_bytes()), Unbounded));
-            page.extend(behind.take(limit).map(|entry| Arc::clone(&entry.0)));
+        let buckets: Vec<_> = self.buckets.iter().map(RwLock::read).collect();
+        let rests = buckets.iter().map(|bucket| bucket.from(Excluded(after)));
+        let mut rests: BinaryHeap<_> = rests.filter_map(Rest::of).map(Reverse).collect();
+        let mut page = Vec::new();
+        while page.len() < limit
+            && let Some(mut first) = rests.peek_mut()
+        {
+            page.push(Arc::clone(first.0.first));
+            match Rest::of(first.0.others) {
+                Some(rest) => first.0 = rest,
+                None => drop(PeekMut::pop(first)),
+            }
         }
-        page.sort_unstable_by(|a, b| a.id_bytes().cmp(b.id_bytes()));
-        page.truncate(limit);
         page
     }
 
@@ -208,12 +212,9 @@ impl Directory {
         after: Option<&str>,
         limit: usize,
     ) -> Vec<Arc<Device>> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let prefix = prefix.as_bytes();
-        let from = after.map_or(Included(prefix), |after| Excluded(after.as_bytes()));
         let bucket = self.buckets[bucket].read();
-        let devices = bucket.range::<[u8], _>((from, Unbounded)).map(|it| &it.0);
-        let fitting = devices.take_while(|device| device.id_bytes().starts_with(prefix));
+        let devices = bucket.from(after.map_or(Included(prefix), Excluded)).iter();
+        let fitting = devices.take_while(|device| device.id().starts_with(prefix));
         fitting.take(limit).map(Arc::clone).collect()
     }
 
@@ -247,12 +248,14 @@ impl Directory {
     fn insert(&self, id: &str, turn: u64) -> Arc<Device> {
         let device = Arc::new(Device::new(id, turn));
         let mut bucket = self.bucket(id).write();
-        if let Some(there) = bucket.get(id.as_bytes()) {
-            return Arc::clone(&there.0);
+        match bucket.place(id) {
+            Ok(at) => Arc::clone(&bucket.0[at]),
+            Err(at) => {
+                bucket.insert(at, Arc::clone(&device));
+                self.known.fetch_add(1, Relaxed);
+                device
+            }
         }
-        bucket.insert(ById(Arc::clone(&device)));
-        self.known.fetch_add(1, Relaxed);
-        device
     }
 
     /// Makes sure that one more device may be known, by forgetting the longest offline one.
@@ -271,7 +274,7 @@ impl Directory {
         if device.presence() == Presence::Gone {
             self.counts.gone.fetch_sub(1, Relaxed);
         }
-        self.bucket(device.id()).write().remove(device.id_bytes());
+        self.bucket(device.id()).write().remove(device.id());
         self.known.fetch_sub(1, Relaxed);
         Ok(Some(device.id().into()))
     }
@@ -293,31 +296,104 @@ impl Directory {
 
 struct NoRoom;
 
-/// A device in the order of its id.
-struct ById(Arc<Device>);
+/// Devices in the order of their ids.
+#[derive(Default)]
+struct Bucket(Vec<Arc<Device>>);
 
-impl Borrow<[u8]> for ById {
-    fn borrow(&self) -> &[u8] {
-        self.0.id_bytes()
+impl Bucket {
+    fn place(&self, id: &str) -> Result<usize, usize> {
+        let id = id.as_bytes();
+        self.0.binary_search_by(|device| device.id_bytes().cmp(id))
+    }
+
+    /// The devices from this id on.
+    fn from(&self, id: Bound<&str>) -> &[Arc<Device>] {
+        let at = match id {
+            Included(id) => self.place(id).unwrap_or_else(|at| at),
+            Excluded(id) => self.place(id).map_or_else(|at| at, |at| at + 1),
+            Unbounded => 0,
+        };
+        &self.0[at..]
+    }
+
+    fn insert(&mut self, at: usize, device: Arc<Device>) {
+        if self.0.len() == self.0.capacity() {
+            // By an eighth and not to the double: the room that nobody uses counts at a million devices.
+            self.0.reserve_exact(self.0.len() / 8 + 1);
+        }
+        self.0.insert(at, device);
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Ok(at) = self.place(id) {
+            self.0.remove(at);
+        }
+        if self.0.len() < self.0.capacity() / 2 {
+            self.0.shrink_to_fit();
+        }
     }
 }
 
-impl PartialEq for ById {
+/// What is left of a bucket; it comes where its first device does.
+struct Rest<'a> {
+    first: &'a Arc<Device>,
+    others: &'a [Arc<Device>],
+}
+
+impl<'a> Rest<'a> {
+    fn of(devices: &'a [Arc<Device>]) -> Option<Self> {
+        let (first, others) = devices.split_first()?;
+        Some(Self { first, others })
+    }
+}
+
+impl PartialEq for Rest<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id_bytes() == other.0.id_bytes()
+        self.cmp(other).is_eq()
     }
 }
 
-impl Eq for ById {}
+impl Eq for Rest<'_> {}
 
-impl PartialOrd for ById {
+impl PartialOrd for Rest<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for ById {
+impl Ord for Rest<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.id_bytes().cmp(other.0.id_bytes())
+        self.first.id_bytes().cmp(other.first.id_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_go_through_all_devices_in_order() {
+        let directory = Directory::new(usize::MAX);
+        let mut ids: Vec<_> = (0..3_000).map(|n| format!("{:x}", n * 7_919)).collect();
+        for id in &ids {
+            directory.remember(id);
+        }
+        ids.sort();
+        for limit in [1_000, 7] {
+            let mut seen: Vec<String> = Vec::new();
+            loop {
+                let after = seen.last().map_or("", String::as_str);
+                let page = directory.page(after, limit);
+                seen.extend(page.iter().map(|device| device.id().to_owned()));
+                if page.len() < limit {
+                    break;
+                }
+            }
+            assert_eq!(seen, ids);
+        }
+        let fitting = (0..directory.buckets())
+            .map(|bucket| directory.matching(bucket, "1", None, usize::MAX).len());
+        let wanted = ids.iter().filter(|id| id.starts_with('1')).count();
+        assert_eq!(fitting.sum::<usize>(), wanted);
     }
 }

@@ -27,6 +27,7 @@ mod drain;
 mod groups;
 mod histogram;
 mod http;
+mod id;
 mod jobs;
 mod outcome;
 mod problem;

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::id::Id;
+
 /// A file with fewer new lines than this is not written anew while the gateway runs.
 const REWRITE_LINES_MIN: usize = 100_000;
 
@@ -30,8 +32,8 @@ const FILE: &str = "devices.jsonl";
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Line {
-    Id(Box<str>),
-    Forgotten(Box<str>),
+    Id(Id),
+    Forgotten(Id),
 }
 
 /// Hands names to the thread that writes them.
@@ -63,11 +65,11 @@ impl Registry {
     }
 
     pub(crate) fn remember(&self, id: &str) {
-        self.put(Line::Id(id.into()));
+        self.put(Line::Id(Id::new(id)));
     }
 
     pub(crate) fn forget(&self, id: &str) {
-        self.put(Line::Forgotten(id.into()));
+        self.put(Line::Forgotten(Id::new(id)));
     }
 
     fn put(&self, line: Line) {
@@ -99,13 +101,13 @@ struct Known {
 impl Known {
     fn apply(&mut self, line: &Line) {
         match line {
-            Line::Id(id) if !self.places.contains_key(id) => {
-                self.places.insert(id.clone(), self.ids.len());
-                self.ids.push(Some(id.clone()));
+            Line::Id(id) if !self.places.contains_key(id.as_str()) => {
+                self.places.insert(id.as_str().into(), self.ids.len());
+                self.ids.push(Some(id.as_str().into()));
             }
             Line::Id(_) => {}
             Line::Forgotten(id) => {
-                if let Some(place) = self.places.remove(id) {
+                if let Some(place) = self.places.remove(id.as_str()) {
                     self.ids[place] = None;
                 }
             }
@@ -138,7 +140,7 @@ fn rewrite(path: &Path, ids: &[Box<str>]) -> io::Result<File> {
     let fresh: PathBuf = path.with_extension("jsonl.new");
     let mut out = BufWriter::new(File::create(&fresh)?);
     for id in ids {
-        put_line(&mut out, &Line::Id(id.clone()))?;
+        put_line(&mut out, &Line::Id(Id::new(id)))?;
     }
     out.into_inner()
         .map_err(io::IntoInnerError::into_error)?
@@ -221,7 +223,7 @@ fn write_lines(mut list: List, inbox: &mpsc::Receiver<Line>) {
         };
         unsaved.extend(inbox.try_iter().take(LINES_MAX));
         match list.save(&unsaved) {
-            Ok(()) => unsaved.clear(),
+            Ok(()) => unsaved = Vec::new(),
             Err(error) if healthy || !open => {
                 let (path, unsaved) = (list.path.display(), unsaved.len());
                 tracing::error!(%error, %path, unsaved, "new devices could not be written down");
@@ -262,10 +264,10 @@ mod tests {
         let list = List::new(path.clone(), Some(file), 16);
         let writer = thread::spawn(move || write_lines(list, &inbox));
         for number in 0..1_000 {
-            lines.send(Line::Id(format!("{number}").into())).unwrap();
+            lines.send(Line::Id(Id::new(&format!("{number}")))).unwrap();
             if number >= 3 {
                 lines
-                    .send(Line::Forgotten(format!("{}", number - 3).into()))
+                    .send(Line::Forgotten(Id::new(&format!("{}", number - 3))))
                     .unwrap();
             }
         }
@@ -280,13 +282,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         let mut list = List::new(path.clone(), Some(rewrite(&path, &[]).unwrap()), 16);
-        list.save(&[Line::Id("a".into())]).unwrap();
+        list.save(&[Line::Id(Id::new("a"))]).unwrap();
         // Nothing can be written through a descriptor that is only for reading.
         list.file = Some(File::open(&path).unwrap());
-        let lines = [Line::Id("b".into())];
+        let lines = [Line::Id(Id::new("b"))];
         assert!(list.save(&lines).is_err());
         list.save(&lines).unwrap();
-        list.save(&[Line::Id("c".into())]).unwrap();
+        list.save(&[Line::Id(Id::new("c"))]).unwrap();
         assert_eq!(ids(dir.path()), ["a", "b", "c"]);
     }
 
@@ -297,7 +299,7 @@ mod tests {
         let (lines, inbox) = mpsc::channel();
         let writer = thread::spawn(move || write_lines(List::new(nowhere, None, 16), &inbox));
         for number in 0..20 * LINES_MAX {
-            lines.send(Line::Id(format!("{number}").into())).unwrap();
+            lines.send(Line::Id(Id::new(&format!("{number}")))).unwrap();
         }
         let ending = Instant::now();
         drop(lines);

@@ -2,10 +2,14 @@
 
 use std::num::NonZeroU8;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 const SHORT_BYTES: usize = 15;
 
 /// An id of at most 15 bytes (a serial number, a MAC address without colons) lies here; a longer one lies elsewhere, and
 /// costs two more allocations.
+#[derive(Deserialize)]
+#[serde(from = "Box<str>")]
 pub(crate) enum Id {
     Short {
         /// Ids have at least one byte. That it is never 0 is what tells the two apart without a byte of its own.
@@ -38,6 +42,18 @@ impl Id {
 
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).expect("it was made of a str")
+    }
+}
+
+impl From<Box<str>> for Id {
+    fn from(id: Box<str>) -> Self {
+        Self::new(&id)
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
