@@ -20,8 +20,11 @@ use super::pulse::Pulse;
 use super::secrets::Secrets;
 use crate::proto::{BootId, SessionToken};
 
-/// So many that the devices of one can lie in order in a vector: of a million, 8 KB are moved for a new one.
-const BUCKETS: usize = 1_024;
+/// So many that the devices of one can lie in order in a vector: of a million, 16 KB are moved for a new one.
+const BUCKETS: usize = 256;
+
+/// Places of a bucket that take as much memory as a device does.
+const DEVICE_PLACES: usize = 112 / size_of::<Arc<Device>>();
 
 /// Every known device.
 pub(crate) struct Directory {
@@ -49,6 +52,7 @@ pub(crate) enum Admission {
     /// The session is this one; an older one that it replaced has to be told.
     Accepted {
         device: Arc<Device>,
+        epoch: u64,
         token: SessionToken,
         replaced: Option<Session>,
         first_time: bool,
@@ -157,6 +161,7 @@ impl Directory {
         drop(route);
         Some(Admission::Accepted {
             device,
+            epoch: epoch.get(),
             token: self.secrets.session_token(epoch.get()),
             replaced,
             first_time,
@@ -317,9 +322,13 @@ impl Bucket {
     }
 
     fn insert(&mut self, at: usize, device: Arc<Device>) {
-        if self.0.len() == self.0.capacity() {
-            // By an eighth and not to the double: the room that nobody uses counts at a million devices.
-            self.0.reserve_exact(self.0.len() / 8 + 1);
+        let len = self.0.len();
+        if len == self.0.capacity() {
+            // Not to the double: room that nobody uses counts at a million devices. What the vector leaves behind when it
+            // moves is as large as a few devices, with the allocator's own word, and so is used for some.
+            let places = (len / 8 / DEVICE_PLACES + 1) * DEVICE_PLACES;
+            self.0
+                .reserve_exact(if len == 0 { places - 1 } else { places });
         }
         self.0.insert(at, device);
     }

@@ -22,7 +22,7 @@ use super::id::Id;
 const REWRITE_LINES_MIN: usize = 100_000;
 
 /// Most lines that are written before they are synced.
-const LINES_MAX: usize = 4_096;
+const LINES_MAX: usize = 512;
 
 /// How long a list that could not be written is left alone.
 const RETRY: Duration = Duration::from_secs(1);

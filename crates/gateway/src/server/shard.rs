@@ -53,6 +53,8 @@ pub(crate) enum ShardMessage {
     },
     /// Another connection took the session over.
     Replaced { session: Session },
+    /// A beat came in a datagram from a device that was a suspect.
+    Trusted { session: Session },
     /// A step of the gateway's end.
     Order(Order),
     /// Say what was counted.
@@ -87,8 +89,6 @@ pub(crate) struct ShardHandler<P: FrontDoor> {
     /// The connections that were asked for a sign of life.
     probes: HashMap<Token, Probe>,
     obeyed: Order,
-    /// Ends the last goodbye.
-    stop: Option<TimerKey>,
     door: std::marker::PhantomData<P>,
 }
 
@@ -128,6 +128,16 @@ struct Probe {
     timer: TimerKey,
 }
 
+#[derive(Clone, Copy)]
+pub(crate) enum Timer {
+    /// The greeting has to be over, or a beat to have come.
+    Deadline(Token),
+    /// A probe has to be answered.
+    Probe(Token),
+    /// The last goodbye has to be read.
+    Stop,
+}
+
 type ShardIo<P> = Io<ShardHandler<P>>;
 
 impl<P: FrontDoor> ShardHandler<P> {
@@ -139,7 +149,6 @@ impl<P: FrontDoor> ShardHandler<P> {
             events_before: 0,
             behind_until_ms: 0,
             probes: HashMap::new(),
-            stop: None,
             obeyed: Order::Serve,
             door: std::marker::PhantomData,
         }
@@ -206,6 +215,9 @@ impl<P: FrontDoor> ShardHandler<P> {
         let directory = &self.shared.directory;
         if directory.leave(device, io.shard(), token, is_gone) {
             self.shared.counters.trusted_again();
+        }
+        if let Some(datagrams) = &self.shared.datagrams {
+            datagrams.dismiss(io.shard(), token);
         }
         self.answer_probe_of(io, token, false);
     }
@@ -417,7 +429,7 @@ impl<P: FrontDoor> ShardHandler<P> {
             self.leave(io, token, false);
             self.part(io, token, &ToDevice::GoAway(words), code);
         }
-        self.stop = Some(io.set_timer(io.now_ms() + LAST_WORDS_MS, Token::from_u64(u64::MAX)));
+        io.set_timer(io.now_ms() + LAST_WORDS_MS, Timer::Stop);
         self.stop_if_alone(io);
     }
 
@@ -430,13 +442,12 @@ impl<P: FrontDoor> ShardHandler<P> {
 
 impl<P: FrontDoor> Handler for ShardHandler<P> {
     type Conn = Conn<P>;
-    /// The connection that it is about. What it is for says its key: that takes no room.
-    type Timer = Token;
+    type Timer = Timer;
     type Message = ShardMessage;
 
     fn opened(&mut self, io: &mut ShardIo<P>, token: Token, _opened: Opened) -> Option<Conn<P>> {
         let hello_by_ms = io.now_ms() + self.shared.config.devices.hello_timeout_ms;
-        let timer = io.set_timer(hello_by_ms, token);
+        let timer = io.set_timer(hello_by_ms, Timer::Deadline(token));
         Some(Conn {
             door: P::State::default(),
             phase: Phase::Greeting,
@@ -487,14 +498,12 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         self.obey(io, self.shared.overflow.of(io.shard()));
     }
 
-    fn timer(&mut self, io: &mut ShardIo<P>, key: TimerKey, token: Token) {
+    fn timer(&mut self, io: &mut ShardIo<P>, _key: TimerKey, timer: Timer) {
         debug_assert!(self.out.is_empty(), "words for another connection");
-        if self.stop == Some(key) {
-            io.stop();
-        } else if self.probes.get(&token).is_some_and(|it| it.timer == key) {
-            self.on_probe_timeout(io, token);
-        } else {
-            self.on_deadline(io, token);
+        match timer {
+            Timer::Deadline(token) => self.on_deadline(io, token),
+            Timer::Probe(token) => self.replaced(io, token),
+            Timer::Stop => io.stop(),
         }
     }
 
@@ -531,6 +540,11 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
             ShardMessage::Replaced { session } => {
                 if Self::is_open(io, session.token) {
                     self.replaced(io, session.token);
+                }
+            }
+            ShardMessage::Trusted { session } => {
+                if Self::is_open(io, session.token) {
+                    self.trusted(io, session.token);
                 }
             }
             ShardMessage::Order(order) => self.obey(io, order),

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use conn_reactor::Token;
 
-use super::{Asker, Knocking, Phase, Probe, ShardHandler, ShardIo, ShardMessage};
+use super::{Asker, Knocking, Phase, Probe, ShardHandler, ShardIo, ShardMessage, Timer};
 use crate::proto::{
     ErrorCode, Forms, FrontDoor, Hello, SessionToken, ToDevice, Violation, Welcome,
 };
 use crate::server::device::{Device, Session};
 use crate::server::directory::{Admission, Knock};
 
-/// The forms of beat that a stream may have.
+/// The forms of beat that a stream may have. Datagrams come beside it.
 const FORMS: Forms = Forms::DELTA;
 
 impl<P: FrontDoor> ShardHandler<P> {
@@ -55,6 +55,7 @@ impl<P: FrontDoor> ShardHandler<P> {
         {
             Admission::Accepted {
                 device,
+                epoch,
                 token: session,
                 replaced,
                 first_time,
@@ -69,7 +70,7 @@ impl<P: FrontDoor> ShardHandler<P> {
                 if let Some(session) = replaced {
                     self.send(session.shard(), ShardMessage::Replaced { session });
                 }
-                self.open(io, token, device, &who, session);
+                self.open(io, token, &device, epoch, &who, session);
             }
             Admission::InUse { holder } => {
                 let asker = Asker {
@@ -96,23 +97,32 @@ impl<P: FrontDoor> ShardHandler<P> {
         &mut self,
         io: &mut ShardIo<P>,
         token: Token,
-        device: Arc<Device>,
+        device: &Arc<Device>,
+        epoch: u64,
         who: &Knocking,
         session: SessionToken,
     ) {
         let now_ms = io.now_ms();
         let Some(conn) = io.state(token) else { return };
         conn.phase = Phase::Open {
-            device: Arc::clone(&device),
+            device: Arc::clone(device),
             heard_ms: now_ms as u32,
+        };
+        let door = self.shared.datagrams.as_ref();
+        let door = door.filter(|_| who.forms.contains(Forms::DATAGRAM));
+        let door = door.and_then(|it| it.admit(io.shard(), token, device, epoch, &session));
+        let datagrams = match door {
+            Some(_) => Forms::DATAGRAM,
+            None => Forms::FRAMED,
         };
         let welcome = Welcome {
             session,
             interval_ms: who.interval_ms,
             grace_ms: self.shared.config.devices.grace_ms,
-            forms: who.forms & FORMS,
+            forms: (who.forms & FORMS) | datagrams,
+            datagrams: door,
         };
-        self.watch_from_welcome(io, token, &device, &welcome);
+        self.watch_from_welcome(io, token, device, &welcome);
         self.say(io, token, &ToDevice::Welcome(welcome));
     }
 
@@ -130,15 +140,11 @@ impl<P: FrontDoor> ShardHandler<P> {
         let probe = Probe {
             asker,
             holder_epoch: holder.epoch,
-            timer: io.set_timer(due_ms, token),
+            timer: io.set_timer(due_ms, Timer::Probe(token)),
         };
         self.probes.insert(token, probe);
         self.say(io, token, &ToDevice::Probe);
         self.flush(io, token);
-    }
-
-    pub(super) fn on_probe_timeout(&mut self, io: &mut ShardIo<P>, token: Token) {
-        self.replaced(io, token);
     }
 
     pub(super) fn on_probed(
