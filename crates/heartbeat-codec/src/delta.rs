@@ -1,6 +1,6 @@
 //! Delta beats: an exact stamp and a load in one byte, mostly.
 //!
-//! Sender and receiver of a connection keep the same [state](DeltaEncoder) of 40 bytes and make the same
+//! Sender and receiver of a connection keep the same [state](DeltaEncoder) of 32 bytes and make the same
 //! prediction of the next stamp; what travels is how wrong it was, together with the change of load, in one
 //! symbol. The first byte says the form:
 //!

@@ -4,7 +4,7 @@
 //! [delta beats](crate::delta) they begin with a byte that no [frame](crate::frame) begins with, so they share a
 //! stream with frames; which of the two forms a connection uses is [agreed](crate::capability) before.
 //!
-//! For senders that cannot keep 40 bytes of state, for captures that are read from the middle, and for anyone who wants
+//! For senders that cannot keep 36 bytes of state, for captures that are read from the middle, and for anyone who wants
 //! to write an encoder in five lines.
 //!
 //! ```

@@ -15,16 +15,24 @@ pub(crate) struct Track {
     pub(crate) last_ms: u32,
     interval: i32,
     grid: Guess,
+    /// From the last stamp to the one that the grid predicts.
+    grid_next: i32,
     sleep: Guess,
     /// 0 to 100, or [`LOAD_UNKNOWN`].
     pub(crate) load: u8,
+    /// Which of the two predicts. As an enumeration it also leaves room for whoever tells states apart around this.
+    by: By,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Grid,
+    Sleep,
 }
 
 /// One way to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Guess {
-    /// From the last stamp to the predicted one.
-    next: i32,
     period: i32,
     /// Smoothed size of its errors.
     error: i32,
@@ -36,16 +44,15 @@ const ERROR_MAX: i32 = 1 << 20;
 impl Guess {
     fn new(interval: i32) -> Self {
         Guess {
-            next: interval,
             period: interval,
             error: 0,
         }
     }
 
-    /// Its error at a stamp that came `distance` after the last one.
+    /// Its error when a stamp comes `distance` after the last one and not `next`.
     #[inline]
-    fn judge(&mut self, distance: i32) -> i32 {
-        let error = (distance - self.next).clamp(-ERROR_MAX, ERROR_MAX);
+    fn judge(&mut self, distance: i32, next: i32) -> i32 {
+        let error = (distance - next).clamp(-ERROR_MAX, ERROR_MAX);
         self.error += (error.abs() - self.error) >> 4;
         error
     }
@@ -64,17 +71,18 @@ impl Track {
             last_ms: stamp_ms,
             interval,
             grid: Guess::new(interval),
+            grid_next: interval,
             sleep: Guess::new(interval),
             load,
+            by: By::Grid,
         }
     }
 
     #[inline]
     pub(crate) fn predicted_ms(&self) -> u32 {
-        let next = if self.grid.error <= self.sleep.error {
-            self.grid.next
-        } else {
-            self.sleep.next
+        let next = match self.by {
+            By::Grid => self.grid_next,
+            By::Sleep => self.sleep.period,
         };
         self.last_ms.wrapping_add_signed((next + 128) >> 8)
     }
@@ -87,16 +95,20 @@ impl Track {
         self.load = load;
         if off_ms.unsigned_abs() > LEARNED_OFF_MS_MAX {
             // A pause, or a clock that was set, says nothing about the rhythm: it starts again from here.
-            self.grid.next = self.grid.period;
+            self.grid_next = self.grid.period;
             return;
         }
         // No prediction is further than 1.5 hours and 4 s away, and this one was off by 2 s at most.
         let distance = (distance_ms as i32) << 8;
-        let error = self.grid.judge(distance);
+        let error = self.grid.judge(distance, self.grid_next);
         self.grid.adjust(error >> 8, self.interval);
-        self.grid.next = self.grid.period - (error - (error >> 3));
-        let error = self.sleep.judge(distance);
+        self.grid_next = self.grid.period - (error - (error >> 3));
+        let error = self.sleep.judge(distance, self.sleep.period);
         self.sleep.adjust(error >> 4, self.interval);
-        self.sleep.next = self.sleep.period;
+        self.by = if self.grid.error <= self.sleep.error {
+            By::Grid
+        } else {
+            By::Sleep
+        };
     }
 }

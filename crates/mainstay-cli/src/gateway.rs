@@ -43,6 +43,9 @@ pub(crate) struct GatewayArgs {
     /// Where HTTP is served [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR", env = "MAINSTAY_HTTP")]
     http: Option<SocketAddr>,
+    /// Where devices that are connected may send beats as UDP datagrams (key: udp) [default: nowhere]
+    #[arg(long, value_name = "ADDR", env = "MAINSTAY_UDP")]
+    udp: Option<SocketAddr>,
     /// Directory of the store [default: mainstay-data]
     #[arg(long, value_name = "DIR", env = "MAINSTAY_DATA")]
     data: Option<PathBuf>,
@@ -110,6 +113,7 @@ async fn serve(args: GatewayArgs) -> io::Result<Verdict> {
         event: "ready",
         listen: gateway.device_addr(),
         http: gateway.http_addr(),
+        udp: gateway.udp_addr(),
         data: &data,
         open_files,
         connections_max,
@@ -188,6 +192,7 @@ fn read_config(args: &GatewayArgs) -> io::Result<(Config, bool)> {
     let mut config = file.as_ref().map_or_else(Config::default, File::config);
     set(&mut config.listen, args.listen);
     set(&mut config.http, args.http);
+    config.udp = args.udp.or(config.udp);
     set(&mut config.data, args.data.clone());
     config.store = args.store.clone().or(config.store);
     set(&mut config.shards, args.shards);
@@ -249,6 +254,7 @@ struct Ready<'a> {
     event: &'static str,
     listen: SocketAddr,
     http: SocketAddr,
+    udp: Option<SocketAddr>,
     data: &'a Path,
     open_files: Option<u64>,
     connections_max: usize,
@@ -257,7 +263,9 @@ struct Ready<'a> {
 
 impl Ready<'_> {
     fn print(&self, json: bool, temporary: bool) {
-        for (what, address) in [("devices", self.listen), ("HTTP", self.http)] {
+        let udp = self.udp.map(|udp| ("datagrams", udp));
+        let listeners = [("devices", self.listen), ("HTTP", self.http)];
+        for (what, address) in listeners.into_iter().chain(udp) {
             if !address.ip().is_loopback() {
                 tracing::warn!(
                     %address,
@@ -278,6 +286,9 @@ impl Ready<'_> {
             .open_files
             .map_or("no limit".into(), |limit| limit.to_string());
         outln!("devices     {}", self.listen);
+        if let Some(udp) = self.udp {
+            outln!("datagrams   {udp}");
+        }
         outln!("dashboard   http://{}/", self.http);
         outln!("data        {}{note}", self.data.display());
         outln!(

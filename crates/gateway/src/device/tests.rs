@@ -70,6 +70,7 @@ impl Session {
             interval_ms: 200,
             grace_ms: 60_000,
             forms: Forms::FRAMED,
+            datagrams: None,
         }));
     }
 

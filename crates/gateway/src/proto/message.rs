@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Beat, BeatAck, BootId, CommandId, DeviceId, Forms, SessionToken};
+use super::{Beat, BeatAck, BootId, CommandId, DatagramDoor, DeviceId, Forms, SessionToken};
 
 /// What a device says.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -86,6 +86,8 @@ pub struct Welcome {
     pub grace_ms: u32,
     /// Of the forms of beat that the device speaks, those that the gateway reads.
     pub forms: Forms,
+    /// Where beats may go in datagrams; only when [`forms`](Self::forms) has those.
+    pub datagrams: Option<DatagramDoor>,
 }
 
 /// Why one side closes, and when to come back.

@@ -5,10 +5,15 @@
 //! [`FrontDoor`] turns a connection's bytes into them and back. The TCP form is [`Native`]; other
 //! front doors (WebSocket, MQTT) implement the same trait and leave the gateway untouched.
 
+mod datagram;
 mod id;
 mod message;
 mod native;
 
+pub use datagram::{
+    DATAGRAM_ACK_BYTES, DATAGRAM_BYTES, DatagramDoor, DatagramPeers, DatagramRefusal,
+    HeardDatagram, datagram_key,
+};
 pub use heartbeat_codec::beat::{Beat, BeatAck};
 pub use heartbeat_codec::capability::Forms;
 pub use id::{BootId, CommandId, DeviceId, SessionToken};

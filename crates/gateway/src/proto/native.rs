@@ -6,9 +6,9 @@ use heartbeat_codec::delta::{self, DeltaDecoder};
 use heartbeat_codec::frame::{self, Decoded};
 
 use super::{
-    BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice,
-    FrontDoor, GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX, PREFACE,
-    ResultStatus, SessionToken, Step, ToDevice, VERSION, Violation, Welcome,
+    BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DatagramDoor, DeviceId, ErrorCode, Forms,
+    FromDevice, FrontDoor, GoAway, GoAwayReason, HELLO_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX,
+    PREFACE, ResultStatus, SessionToken, Step, ToDevice, VERSION, Violation, Welcome,
 };
 
 /// The frame kinds, first byte of each frame.
@@ -225,12 +225,7 @@ pub fn decode_to_device(input: &[u8]) -> Result<Option<(usize, ToDevice<'_>)>, V
         };
     let mut fields = Fields(body);
     let message = match frame_kind {
-        kind::WELCOME => ToDevice::Welcome(Welcome {
-            session: SessionToken(fields.array()?),
-            interval_ms: fields.u32()?,
-            grace_ms: fields.u32()?,
-            forms: fields.forms(),
-        }),
+        kind::WELCOME => ToDevice::Welcome(decode_welcome(fields)?),
         kind::BEAT_ACK => ToDevice::BeatAck(
             BeatAck::decode(body)
                 .map_err(|_| Violation::new(ErrorCode::Malformed, "a BEAT-ACK has 4 bytes"))?,
@@ -293,6 +288,23 @@ fn decode_goaway(mut fields: Fields<'_>) -> Result<GoAway, Violation> {
     })
 }
 
+fn decode_welcome(mut fields: Fields<'_>) -> Result<Welcome, Violation> {
+    let mut welcome = Welcome {
+        session: SessionToken(fields.array()?),
+        interval_ms: fields.u32()?,
+        grace_ms: fields.u32()?,
+        forms: fields.forms(),
+        datagrams: None,
+    };
+    if welcome.forms.contains(Forms::DATAGRAM) {
+        welcome.datagrams = Some(DatagramDoor {
+            peer: fields.u32()?,
+            port: fields.array().map(u16::from_le_bytes)?,
+        });
+    }
+    Ok(welcome)
+}
+
 /// Appends a device's message to `out`.
 pub fn encode_from_device(message: &FromDevice<'_>, out: &mut Vec<u8>) {
     match message {
@@ -329,16 +341,7 @@ pub fn encode_from_device(message: &FromDevice<'_>, out: &mut Vec<u8>) {
 
 fn encode_to_device(message: &ToDevice<'_>, out: &mut Vec<u8>) {
     match message {
-        ToDevice::Welcome(welcome) => put(
-            kind::WELCOME,
-            &[
-                &welcome.session.0,
-                &welcome.interval_ms.to_le_bytes(),
-                &welcome.grace_ms.to_le_bytes(),
-                forms_field(welcome.forms, &mut [0]),
-            ],
-            out,
-        ),
+        ToDevice::Welcome(welcome) => put_welcome(welcome, out),
         ToDevice::BeatAck(ack) => put(kind::BEAT_ACK, &[&ack.encode()], out),
         ToDevice::DeltaAck => out.push(DELTA_ACK),
         ToDevice::Probe => put(kind::PROBE, &[], out),
@@ -363,6 +366,27 @@ fn encode_to_device(message: &ToDevice<'_>, out: &mut Vec<u8>) {
 fn forms_field(forms: Forms, byte: &mut [u8; 1]) -> &[u8] {
     *byte = [forms.to_byte()];
     if forms == Forms::FRAMED { &[] } else { byte }
+}
+
+fn put_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
+    let door = welcome.datagrams.map(|door| {
+        let mut fields = [0; 6];
+        fields[..4].copy_from_slice(&door.peer.to_le_bytes());
+        fields[4..].copy_from_slice(&door.port.to_le_bytes());
+        fields
+    });
+    debug_assert_eq!(door.is_some(), welcome.forms.contains(Forms::DATAGRAM));
+    put(
+        kind::WELCOME,
+        &[
+            &welcome.session.0,
+            &welcome.interval_ms.to_le_bytes(),
+            &welcome.grace_ms.to_le_bytes(),
+            forms_field(welcome.forms, &mut [0]),
+            door.as_ref().map_or(&[], |fields| fields),
+        ],
+        out,
+    );
 }
 
 fn put_goaway(goaway: &GoAway, out: &mut Vec<u8>) {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::Shared;
-use super::directory::{CommandSlot, Device, Session};
+use super::device::{CommandSlot, Device, Session};
 use super::drain::{Phase, until};
 use super::groups::Call;
 use super::outcome::{Memo, Outcome};
@@ -467,7 +467,7 @@ impl Running<'_> {
             timeout_ms: u32::try_from(self.request.timeout_ms).unwrap_or(u32::MAX),
             payload: Arc::clone(&self.request.payload),
         };
-        if self.shared.send(session.shard, command).is_err() {
+        if self.shared.send(session.shard(), command).is_err() {
             return Sending::Later;
         }
         self.sent_epoch = session.epoch;

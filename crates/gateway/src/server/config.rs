@@ -23,6 +23,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where HTTP is served. Port 0 takes a free one.
     pub http: SocketAddr,
+    /// Where beats arrive in datagrams of devices that have a session over [`listen`](Self::listen) and agreed to it; without
+    /// it there are none. Port 0 takes a free one.
+    pub udp: Option<SocketAddr>,
     /// The directory of the store and the list of known devices.
     pub data: PathBuf,
     /// A store that several gateways share, as [`idem_store::Store::connect`] takes it; without one
@@ -156,6 +159,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7480)),
+            udp: None,
             data: PathBuf::from("mainstay-data"),
             store: None,
             shards: 0,
@@ -308,6 +312,7 @@ impl fmt::Debug for Config {
         let Self {
             listen,
             http,
+            udp,
             data,
             store,
             shards,
@@ -327,6 +332,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("listen", listen)
             .field("http", http)
+            .field("udp", udp)
             .field("data", data)
             .field("store", &store)
             .field("shards", shards)

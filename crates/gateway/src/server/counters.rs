@@ -11,7 +11,7 @@ use crate::proto::ErrorCode;
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) beats: AtomicU64,
-    /// Bytes that the beats took on the wire.
+    /// Bytes that the beats took on the wire, in datagrams and outside.
     pub(crate) beat_bytes: AtomicU64,
     /// Round trips as the devices report them, in milliseconds.
     pub(crate) beat_rtt_ms: Histogram,

@@ -1,35 +1,41 @@
 //! Which devices there are, and where each one is connected: the one thing that shards and HTTP
 //! tasks share.
 //!
-//! A [`Device`] is made at its first HELLO and lives until it is evicted. Its [`Route`] says which
-//! connection speaks for it; every new session gets a higher epoch, so a late word of an older
-//! session changes nothing. What a beat brings goes into the device's [`Pulse`], which only its own shard
-//! writes.
+//! A [`Device`] is made at its first HELLO and lives until it is evicted. It says which connection speaks for it;
+//! every new session gets a higher epoch, so a late word of an older session changes nothing.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use conn_reactor::Token;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 
+use super::device::{Device, Presence, Session};
 use super::pulse::Pulse;
+use super::secrets::Secrets;
 use crate::proto::{BootId, SessionToken};
 
-const BUCKETS: usize = 64;
+/// So many that the devices of one can lie in order in a vector: of a million, 16 KB are moved for a new one.
+const BUCKETS: usize = 256;
+
+/// Places of a bucket that take as much memory as a device does.
+const DEVICE_PLACES: usize = 112 / size_of::<Arc<Device>>();
 
 /// Every known device.
 pub(crate) struct Directory {
-    buckets: Vec<RwLock<BTreeSet<ById>>>,
+    buckets: Vec<RwLock<Bucket>>,
     hasher: RandomState,
     known_max: usize,
     known: AtomicUsize,
     counts: Counts,
-    epochs: AtomicU64,
+    secrets: Secrets,
+    /// Sessions that began, and those that ended.
+    turns: AtomicU64,
     /// Devices that are not online, longest first; the key is the turn in which each one left.
     resting: Mutex<BTreeMap<u64, Arc<Device>>>,
 }
@@ -41,65 +47,17 @@ struct Counts {
     gone: AtomicUsize,
 }
 
-/// One known device.
-pub(crate) struct Device {
-    id: Box<str>,
-    /// What its beats said.
-    pub(crate) pulse: Pulse,
-    route: Mutex<Route>,
-}
-
-/// Whether a device is there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Presence {
-    /// Connected and beating.
-    Online,
-    /// Its connection closed.
-    Offline,
-    /// Its deadline passed.
-    Gone,
-}
-
-impl Presence {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Offline => "offline",
-            Self::Gone => "gone",
-        }
-    }
-}
-
-struct Route {
-    presence: Presence,
-    session: Session,
-    /// The key in [`Directory::resting`] while the device is not online.
-    resting: u64,
-    commands: u32,
-    /// Evicted: the directory does not hold this value any more.
-    forgotten: bool,
-    /// Wakes the commands of this device when a session starts or ends; made by the first command.
-    changed: Option<Arc<Notify>>,
-}
-
-/// One session of a device: the connection that speaks for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Session {
-    pub(crate) epoch: u64,
-    pub(crate) shard: usize,
-    pub(crate) token: Token,
-    pub(crate) boot: BootId,
-    pub(crate) secret: SessionToken,
-}
-
 /// What a HELLO leads to.
 pub(crate) enum Admission {
     /// The session is this one; an older one that it replaced has to be told.
     Accepted {
         device: Arc<Device>,
         epoch: u64,
+        token: SessionToken,
         replaced: Option<Session>,
         first_time: bool,
+        /// The session that it replaced was that of a suspect.
+        was_suspect: bool,
     },
     /// Another connection speaks for the device: probe it.
     InUse { holder: Session },
@@ -114,15 +72,11 @@ pub(crate) struct Knock<'a> {
     pub(crate) token: Token,
     pub(crate) boot: BootId,
     pub(crate) resume: Option<SessionToken>,
-    pub(crate) secret: SessionToken,
+    /// When, and how often the device will beat.
+    pub(crate) now_ms: u64,
+    pub(crate) interval_ms: u32,
     /// The epoch of a holder that failed its probe and may be pushed aside.
     pub(crate) displace: Option<u64>,
-}
-
-/// One running or waiting command's place in its device's queue; given back on drop.
-pub(crate) struct CommandSlot {
-    device: Arc<Device>,
-    changed: Arc<Notify>,
 }
 
 impl Directory {
@@ -133,21 +87,20 @@ impl Directory {
             known_max: known_max.max(1),
             known: AtomicUsize::new(0),
             counts: Counts::default(),
-            epochs: AtomicU64::new(0),
+            secrets: Secrets::random(),
+            turns: AtomicU64::new(0),
             resting: Mutex::default(),
         }
     }
 
-    fn bucket(&self, id: &str) -> &RwLock<BTreeSet<ById>> {
+    fn bucket(&self, id: &str) -> &RwLock<Bucket> {
         let hash = self.hasher.hash_one(id);
         &self.buckets[usize::try_from(hash % BUCKETS as u64).expect("below BUCKETS")]
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Device>> {
-        self.bucket(id)
-            .read()
-            .get(id)
-            .map(|entry| Arc::clone(&entry.0))
+        let bucket = self.bucket(id).read();
+        bucket.place(id).ok().map(|at| Arc::clone(&bucket.0[at]))
     }
 
     /// Remembers a device from an earlier run as offline. Returns the id that was forgotten for it.
@@ -156,8 +109,9 @@ impl Directory {
             return None;
         }
         let forgotten = self.make_room().ok()?;
-        let device = self.insert(id);
-        self.rest(&device);
+        let turn = self.turn();
+        let device = self.insert(id, turn);
+        self.resting.lock().insert(turn, device);
         forgotten
     }
 
@@ -179,72 +133,79 @@ impl Directory {
             None => match self.make_room() {
                 Ok(forgotten) => {
                     forgotten.into_iter().for_each(&mut *forget);
-                    (self.insert(knock.id), true)
+                    // It rests nowhere: this turn stays unused.
+                    (self.insert(knock.id, 0), true)
                 }
                 Err(NoRoom) => return Some(Admission::Full),
             },
         };
-        let epoch = self.epochs.fetch_add(1, Relaxed) + 1;
-        let mut route = device.route.lock();
-        if route.forgotten {
+        let epoch = Session::epoch(self.turn(), knock.shard);
+        let mut route = device.route();
+        if route.is_forgotten() {
             return None;
         }
-        let mut replaced = None;
-        if route.presence == Presence::Online {
-            let holder = route.session;
-            let resumes = knock.resume == Some(holder.secret);
+        let replaced = route.session();
+        if let Some(holder) = replaced {
+            let resumes = knock.resume == Some(self.secrets.session_token(holder.epoch));
             if !resumes && knock.displace != Some(holder.epoch) {
                 return Some(Admission::InUse { holder });
             }
-            replaced = Some(holder);
         } else {
-            self.resting.lock().remove(&route.resting);
-            self.count(route.presence, Presence::Online);
+            if let Some(turn) = route.turn() {
+                self.resting.lock().remove(&turn);
+            }
+            self.count(route.presence(), Presence::Online);
         }
-        route.presence = Presence::Online;
-        route.session = Session {
-            epoch,
-            shard: knock.shard,
-            token: knock.token,
-            boot: knock.boot,
-            secret: knock.secret,
-        };
-        route.wake();
+        let pulse = Pulse::new(knock.now_ms, knock.interval_ms);
+        let was_suspect = route.enter(epoch, knock.token, knock.boot, pulse);
         drop(route);
         Some(Admission::Accepted {
             device,
-            epoch,
+            epoch: epoch.get(),
+            token: self.secrets.session_token(epoch.get()),
             replaced,
             first_time,
+            was_suspect,
         })
     }
 
-    /// The session `epoch` of `device` ended. A later session is not touched.
-    pub(crate) fn leave(&self, device: &Arc<Device>, epoch: u64, presence: Presence) {
-        let mut route = device.route.lock();
-        if route.presence != Presence::Online || route.session.epoch != epoch {
-            return;
+    /// The session of this connection ended. A later session is not touched. Returns whether the device was a suspect.
+    pub(crate) fn leave(
+        &self,
+        device: &Arc<Device>,
+        shard: usize,
+        token: Token,
+        is_gone: bool,
+    ) -> bool {
+        let mut route = device.route();
+        if !route
+            .session()
+            .is_some_and(|session| session.is_of(shard, token))
+        {
+            return false;
         }
-        self.count(Presence::Online, presence);
-        route.presence = presence;
-        route.resting = self.epochs.fetch_add(1, Relaxed) + 1;
-        self.resting
-            .lock()
-            .insert(route.resting, Arc::clone(device));
-        route.wake();
+        let turn = self.turn();
+        let was_suspect = route.leave(turn, is_gone);
+        self.count(Presence::Online, route.presence());
+        self.resting.lock().insert(turn, Arc::clone(device));
+        was_suspect
     }
 
     /// Devices in the order of their ids, those behind `after`, at most `limit`.
     pub(crate) fn page(&self, after: &str, limit: usize) -> Vec<Arc<Device>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let mut page: Vec<Arc<Device>> = Vec::new();
-        for bucket in &self.buckets {
-            let bucket = bucket.read();
-            let behind = bucket.range::<str, _>((Excluded(after), Unbounded));
-            page.extend(behind.take(limit).map(|entry| Arc::clone(&entry.0)));
+        let buckets: Vec<_> = self.buckets.iter().map(RwLock::read).collect();
+        let rests = buckets.iter().map(|bucket| bucket.from(Excluded(after)));
+        let mut rests: BinaryHeap<_> = rests.filter_map(Rest::of).map(Reverse).collect();
+        let mut page = Vec::new();
+        while page.len() < limit
+            && let Some(mut first) = rests.peek_mut()
+        {
+            page.push(Arc::clone(first.0.first));
+            match Rest::of(first.0.others) {
+                Some(rest) => first.0 = rest,
+                None => drop(PeekMut::pop(first)),
+            }
         }
-        page.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        page.truncate(limit);
         page
     }
 
@@ -256,11 +217,9 @@ impl Directory {
         after: Option<&str>,
         limit: usize,
     ) -> Vec<Arc<Device>> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let from = after.map_or(Included(prefix), Excluded);
         let bucket = self.buckets[bucket].read();
-        let devices = bucket.range::<str, _>((from, Unbounded)).map(|it| &it.0);
-        let fitting = devices.take_while(|device| device.id.starts_with(prefix));
+        let devices = bucket.from(after.map_or(Included(prefix), Excluded)).iter();
+        let fitting = devices.take_while(|device| device.id().starts_with(prefix));
         fitting.take(limit).map(Arc::clone).collect()
     }
 
@@ -271,7 +230,7 @@ impl Directory {
 
     /// Grows with each session that starts or ends.
     pub(crate) fn changes(&self) -> u64 {
-        self.epochs.load(Relaxed)
+        self.turns.load(Relaxed)
     }
 
     pub(crate) fn known(&self) -> usize {
@@ -286,21 +245,22 @@ impl Directory {
         self.counts.gone.load(Relaxed)
     }
 
-    fn insert(&self, id: &str) -> Arc<Device> {
-        let device = Arc::new(Device::new(id));
-        let mut bucket = self.bucket(id).write();
-        if let Some(there) = bucket.get(id) {
-            return Arc::clone(&there.0);
-        }
-        bucket.insert(ById(Arc::clone(&device)));
-        self.known.fetch_add(1, Relaxed);
-        device
+    fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Relaxed) + 1
     }
 
-    fn rest(&self, device: &Arc<Device>) {
-        let turn = self.epochs.fetch_add(1, Relaxed) + 1;
-        device.route.lock().resting = turn;
-        self.resting.lock().insert(turn, Arc::clone(device));
+    /// A new device that left in this turn, or the one that there is meanwhile.
+    fn insert(&self, id: &str, turn: u64) -> Arc<Device> {
+        let device = Arc::new(Device::new(id, turn));
+        let mut bucket = self.bucket(id).write();
+        match bucket.place(id) {
+            Ok(at) => Arc::clone(&bucket.0[at]),
+            Err(at) => {
+                bucket.insert(at, Arc::clone(&device));
+                self.known.fetch_add(1, Relaxed);
+                device
+            }
+        }
     }
 
     /// Makes sure that one more device may be known, by forgetting the longest offline one.
@@ -311,16 +271,17 @@ impl Directory {
         let mut resting = self.resting.lock();
         let turn = resting
             .iter()
-            .find(|(_, device)| device.try_forget())
+            // Others take the lock of `resting` while they hold a route: no waiting for one here.
+            .find(|(_, device)| device.try_route().is_some_and(|mut route| route.forget()))
             .map(|(turn, _)| *turn);
         let device = turn.and_then(|turn| resting.remove(&turn)).ok_or(NoRoom)?;
         drop(resting);
         if device.presence() == Presence::Gone {
             self.counts.gone.fetch_sub(1, Relaxed);
         }
-        self.bucket(&device.id).write().remove(&*device.id);
+        self.bucket(device.id()).write().remove(device.id());
         self.known.fetch_sub(1, Relaxed);
-        Ok(Some(device.id.clone()))
+        Ok(Some(device.id().into()))
     }
 
     fn count(&self, from: Presence, to: Presence) {
@@ -340,125 +301,108 @@ impl Directory {
 
 struct NoRoom;
 
-impl Device {
-    pub(crate) fn new(id: &str) -> Self {
-        Self {
-            id: id.into(),
-            pulse: Pulse::default(),
-            route: Mutex::new(Route {
-                presence: Presence::Offline,
-                session: Session {
-                    epoch: 0,
-                    shard: 0,
-                    token: Token::from_u64(0),
-                    boot: BootId::default(),
-                    secret: SessionToken::default(),
-                },
-                resting: 0,
-                commands: 0,
-                forgotten: false,
-                changed: None,
-            }),
-        }
+/// Devices in the order of their ids.
+#[derive(Default)]
+struct Bucket(Vec<Arc<Device>>);
+
+impl Bucket {
+    fn place(&self, id: &str) -> Result<usize, usize> {
+        let id = id.as_bytes();
+        self.0.binary_search_by(|device| device.id_bytes().cmp(id))
     }
 
-    pub(crate) fn id(&self) -> &str {
-        &self.id
-    }
-
-    pub(crate) fn presence(&self) -> Presence {
-        self.route.lock().presence
-    }
-
-    /// The live session, if the device is online.
-    pub(crate) fn session(&self) -> Option<Session> {
-        let route = self.route.lock();
-        (route.presence == Presence::Online).then_some(route.session)
-    }
-
-    /// Takes a place in the device's command queue; `None` when `max` are taken, or when the device
-    /// was evicted since the caller looked it up.
-    pub(crate) fn command_slot(self: &Arc<Self>, max: u32) -> Option<CommandSlot> {
-        let mut route = self.route.lock();
-        if route.commands >= max || route.forgotten {
-            return None;
-        }
-        route.commands += 1;
-        let changed = Arc::clone(route.changed.get_or_insert_default());
-        Some(CommandSlot {
-            device: Arc::clone(self),
-            changed,
-        })
-    }
-
-    pub(crate) fn commands(&self) -> u32 {
-        self.route.lock().commands
-    }
-
-    fn try_forget(&self) -> bool {
-        // Called under the lock of `resting`, which others take while they hold a route: no waiting.
-        let Some(mut route) = self.route.try_lock() else {
-            return false;
+    /// The devices from this id on.
+    fn from(&self, id: Bound<&str>) -> &[Arc<Device>] {
+        let at = match id {
+            Included(id) => self.place(id).unwrap_or_else(|at| at),
+            Excluded(id) => self.place(id).map_or_else(|at| at, |at| at + 1),
+            Unbounded => 0,
         };
-        route.forgotten = route.commands == 0 && route.presence != Presence::Online;
-        route.forgotten
+        &self.0[at..]
     }
-}
 
-impl Route {
-    fn wake(&self) {
-        if let Some(changed) = &self.changed {
-            changed.notify_waiters();
+    fn insert(&mut self, at: usize, device: Arc<Device>) {
+        let len = self.0.len();
+        if len == self.0.capacity() {
+            // Not to the double: room that nobody uses counts at a million devices. What the vector leaves behind when it
+            // moves is as large as a few devices, with the allocator's own word, and so is used for some.
+            let places = (len / 8 / DEVICE_PLACES + 1) * DEVICE_PLACES;
+            self.0
+                .reserve_exact(if len == 0 { places - 1 } else { places });
+        }
+        self.0.insert(at, device);
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Ok(at) = self.place(id) {
+            self.0.remove(at);
+        }
+        if self.0.len() < self.0.capacity() / 2 {
+            self.0.shrink_to_fit();
         }
     }
 }
 
-impl CommandSlot {
-    pub(crate) fn device(&self) -> &Arc<Device> {
-        &self.device
-    }
+/// What is left of a bucket; it comes where its first device does.
+struct Rest<'a> {
+    first: &'a Arc<Device>,
+    others: &'a [Arc<Device>],
+}
 
-    /// Notified at each start and end of a session of the device.
-    pub(crate) fn changed(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
+impl<'a> Rest<'a> {
+    fn of(devices: &'a [Arc<Device>]) -> Option<Self> {
+        let (first, others) = devices.split_first()?;
+        Some(Self { first, others })
     }
 }
 
-impl Drop for CommandSlot {
-    fn drop(&mut self) {
-        let mut route = self.device.route.lock();
-        route.commands -= 1;
-        if route.commands == 0 {
-            route.changed = None;
-        }
-    }
-}
-
-/// A device in the order of its id.
-struct ById(Arc<Device>);
-
-impl Borrow<str> for ById {
-    fn borrow(&self) -> &str {
-        &self.0.id
-    }
-}
-
-impl PartialEq for ById {
+impl PartialEq for Rest<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
+        self.cmp(other).is_eq()
     }
 }
 
-impl Eq for ById {}
+impl Eq for Rest<'_> {}
 
-impl PartialOrd for ById {
+impl PartialOrd for Rest<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for ById {
+impl Ord for Rest<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.id.cmp(&other.0.id)
+        self.first.id_bytes().cmp(other.first.id_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_go_through_all_devices_in_order() {
+        let directory = Directory::new(usize::MAX);
+        let mut ids: Vec<_> = (0..3_000).map(|n| format!("{:x}", n * 7_919)).collect();
+        for id in &ids {
+            directory.remember(id);
+        }
+        ids.sort();
+        for limit in [1_000, 7] {
+            let mut seen: Vec<String> = Vec::new();
+            loop {
+                let after = seen.last().map_or("", String::as_str);
+                let page = directory.page(after, limit);
+                seen.extend(page.iter().map(|device| device.id().to_owned()));
+                if page.len() < limit {
+                    break;
+                }
+            }
+            assert_eq!(seen, ids);
+        }
+        let fitting = (0..directory.buckets())
+            .map(|bucket| directory.matching(bucket, "1", None, usize::MAX).len());
+        let wanted = ids.iter().filter(|id| id.starts_with('1')).count();
+        assert_eq!(fitting.sum::<usize>(), wanted);
     }
 }

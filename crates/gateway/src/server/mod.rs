@@ -20,17 +20,21 @@
 mod command;
 mod config;
 mod counters;
+mod datagrams;
+mod device;
 mod directory;
 mod dispatch;
 mod drain;
 mod groups;
 mod histogram;
 mod http;
+mod id;
 mod jobs;
 mod outcome;
 mod problem;
 mod pulse;
 mod registry;
+mod secrets;
 mod settle;
 mod shard;
 mod snapshot;
@@ -60,8 +64,10 @@ pub use outcome::{device_and_key, store_key};
 /// What a [`CommandJob`] says about when, and by which rules.
 pub use scheduler;
 
-use crate::proto::{BODY_BYTES_MAX, CommandId, Native};
+use crate::proto::{BODY_BYTES_MAX, Beat, CommandId, Native};
 use counters::Counters;
+use datagrams::Datagrams;
+use device::{Beaten, Device};
 use directory::Directory;
 use drain::{Order, Overflow, Phase};
 use groups::Groups;
@@ -101,6 +107,8 @@ pub(crate) struct Shared {
     directory: Directory,
     registry: Registry,
     table: CommandTable,
+    /// With [`Config::udp`].
+    datagrams: Option<Datagrams>,
     groups: Groups,
     /// Set when the gateway listens.
     jobs: OnceLock<Jobs>,
@@ -147,6 +155,7 @@ impl Gateway {
             .map_err(|e| named(e, config.http))?;
         let http_addr = http_listener.local_addr()?;
         let options = reactor_options(&config);
+        let (datagrams, socket) = bind_datagrams(&config, options.shards)?.unzip();
         let (strangers, heard) = Strangers::new();
         let event_batch = options.event_batch;
         let started = Instant::now();
@@ -156,6 +165,7 @@ impl Gateway {
             directory: Directory::new(config.devices.known_max),
             registry,
             table: CommandTable::default(),
+            datagrams,
             groups: Groups::new(&config.breaker, started),
             jobs: OnceLock::new(),
             counters: Counters::default(),
@@ -186,6 +196,9 @@ impl Gateway {
         let jobs = Jobs::start(&shared).await?;
         assert!(shared.jobs.set(jobs).is_ok(), "set once, here");
         let reactor = reactor.run()?;
+        if let Some(socket) = socket {
+            Datagrams::start(&shared, socket)?;
+        }
         tokio::spawn(http::publish(Arc::clone(&shared)));
         let router = http::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(Arc::clone(&shared), http_listener, router));
@@ -208,6 +221,12 @@ impl Gateway {
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
         self.http_addr
+    }
+
+    /// Where beats in datagrams arrive, with [`Config::udp`].
+    #[must_use]
+    pub fn udp_addr(&self) -> Option<SocketAddr> {
+        self.shared.datagrams.as_ref().map(Datagrams::addr)
     }
 
     /// Devices that are online now.
@@ -249,6 +268,9 @@ impl Gateway {
         joined.map_err(io::Error::other)??;
         // Ends the store also for tasks that have not noticed the end yet.
         let closed = tokio::task::spawn_blocking(move || {
+            if let Some(datagrams) = &shared.datagrams {
+                datagrams.stop();
+            }
             shared.registry.close();
             shared.store.clone().close()
         });
@@ -270,6 +292,16 @@ async fn open_store(config: &Config, options: idem_store::Options) -> io::Result
         .await
         .map_err(io::Error::other)?
         .map_err(io::Error::other)
+}
+
+fn bind_datagrams(
+    config: &Config,
+    shards: usize,
+) -> io::Result<Option<(Datagrams, std::net::UdpSocket)>> {
+    let bind = |addr| {
+        Datagrams::bind(addr, shards, config.devices.interval_ms_min).map_err(|e| named(e, addr))
+    };
+    config.udp.map(bind).transpose()
 }
 
 /// Says which address an error belongs to, and what to do.
@@ -371,6 +403,19 @@ impl Shared {
                 drop(self.send(shard, ShardMessage::Order(order)));
             }
         }
+    }
+
+    /// Takes a beat of the session `epoch` of a device.
+    pub(crate) fn beat(&self, device: &Device, epoch: u64, beat: Beat) -> Beaten {
+        let grace_ms = self.config.devices.grace_ms;
+        let beaten = device.beat(epoch, self.now_ms(), beat, grace_ms);
+        match beaten {
+            Beaten::SessionOver => return beaten,
+            Beaten::Trusted => self.counters.trusted_again(),
+            Beaten::Heard => {}
+        }
+        self.counters.beat(beat.rtt_ms);
+        beaten
     }
 
     /// Stores a result that nobody waits for, off the shard's thread.

@@ -1,27 +1,39 @@
 //! What a device's beats say about it.
 
+use std::num::NonZeroU32;
+
 use heartbeat_codec::beat::Beat;
 use heartbeat_codec::detector::{PhiAccrual, PhiConfig};
-use parking_lot::Mutex;
+
+use super::device::Doubt;
 
 /// How many intervals back a device's rhythm reaches.
 const WINDOW: u16 = 20;
 
-/// The newest word of one device. Its shard writes, HTTP reads; the lock is all but never shared.
-#[derive(Default)]
-pub(crate) struct Pulse(Mutex<Option<Beats>>);
-
-struct Beats {
-    interval_ms: u32,
-    grace_ms: u32,
+/// The newest word of one session.
+pub(crate) struct Pulse {
     detector: PhiAccrual,
-    rtt_ms: Option<u16>,
-    load_percent: Option<u8>,
-    has_beaten: bool,
-    suspect: bool,
+    interval_ms: NonZeroU32,
+    /// [`RTT_UNKNOWN`] before the first that was told.
+    rtt_ms: u16,
+    /// [`LOAD_UNKNOWN`] when the device does not say.
+    load_percent: u8,
+    state: State,
 }
 
-/// A reading of a [`Pulse`]; empty for a device that was not heard since the gateway started.
+const RTT_UNKNOWN: u16 = u16::MAX;
+const LOAD_UNKNOWN: u8 = u8::MAX;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No beat came yet.
+    New,
+    NewSuspect,
+    Beating,
+    Suspect,
+}
+
+/// A reading of a [`Pulse`].
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Reading {
     pub(crate) last_beat_ms_ago: Option<u64>,
@@ -33,67 +45,86 @@ pub(crate) struct Reading {
 }
 
 impl Pulse {
-    /// A session with beats every `interval_ms` starts.
-    pub(crate) fn start(&self, now_ms: u64, interval_ms: u32, grace_ms: u32) {
-        let detector = PhiAccrual::new(&config(interval_ms, grace_ms), now_ms);
-        *self.0.lock() = Some(Beats {
-            interval_ms,
-            grace_ms,
-            detector,
-            rtt_ms: None,
-            load_percent: None,
-            has_beaten: false,
-            suspect: false,
-        });
+    /// A session with beats every `interval_ms`, at least 1, starts.
+    pub(crate) fn new(now_ms: u64, interval_ms: u32) -> Self {
+        Self {
+            detector: PhiAccrual::new(&config(interval_ms, 0), now_ms),
+            interval_ms: NonZeroU32::new(interval_ms).unwrap_or(NonZeroU32::MIN),
+            rtt_ms: RTT_UNKNOWN,
+            load_percent: LOAD_UNKNOWN,
+            state: State::New,
+        }
     }
 
-    /// Takes a beat. One that says no round trip leaves the last one standing.
-    pub(crate) fn beat(&self, now_ms: u64, beat: Beat) {
-        let mut guard = self.0.lock();
-        let Some(beats) = &mut *guard else { return };
-        let config = beats.config();
-        if beats.has_beaten {
-            beats.detector.heartbeat(&config, now_ms);
-        } else {
+    pub(crate) fn interval_ms(&self) -> u32 {
+        self.interval_ms.get()
+    }
+
+    /// When the last beat came; the start of the session before the first.
+    pub(crate) fn last_ms(&self) -> u64 {
+        self.detector.last_ms()
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        matches!(self.state, State::NewSuspect | State::Suspect)
+    }
+
+    /// Takes a beat, and says whether the device was a suspect. A beat that says no round trip leaves the last one standing.
+    pub(crate) fn beat(&mut self, now_ms: u64, beat: Beat, grace_ms: u32) -> bool {
+        let config = config(self.interval_ms(), grace_ms);
+        let was_suspect = self.is_suspect();
+        if matches!(self.state, State::New | State::NewSuspect) {
             // From WELCOME to the first beat is no interval: devices spread their first beats.
-            beats.detector = PhiAccrual::new(&config, now_ms);
+            self.detector = PhiAccrual::new(&config, now_ms);
+        } else {
+            self.detector.heartbeat(&config, now_ms);
         }
-        beats.has_beaten = true;
-        beats.suspect = false;
-        beats.rtt_ms = beat.rtt_ms.or(beats.rtt_ms);
-        beats.load_percent = beat.load_percent;
+        self.state = State::Beating;
+        self.rtt_ms = beat.rtt_ms.unwrap_or(self.rtt_ms);
+        self.load_percent = beat.load_percent.unwrap_or(LOAD_UNKNOWN);
+        was_suspect
     }
 
-    /// After how many milliseconds of silence the device is a suspect. `None`: it is one, from now on.
-    pub(crate) fn doubt_in_ms(&self, now_ms: u64) -> Option<u64> {
-        let mut guard = self.0.lock();
-        let Some(beats) = &mut *guard else {
-            return Some(u64::MAX);
+    /// Drops a suspicion, and says whether there was one.
+    pub(crate) fn trust(&mut self) -> bool {
+        let (before, trusted) = match self.state {
+            State::NewSuspect => (true, State::New),
+            State::Suspect => (true, State::Beating),
+            state => (false, state),
         };
-        let suspect_ms = beats.detector.deadline_ms(&beats.config());
-        let in_ms = suspect_ms.checked_sub(now_ms).filter(|in_ms| *in_ms > 0);
-        beats.suspect = in_ms.is_none();
-        in_ms
+        self.state = trusted;
+        before
     }
 
-    pub(crate) fn read(&self, now_ms: u64) -> Reading {
-        let guard = self.0.lock();
-        let Some(beats) = &*guard else {
-            return Reading::default();
-        };
+    /// When the device becomes a suspect if nothing comes; makes it one when that time has come.
+    pub(crate) fn doubt(&mut self, now_ms: u64, grace_ms: u32) -> Doubt {
+        if self.is_suspect() {
+            return Doubt::Since;
+        }
+        let suspect_ms = self
+            .detector
+            .deadline_ms(&config(self.interval_ms(), grace_ms));
+        match suspect_ms.checked_sub(now_ms).filter(|in_ms| *in_ms > 0) {
+            Some(in_ms) => Doubt::In(in_ms),
+            None => {
+                self.state = match self.state {
+                    State::New => State::NewSuspect,
+                    _ => State::Suspect,
+                };
+                Doubt::Now
+            }
+        }
+    }
+
+    pub(crate) fn read(&self, now_ms: u64, grace_ms: u32) -> Reading {
+        let config = config(self.interval_ms(), grace_ms);
         Reading {
-            last_beat_ms_ago: Some(now_ms.saturating_sub(beats.detector.last_ms())),
-            rtt_ms: beats.rtt_ms,
-            load_percent: beats.load_percent,
-            phi: Some(beats.detector.phi(&beats.config(), now_ms)),
-            suspect: beats.suspect,
+            last_beat_ms_ago: Some(now_ms.saturating_sub(self.last_ms())),
+            rtt_ms: Some(self.rtt_ms).filter(|ms| *ms != RTT_UNKNOWN),
+            load_percent: Some(self.load_percent).filter(|percent| *percent != LOAD_UNKNOWN),
+            phi: Some(self.detector.phi(&config, now_ms)),
+            suspect: self.is_suspect(),
         }
-    }
-}
-
-impl Beats {
-    fn config(&self) -> PhiConfig {
-        config(self.interval_ms, self.grace_ms)
     }
 }
 
@@ -112,58 +143,74 @@ fn config(interval_ms: u32, grace_ms: u32) -> PhiConfig {
 mod tests {
     use super::*;
 
-    fn beats(pulse: &Pulse, times: impl IntoIterator<Item = u64>) {
-        times
-            .into_iter()
-            .for_each(|ms| pulse.beat(ms, Beat::default()));
+    const GRACE_MS: u32 = 5_000;
+
+    fn pulse() -> Pulse {
+        Pulse::new(0, 30_000)
+    }
+
+    fn beats(pulse: &mut Pulse, times: impl IntoIterator<Item = u64>) {
+        for ms in times {
+            pulse.beat(ms, Beat::default(), GRACE_MS);
+        }
+    }
+
+    fn doubt_in_ms(pulse: &mut Pulse, now_ms: u64) -> u64 {
+        match pulse.doubt(now_ms, GRACE_MS) {
+            Doubt::In(ms) => ms,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn a_regular_device_is_a_suspect_long_before_it_is_gone() {
-        let pulse = Pulse::default();
-        pulse.start(0, 30_000, 5_000);
+        let mut pulse = pulse();
         assert!(
-            pulse.doubt_in_ms(0) > Some(35_000),
+            doubt_in_ms(&mut pulse, 0) > 35_000,
             "nothing is known yet, so the deadline comes first"
         );
-        beats(&pulse, (0..100).map(|n| 11_000 + n * 30_000));
+        beats(&mut pulse, (0..100).map(|n| 11_000 + n * 30_000));
         let last_ms = 11_000 + 99 * 30_000;
-        let silence_ms = pulse.doubt_in_ms(last_ms).unwrap();
+        let silence_ms = doubt_in_ms(&mut pulse, last_ms);
         assert!((31_500..31_700).contains(&silence_ms), "{silence_ms}");
-        assert_eq!(pulse.doubt_in_ms(last_ms + silence_ms - 1), Some(1));
-        assert!(!pulse.read(last_ms).suspect);
-        assert_eq!(pulse.doubt_in_ms(last_ms + silence_ms), None);
-        let reading = pulse.read(last_ms + silence_ms);
+        assert_eq!(doubt_in_ms(&mut pulse, last_ms + silence_ms - 1), 1);
+        assert!(!pulse.read(last_ms, GRACE_MS).suspect);
+        assert_eq!(pulse.doubt(last_ms + silence_ms, GRACE_MS), Doubt::Now);
+        assert_eq!(pulse.doubt(last_ms + silence_ms, GRACE_MS), Doubt::Since);
+        let reading = pulse.read(last_ms + silence_ms, GRACE_MS);
         assert!(
             reading.suspect && reading.phi > Some(7.9),
             "{:?}",
             reading.phi
         );
-        beats(&pulse, [last_ms + silence_ms + 1]);
-        assert!(!pulse.read(last_ms + silence_ms + 1).suspect);
+        let again_ms = last_ms + silence_ms + 1;
+        assert!(
+            pulse.beat(again_ms, Beat::default(), GRACE_MS),
+            "trusted again"
+        );
+        assert!(!pulse.read(again_ms, GRACE_MS).suspect);
     }
 
     #[test]
     fn the_way_to_the_first_beat_is_no_interval() {
-        let pulse = Pulse::default();
-        pulse.start(0, 30_000, 5_000);
-        beats(&pulse, [1]);
-        assert!(pulse.doubt_in_ms(1) > Some(35_000));
-        let before = pulse.doubt_in_ms(1);
-        pulse.start(0, 30_000, 5_000);
-        assert_eq!(pulse.doubt_in_ms(0), before);
+        let mut fresh = pulse();
+        let before_ms = doubt_in_ms(&mut fresh, 0);
+        beats(&mut fresh, [1]);
+        assert_eq!(doubt_in_ms(&mut fresh, 1), before_ms);
     }
 
     #[test]
     fn a_beat_without_a_round_trip_leaves_the_last_one() {
-        let pulse = Pulse::default();
-        pulse.start(0, 30_000, 5_000);
+        let mut pulse = pulse();
         let beat = Beat {
             rtt_ms: Some(17),
+            load_percent: Some(40),
             ..Beat::default()
         };
-        pulse.beat(1, beat);
-        beats(&pulse, [2]);
-        assert_eq!(pulse.read(2).rtt_ms, Some(17));
+        pulse.beat(1, beat, GRACE_MS);
+        assert_eq!(pulse.read(1, GRACE_MS).load_percent, Some(40));
+        beats(&mut pulse, [2]);
+        let reading = pulse.read(2, GRACE_MS);
+        assert_eq!((reading.rtt_ms, reading.load_percent), (Some(17), None));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use idem_store::{Begin, Begun, Permit};
 
 use super::Shared;
-use super::directory::Device;
+use super::device::Device;
 use super::outcome::Outcome;
 use super::shard::{ShardMessage, Stray};
 use super::table::Reply;
@@ -90,7 +90,7 @@ pub(crate) async fn store_outcome(
     shared.table.remove(id);
     if let Some(session) = device.session() {
         // Lost when the mailbox is full: the device repeats its result and is told then.
-        drop(shared.send(session.shard, ShardMessage::ResultAck { session, id }));
+        drop(shared.send(session.shard(), ShardMessage::ResultAck { session, id }));
     }
     Ok(())
 }

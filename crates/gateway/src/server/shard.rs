@@ -7,13 +7,14 @@
 mod entrance;
 mod suspicion;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use conn_reactor::{CloseReason, Handler, Io, Opened, TimerKey, Token};
 use tokio::sync::oneshot;
 
 use super::Shared;
-use super::directory::{Device, Presence, Session};
+use super::device::{Beaten, Device, Session};
 use super::drain::Order;
 use super::strangers::Heard;
 use super::table::{Delivery, NotSent, OpenClaim, Reply};
@@ -52,6 +53,8 @@ pub(crate) enum ShardMessage {
     },
     /// Another connection took the session over.
     Replaced { session: Session },
+    /// A beat came in a datagram from a device that was a suspect.
+    Trusted { session: Session },
     /// A step of the gateway's end.
     Order(Order),
     /// Say what was counted.
@@ -83,6 +86,8 @@ pub(crate) struct ShardHandler<P: FrontDoor> {
     /// Socket events until the end of the last turn.
     events_before: u64,
     behind_until_ms: u64,
+    /// The connections that were asked for a sign of life.
+    probes: HashMap<Token, Probe>,
     obeyed: Order,
     door: std::marker::PhantomData<P>,
 }
@@ -90,15 +95,18 @@ pub(crate) struct ShardHandler<P: FrontDoor> {
 pub(crate) struct Conn<P: FrontDoor> {
     door: P::State,
     phase: Phase,
+    /// The greeting has to be over, or a beat to have come.
     timer: TimerKey,
-    /// When the last whole message arrived, in the shard's milliseconds.
-    heard_ms: u64,
 }
 
 enum Phase {
     Greeting,
     Knocking(Box<Knocking>),
-    Open(Box<Open>),
+    Open {
+        device: Arc<Device>,
+        /// When the last whole message arrived: the low bits of the shard's milliseconds, which come round in 49 days.
+        heard_ms: u32,
+    },
     /// Last words are being written; whatever still arrives is dropped.
     Closing,
 }
@@ -112,13 +120,12 @@ struct Knocking {
     forms: Forms,
 }
 
-struct Open {
-    device: Arc<Device>,
-    epoch: u64,
-    interval_ms: u32,
-    /// Counted as suspect.
-    suspect: bool,
-    probe: Option<(Asker, TimerKey)>,
+/// A question for a sign of life.
+struct Probe {
+    asker: Asker,
+    holder_epoch: u64,
+    /// By when it has to be answered.
+    timer: TimerKey,
 }
 
 #[derive(Clone, Copy)]
@@ -141,6 +148,7 @@ impl<P: FrontDoor> ShardHandler<P> {
             event_batch: event_batch as u64,
             events_before: 0,
             behind_until_ms: 0,
+            probes: HashMap::new(),
             obeyed: Order::Serve,
             door: std::marker::PhantomData,
         }
@@ -181,7 +189,7 @@ impl<P: FrontDoor> ShardHandler<P> {
     fn reject(&mut self, io: &mut ShardIo<P>, token: Token, violation: Violation) {
         self.shared.counters.rejected(violation.code());
         tracing::debug!(?token, %violation, "connection rejected");
-        self.leave(io, token, Presence::Offline);
+        self.leave(io, token, false);
         let words = ToDevice::Error {
             code: violation.code(),
             text: violation.detail(),
@@ -190,24 +198,28 @@ impl<P: FrontDoor> ShardHandler<P> {
     }
 
     /// Ends the session in the directory, if this connection is an open one.
-    fn leave(&mut self, io: &mut ShardIo<P>, token: Token, presence: Presence) {
+    fn leave(&mut self, io: &mut ShardIo<P>, token: Token, is_gone: bool) {
         let Some(conn) = io.state(token) else { return };
-        if let Phase::Open(open) = std::mem::replace(&mut conn.phase, Phase::Closing) {
-            self.end_session(io, *open, presence);
+        if let Phase::Open { device, .. } = std::mem::replace(&mut conn.phase, Phase::Closing) {
+            self.end_session(io, token, &device, is_gone);
         }
     }
 
-    fn end_session(&mut self, io: &mut ShardIo<P>, open: Open, presence: Presence) {
-        if open.suspect {
+    fn end_session(
+        &mut self,
+        io: &mut ShardIo<P>,
+        token: Token,
+        device: &Arc<Device>,
+        is_gone: bool,
+    ) {
+        let directory = &self.shared.directory;
+        if directory.leave(device, io.shard(), token, is_gone) {
             self.shared.counters.trusted_again();
         }
-        self.shared
-            .directory
-            .leave(&open.device, open.epoch, presence);
-        if let Some((asker, timer)) = open.probe {
-            io.cancel_timer(timer);
-            self.answer_probe(asker, open.epoch, false);
+        if let Some(datagrams) = &self.shared.datagrams {
+            datagrams.dismiss(io.shard(), token);
         }
+        self.answer_probe_of(io, token, false);
     }
 
     fn on_message(&mut self, io: &mut ShardIo<P>, token: Token, message: FromDevice<'_>) {
@@ -215,14 +227,19 @@ impl<P: FrontDoor> ShardHandler<P> {
         let Some(conn) = io.state(token) else { return };
         match (&mut conn.phase, message) {
             (Phase::Greeting, FromDevice::Hello(hello)) => self.on_hello(io, token, &hello),
-            (Phase::Open(open), message) if !matches!(message, FromDevice::Hello(_)) => {
-                conn.heard_ms = now_ms;
-                let (device, epoch) = (Arc::clone(&open.device), open.epoch);
-                if let Some((asker, timer)) = open.probe.take() {
-                    io.cancel_timer(timer);
-                    self.answer_probe(asker, epoch, true);
+            (Phase::Open { device, heard_ms }, message)
+                if !matches!(message, FromDevice::Hello(_)) =>
+            {
+                *heard_ms = now_ms as u32;
+                let device = Arc::clone(device);
+                self.answer_probe_of(io, token, true);
+                match self.session_of(io, token, &device) {
+                    Some(session) => {
+                        self.on_open_message(io, token, &device, session.epoch, message);
+                    }
+                    // The word of it waits in the mailbox.
+                    None => self.replaced(io, token),
                 }
-                self.on_open_message(io, token, &device, epoch, message);
             }
             (Phase::Closing, _) => {}
             _ => self.reject(
@@ -231,6 +248,12 @@ impl<P: FrontDoor> ShardHandler<P> {
                 Violation::new(ErrorCode::Unexpected, "this message may not be sent now"),
             ),
         }
+    }
+
+    /// The session of an open connection, unless another one speaks for its device by now.
+    fn session_of(&self, io: &ShardIo<P>, token: Token, device: &Device) -> Option<Session> {
+        let session = device.session();
+        session.filter(|session| session.is_of(io.shard(), token))
     }
 
     fn on_open_message(
@@ -242,7 +265,7 @@ impl<P: FrontDoor> ShardHandler<P> {
         message: FromDevice<'_>,
     ) {
         match message {
-            FromDevice::Beat(beat) => self.on_beat(io, token, device, beat),
+            FromDevice::Beat(beat) => self.on_beat(io, token, device, epoch, beat),
             FromDevice::Result { id, status, body } => {
                 match self.shared.table.deliver(id, device, epoch, status, body) {
                     Delivery::Delivered => {}
@@ -277,31 +300,35 @@ impl<P: FrontDoor> ShardHandler<P> {
                 }
             }
             FromDevice::GoAway(_) => {
-                self.leave(io, token, Presence::Offline);
+                self.leave(io, token, false);
                 io.close(token, CloseReason::PeerClosed);
             }
             FromDevice::Hello(_) => unreachable!("on_message lets no HELLO through"),
         }
     }
 
-    fn on_beat(&mut self, io: &mut ShardIo<P>, token: Token, device: &Device, beat: Beat) {
-        self.shared.counters.beat(beat.rtt_ms);
-        device.pulse.beat(self.shared.now_ms(), beat);
-        self.trust(io, token);
-        self.say(
-            io,
-            token,
-            &ToDevice::BeatAck(BeatAck {
-                stamp_ms: beat.stamp_ms,
-            }),
-        );
+    fn on_beat(
+        &mut self,
+        io: &mut ShardIo<P>,
+        token: Token,
+        device: &Device,
+        epoch: u64,
+        beat: Beat,
+    ) {
+        if self.shared.beat(device, epoch, beat) == Beaten::Trusted {
+            self.trusted(io, token);
+        }
+        let ack = BeatAck {
+            stamp_ms: beat.stamp_ms,
+        };
+        self.say(io, token, &ToDevice::BeatAck(ack));
     }
 
     /// Lets the device forget a command. Goes through the mailbox, so that it stays behind a copy of
     /// the command that waits there: the other way round the device would execute that copy.
     fn acknowledge(&self, device: &Device, epoch: u64, id: CommandId) {
         if let Some(session) = device.session().filter(|session| session.epoch == epoch) {
-            self.send(session.shard, ShardMessage::ResultAck { session, id });
+            self.send(session.shard(), ShardMessage::ResultAck { session, id });
         }
     }
 
@@ -317,39 +344,12 @@ impl<P: FrontDoor> ShardHandler<P> {
     }
 
     fn on_deadline(&mut self, io: &mut ShardIo<P>, token: Token) {
-        let now_ms = io.now_ms();
-        let grace_ms = u64::from(self.shared.config.devices.grace_ms);
         let is_behind = self.is_behind(io);
         let Some(conn) = io.state(token) else { return };
         match &conn.phase {
-            Phase::Open(open) => {
-                if open
-                    .device
-                    .session()
-                    .is_none_or(|session| session.epoch != open.epoch)
-                {
-                    // The word that it was replaced was lost in a full mailbox.
-                    return self.replaced(io, token);
-                }
-                let mut due_ms = conn.heard_ms + u64::from(open.interval_ms) + grace_ms;
-                if due_ms <= now_ms && is_behind {
-                    due_ms = now_ms + CATCH_UP_MS;
-                }
-                if due_ms > now_ms {
-                    return self.watch(io, token, due_ms, is_behind);
-                }
-                self.leave(io, token, Presence::Gone);
-                self.shared.counters.gone();
-                let words = GoAway {
-                    reason: GoAwayReason::Gone,
-                    retry_within_ms: 0,
-                };
-                self.part(
-                    io,
-                    token,
-                    &ToDevice::GoAway(words),
-                    GoAwayReason::Gone.byte(),
-                );
+            Phase::Open { device, heard_ms } => {
+                let (device, heard_ms) = (Arc::clone(device), *heard_ms);
+                self.on_silence(io, token, &device, heard_ms, is_behind);
             }
             Phase::Greeting | Phase::Knocking(_) => self.reject(
                 io,
@@ -373,7 +373,7 @@ impl<P: FrontDoor> ShardHandler<P> {
         command: &ToDevice<'_>,
         id: CommandId,
     ) {
-        let why = if self.is_current(io, session) {
+        let why = if Self::is_open(io, session.token) {
             self.say(io, session.token, command);
             let written = io.write(session.token, &self.out);
             self.out.clear();
@@ -395,14 +395,15 @@ impl<P: FrontDoor> ShardHandler<P> {
             reason: GoAwayReason::Replaced,
             retry_within_ms: 0,
         };
-        self.leave(io, token, Presence::Offline);
+        self.leave(io, token, false);
         let code = GoAwayReason::Replaced.byte();
         self.part(io, token, &ToDevice::GoAway(words), code);
     }
 
-    fn is_current(&self, io: &mut ShardIo<P>, session: Session) -> bool {
-        let phase = io.state(session.token).map(|conn| &conn.phase);
-        matches!(phase, Some(Phase::Open(open)) if open.epoch == session.epoch)
+    /// Whether the connection has a session, which is then the one that was told with the token: a connection has but one.
+    fn is_open(io: &mut ShardIo<P>, token: Token) -> bool {
+        let phase = io.state(token).map(|conn| &conn.phase);
+        matches!(phase, Some(Phase::Open { .. }))
     }
 
     fn obey(&mut self, io: &mut ShardIo<P>, order: Order) {
@@ -425,7 +426,7 @@ impl<P: FrontDoor> ShardHandler<P> {
         };
         let code = GoAwayReason::Draining.byte();
         for token in io.tokens() {
-            self.leave(io, token, Presence::Offline);
+            self.leave(io, token, false);
             self.part(io, token, &ToDevice::GoAway(words), code);
         }
         io.set_timer(io.now_ms() + LAST_WORDS_MS, Timer::Stop);
@@ -445,14 +446,12 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
     type Message = ShardMessage;
 
     fn opened(&mut self, io: &mut ShardIo<P>, token: Token, _opened: Opened) -> Option<Conn<P>> {
-        let now_ms = io.now_ms();
-        let hello_by_ms = now_ms + self.shared.config.devices.hello_timeout_ms;
+        let hello_by_ms = io.now_ms() + self.shared.config.devices.hello_timeout_ms;
         let timer = io.set_timer(hello_by_ms, Timer::Deadline(token));
         Some(Conn {
             door: P::State::default(),
             phase: Phase::Greeting,
             timer,
-            heard_ms: now_ms,
         })
     }
 
@@ -472,7 +471,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                     message,
                 }) => {
                     consumed += bytes;
-                    if let (FromDevice::Beat(_), Phase::Open(_)) = (&message, &conn.phase) {
+                    if let (FromDevice::Beat(_), Phase::Open { .. }) = (&message, &conn.phase) {
                         self.shared.counters.beat_bytes(bytes);
                     }
                     self.on_message(io, token, message);
@@ -484,10 +483,10 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         consumed
     }
 
-    fn closed(&mut self, io: &mut ShardIo<P>, _token: Token, conn: Conn<P>, _why: CloseReason) {
+    fn closed(&mut self, io: &mut ShardIo<P>, token: Token, conn: Conn<P>, _why: CloseReason) {
         io.cancel_timer(conn.timer);
-        if let Phase::Open(open) = conn.phase {
-            self.end_session(io, *open, Presence::Offline);
+        if let Phase::Open { device, .. } = conn.phase {
+            self.end_session(io, token, &device, false);
         }
         self.stop_if_alone(io);
     }
@@ -503,7 +502,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         debug_assert!(self.out.is_empty(), "words for another connection");
         match timer {
             Timer::Deadline(token) => self.on_deadline(io, token),
-            Timer::Probe(token) => self.on_probe_timeout(io, token),
+            Timer::Probe(token) => self.replaced(io, token),
             Timer::Stop => io.stop(),
         }
     }
@@ -525,7 +524,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                 self.on_command(io, session, &command, id);
             }
             ShardMessage::ResultAck { session, id } => {
-                if self.is_current(io, session) {
+                if Self::is_open(io, session.token) {
                     self.say(io, session.token, &ToDevice::ResultAck { id });
                     self.flush(io, session.token);
                 }
@@ -539,8 +538,13 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                 self.on_probed(io, knocker, holder_epoch, alive);
             }
             ShardMessage::Replaced { session } => {
-                if self.is_current(io, session) {
+                if Self::is_open(io, session.token) {
                     self.replaced(io, session.token);
+                }
+            }
+            ShardMessage::Trusted { session } => {
+                if Self::is_open(io, session.token) {
+                    self.trusted(io, session.token);
                 }
             }
             ShardMessage::Order(order) => self.obey(io, order),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::directory::Device;
+use super::device::Device;
 use super::drain::{Phase, until};
 use super::shard::{ShardMessage, Stray};
 use super::table::{Delivery, Reply};
@@ -92,7 +92,7 @@ fn deliver(shared: &Arc<Shared>, heard: Heard) {
         Delivery::Unknown => {
             if let Some(session) = device.session() {
                 // Lost when the mailbox is full: the device repeats its result and is told then.
-                drop(shared.send(session.shard, ShardMessage::ResultAck { session, id }));
+                drop(shared.send(session.shard(), ShardMessage::ResultAck { session, id }));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::directory::Device;
+use super::device::Device;
 use crate::proto::{CommandId, ResultStatus};
 
 const BUCKETS: usize = 16;
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_between_two_reads() {
-        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let (table, device) = (CommandTable::default(), Device::new("a", 1));
         let waiter = table.wait(ID, &device);
         table.not_sent(ID, 1, NotSent::SessionOver);
         assert_eq!(
@@ -354,7 +354,7 @@ mod tests {
             "a repeated result is read once"
         );
         assert_eq!(
-            deliver(&table, &Device::new("b"), 1, ResultStatus::Json),
+            deliver(&table, &Device::new("b", 1), 1, ResultStatus::Json),
             Delivery::Foreign
         );
         table.remove(ID);
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_result_in_the_last_moment_keeps_its_task() {
-        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let (table, device) = (CommandTable::default(), Device::new("a", 1));
         let waiter = table.wait(ID, &device);
         deliver(&table, &device, 1, ResultStatus::Json);
         assert_eq!(table.leave(ID, &waiter, claim()), Some(result(1)));
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_retry_and_a_stray_result_do_not_disturb_each_other() {
-        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let (table, device) = (CommandTable::default(), Device::new("a", 1));
         table.recall(ID, "a", claim());
         assert_eq!(
             deliver(&table, &device, 1, ResultStatus::Json),
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_refusal_settles_nothing() {
-        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let (table, device) = (CommandTable::default(), Device::new("a", 1));
         table.recall(ID, "a", claim());
         assert_eq!(
             deliver(&table, &device, 1, ResultStatus::Refused),
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_task_that_lost_its_claim_is_told_and_changes_nothing() {
-        let (table, device) = (CommandTable::default(), Device::new("a"));
+        let (table, device) = (CommandTable::default(), Device::new("a", 1));
         let old = table.wait(ID, &device);
         let new = table.wait(ID, &device);
         assert_eq!(table.read(ID, &old), Err(Superseded));

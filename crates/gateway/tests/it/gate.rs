@@ -78,6 +78,7 @@ impl Gate {
             interval_ms,
             grace_ms: 10_000,
             forms,
+            datagrams: None,
         }));
     }
 

@@ -6,6 +6,7 @@
 
 mod bad_requests;
 mod commands;
+mod datagrams;
 mod delta;
 mod doubt;
 mod draining;

@@ -3,8 +3,8 @@
 use std::mem::discriminant;
 
 use gateway::proto::{
-    BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice,
-    FrontDoor, GoAway, GoAwayReason, Hello, Native, NativePhase, PREFACE, ResultStatus,
+    BODY_BYTES_MAX, Beat, BeatAck, BootId, CommandId, DatagramDoor, DeviceId, ErrorCode, Forms,
+    FromDevice, FrontDoor, GoAway, GoAwayReason, Hello, Native, NativePhase, PREFACE, ResultStatus,
     SessionToken, Step, ToDevice, Welcome, decode_to_device, encode_from_device,
 };
 use heartbeat_codec::delta::DeltaDecoder;
@@ -79,6 +79,10 @@ impl Message {
                     interval_ms: *interval_ms,
                     grace_ms: *grace_ms,
                     forms: *forms,
+                    datagrams: forms.contains(Forms::DATAGRAM).then_some(DatagramDoor {
+                        peer: *interval_ms,
+                        port: *grace_ms as u16,
+                    }),
                 }))
             }
             Self::DeltaAck => then(&ToDevice::DeltaAck),

@@ -30,6 +30,7 @@ pub(crate) struct Rig {
     config: Config,
     pub(crate) device_addr: SocketAddr,
     pub(crate) http_addr: SocketAddr,
+    pub(crate) udp_addr: Option<SocketAddr>,
 }
 
 impl Rig {
@@ -60,12 +61,14 @@ impl Rig {
         config.data = dir.path().to_owned();
         let gateway = RUNTIME.block_on(Gateway::start(config.clone())).unwrap();
         let (device_addr, http_addr) = (gateway.device_addr(), gateway.http_addr());
+        let udp_addr = gateway.udp_addr();
         Self {
             gateway: Some(gateway),
             dir,
             config,
             device_addr,
             http_addr,
+            udp_addr,
         }
     }
 

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use gateway::proto::{
-    Beat, BeatAck, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice, FrontDoor, GoAway,
-    GoAwayReason, Hello, Native, NativePhase, PREFACE, ResultStatus, SessionToken, Step, ToDevice,
-    Welcome, decode_to_device, encode_from_device,
+    Beat, BeatAck, BootId, CommandId, DatagramDoor, DatagramPeers, DeviceId, ErrorCode, Forms,
+    FromDevice, FrontDoor, GoAway, GoAwayReason, Hello, Native, NativePhase, PREFACE, ResultStatus,
+    SessionToken, Step, ToDevice, Welcome, datagram_key, decode_to_device, encode_from_device,
 };
+use heartbeat_codec::datagram::Sender;
 
 const BOOT: &str = "00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f";
 const COMMAND: &str = "a0 a1 a2 a3 a4 a5 a6 a7 a8 a9 aa ab ac ad ae af";
@@ -60,6 +61,10 @@ fn from_device() -> Vec<(String, FromDevice<'static>)> {
             hello("pump-7", 30_000, None, Forms::DELTA),
         ),
         (
+            format!("01 1d 00 30 75 00 00 {BOOT} 06 70 75 6d 70 2d 37 0d"),
+            hello("pump-7", 30_000, None, Forms::DELTA | Forms::DATAGRAM),
+        ),
+        (
             "03 07 04 03 02 01 2a 11 00".into(),
             beat(0x0102_0304, Some(42), Some(17)),
         ),
@@ -103,9 +108,18 @@ fn to_device() -> Vec<(String, ToDevice<'static>)> {
         interval_ms: 30_000,
         grace_ms: 5_000,
         forms: Forms::FRAMED,
+        datagrams: None,
     };
     let delta_welcome = Welcome {
         forms: Forms::DELTA,
+        ..welcome
+    };
+    let datagram_welcome = Welcome {
+        forms: Forms::DELTA | Forms::DATAGRAM,
+        datagrams: Some(DatagramDoor {
+            peer: 7,
+            port: 7_400,
+        }),
         ..welcome
     };
     vec![
@@ -116,6 +130,10 @@ fn to_device() -> Vec<(String, ToDevice<'static>)> {
         (
             format!("02 19 {TOKEN} 30 75 00 00 88 13 00 00 05"),
             ToDevice::Welcome(delta_welcome),
+        ),
+        (
+            format!("02 1f {TOKEN} 30 75 00 00 88 13 00 00 0d 07 00 00 00 e8 1c"),
+            ToDevice::Welcome(datagram_welcome),
         ),
         (
             "04 04 04 03 02 01".into(),
@@ -232,7 +250,7 @@ fn appended_fields_are_ignored() {
 fn longer(hex: &str) -> Vec<u8> {
     let mut frame = bytes(hex);
     let greets = [1, 2].contains(&frame[0]);
-    let has_forms = frame[..2] == [1, 0x1d] || frame[..2] == [2, 0x19];
+    let has_forms = frame[..2] == [1, 0x1d] || frame[0] == 2 && frame[1] > 0x18;
     if greets && !has_forms {
         // BEAT and a form that nobody knows: as good as no field.
         frame.push(0x81);
@@ -288,6 +306,29 @@ const DELTA_BEATS: [(&str, u32, u8, Option<u16>); 2] = [
     ("c9", 0x0102_0304 + 30_003, 43, None),
 ];
 
+/// A beat in a datagram of the session in the WELCOME above, and its ack; the tags are by Python's `hmac`.
+const DATAGRAM: &str = "b1 07 00 00 00 01 00 00 00 04 03 02 01 2a 11 00 14 4f b0 d5 2b 0a b1 53";
+const DATAGRAM_ACK: &str = "b2 07 00 00 00 01 00 00 00 04 03 02 01 9c 75 e2 d5 54 71 a9 ce";
+
+#[test]
+fn datagrams_have_exactly_these_bytes() {
+    let token = SessionToken(id(TOKEN));
+    let mut peers = DatagramPeers::new(0);
+    peers.insert(7, &token, ());
+    let heard = peers.open(0, &bytes(DATAGRAM)).unwrap();
+    let beat = Beat {
+        stamp_ms: 0x0102_0304,
+        load_percent: Some(42),
+        rtt_ms: Some(17),
+    };
+    assert_eq!(
+        (heard.beat, &heard.ack[..]),
+        (beat, &bytes(DATAGRAM_ACK)[..])
+    );
+    let mut sender = Sender::new(7, datagram_key(&token));
+    assert_eq!(sender.seal(&beat).unwrap()[..], bytes(DATAGRAM));
+}
+
 #[test]
 fn the_page_prints_these_bytes() {
     // The page lies outside of the package.
@@ -297,7 +338,8 @@ fn the_page_prints_these_bytes() {
     };
     let frames = from_device().into_iter().map(|(hex, _)| hex);
     let deltas = DELTA_BEATS.map(|(hex, ..)| hex.to_owned());
-    let frames = frames.chain(deltas);
+    let datagrams = [DATAGRAM, DATAGRAM_ACK].map(str::to_owned);
+    let frames = frames.chain(deltas).chain(datagrams);
     for hex in frames.chain(to_device().into_iter().map(|(hex, _)| hex)) {
         assert!(
             page.contains(&format!("`{hex}`")),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commands::{device_id, unknown_device};
 use super::{Problem, Shared};
-use crate::server::directory::{Device, Presence};
+use crate::server::device::{Device, Presence};
 
 const LIMIT: usize = 100;
 
@@ -92,7 +92,7 @@ pub(crate) async fn one(
 
 fn view(shared: &Shared, device: &Device) -> DeviceView {
     let online = device.session().is_some();
-    let reading = device.pulse.read(shared.now_ms());
+    let reading = device.read(shared.now_ms(), shared.config.devices.grace_ms);
     DeviceView {
         id: device.id().to_owned(),
         state: match device.presence() {

@@ -46,6 +46,7 @@ impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Writer(encoder);
         self.devices(&mut page)?;
+        self.datagrams(&mut page)?;
         self.reactor(&mut page)?;
         self.commands(&mut page)?;
         self.jobs(&mut page)?;
@@ -78,7 +79,7 @@ impl Page {
         page.counter("beats", "Beats heard", self.snapshot.beats)?;
         page.counter(
             "beat_bytes",
-            "Bytes that beats took on their connections",
+            "Bytes that beats took on their connections and in datagrams",
             counters.beat_bytes.load(Relaxed),
         )?;
         page.counter(
@@ -97,6 +98,34 @@ impl Page {
             "Device connections that were refused or closed for breaking the protocol",
             "reason",
             &self.snapshot.rejections,
+        )
+    }
+
+    fn datagrams(&self, page: &mut Writer<'_>) -> fmt::Result {
+        let Some(datagrams) = &self.shared.datagrams else {
+            return Ok(());
+        };
+        page.gauge(
+            "datagram_sessions",
+            "Sessions that may beat in datagrams",
+            datagrams.sessions() as u64,
+        )?;
+        let (heard, late) = datagrams.heard();
+        page.counter(
+            "datagram_beats",
+            "Beats among those heard that came in datagrams",
+            heard,
+        )?;
+        page.counter(
+            "datagrams_late",
+            "Authentic beats in datagrams that a later one had overtaken",
+            late,
+        )?;
+        page.counters(
+            "datagrams_refused",
+            "Datagrams that changed nothing",
+            "reason",
+            &datagrams.refusals().collect::<Vec<_>>(),
         )
     }
 

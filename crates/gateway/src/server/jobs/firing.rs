@@ -13,7 +13,7 @@ use super::{DevicePattern, Job, Report};
 use crate::server::Shared;
 use crate::server::command::Answer;
 use crate::server::counters::CommandEnd;
-use crate::server::directory::Device;
+use crate::server::device::Device;
 use crate::server::dispatch::{Command, UnknownDevice, dispatch};
 use crate::server::outcome::store_key;
 

@@ -9,22 +9,27 @@ use std::sync::Arc;
 
 use conn_reactor::Token;
 
-use super::{Asker, Knocking, Open, Phase, ShardHandler, ShardIo, ShardMessage, Timer};
+use super::{Asker, Knocking, Phase, Probe, ShardHandler, ShardIo, ShardMessage, Timer};
 use crate::proto::{
-    ErrorCode, Forms, FrontDoor, GoAway, GoAwayReason, Hello, SessionToken, ToDevice, Violation,
-    Welcome,
+    ErrorCode, Forms, FrontDoor, Hello, SessionToken, ToDevice, Violation, Welcome,
 };
-use crate::server::directory::{Admission, Device, Knock, Presence, Session};
+use crate::server::device::{Device, Session};
+use crate::server::directory::{Admission, Knock};
 
-/// The forms of beat that a stream may have.
+/// The forms of beat that a stream may have. Datagrams come beside it.
 const FORMS: Forms = Forms::DELTA;
 
 impl<P: FrontDoor> ShardHandler<P> {
     pub(super) fn on_hello(&mut self, io: &mut ShardIo<P>, token: Token, hello: &Hello<'_>) {
+        let limits = &self.shared.config.devices;
+        let interval_ms = match hello.interval_ms {
+            0 => limits.interval_ms,
+            wanted => wanted.clamp(limits.interval_ms_min, limits.interval_ms_max),
+        };
         let knocking = Knocking {
             device: hello.device.as_str().into(),
             boot: hello.boot,
-            interval_ms: hello.interval_ms,
+            interval_ms,
             resume: hello.resume,
             forms: hello.forms,
         };
@@ -33,14 +38,14 @@ impl<P: FrontDoor> ShardHandler<P> {
 
     /// Asks the directory for the session; `displace` is the epoch of a holder that failed its probe.
     fn knock(&mut self, io: &mut ShardIo<P>, token: Token, who: Knocking, displace: Option<u64>) {
-        let secret = SessionToken(self.shared.random_id());
         let knock = Knock {
             id: &who.device,
             shard: io.shard(),
             token,
             boot: who.boot,
             resume: who.resume,
-            secret,
+            now_ms: self.shared.now_ms(),
+            interval_ms: who.interval_ms,
             displace,
         };
         let shared = Arc::clone(&self.shared);
@@ -51,16 +56,21 @@ impl<P: FrontDoor> ShardHandler<P> {
             Admission::Accepted {
                 device,
                 epoch,
+                token: session,
                 replaced,
                 first_time,
+                was_suspect,
             } => {
+                if was_suspect {
+                    shared.counters.trusted_again();
+                }
                 if first_time {
                     shared.registry.remember(device.id());
                 }
                 if let Some(session) = replaced {
-                    self.send(session.shard, ShardMessage::Replaced { session });
+                    self.send(session.shard(), ShardMessage::Replaced { session });
                 }
-                self.open(io, token, device, epoch, &who, secret);
+                self.open(io, token, &device, epoch, &who, session);
             }
             Admission::InUse { holder } => {
                 let asker = Asker {
@@ -70,7 +80,7 @@ impl<P: FrontDoor> ShardHandler<P> {
                 if let Some(conn) = io.state(token) {
                     conn.phase = Phase::Knocking(Box::new(who));
                 }
-                self.send(holder.shard, ShardMessage::Probe { holder, asker });
+                self.send(holder.shard(), ShardMessage::Probe { holder, asker });
             }
             Admission::Full => self.reject(
                 io,
@@ -87,77 +97,54 @@ impl<P: FrontDoor> ShardHandler<P> {
         &mut self,
         io: &mut ShardIo<P>,
         token: Token,
-        device: Arc<Device>,
+        device: &Arc<Device>,
         epoch: u64,
         who: &Knocking,
         session: SessionToken,
     ) {
-        let limits = &self.shared.config.devices;
-        let interval_ms = match who.interval_ms {
-            0 => limits.interval_ms,
-            wanted => wanted.clamp(limits.interval_ms_min, limits.interval_ms_max),
-        };
-        let grace_ms = limits.grace_ms;
-        let gateway_ms = self.shared.now_ms();
-        device.pulse.start(gateway_ms, interval_ms, grace_ms);
-        let silence_ms = u64::from(interval_ms) + u64::from(grace_ms);
-        let doubt_ms = device.pulse.doubt_in_ms(gateway_ms).unwrap_or(0);
         let now_ms = io.now_ms();
         let Some(conn) = io.state(token) else { return };
-        conn.heard_ms = now_ms;
-        conn.phase = Phase::Open(Box::new(Open {
-            device,
-            epoch,
-            interval_ms,
-            suspect: false,
-            probe: None,
-        }));
-        let timer = conn.timer;
-        io.reschedule_timer(timer, now_ms + silence_ms.min(doubt_ms));
-        self.say(
-            io,
-            token,
-            &ToDevice::Welcome(Welcome {
-                session,
-                interval_ms,
-                grace_ms,
-                forms: who.forms & FORMS,
-            }),
-        );
+        conn.phase = Phase::Open {
+            device: Arc::clone(device),
+            heard_ms: now_ms as u32,
+        };
+        let door = self.shared.datagrams.as_ref();
+        let door = door.filter(|_| who.forms.contains(Forms::DATAGRAM));
+        let door = door.and_then(|it| it.admit(io.shard(), token, device, epoch, &session));
+        let datagrams = match door {
+            Some(_) => Forms::DATAGRAM,
+            None => Forms::FRAMED,
+        };
+        let welcome = Welcome {
+            session,
+            interval_ms: who.interval_ms,
+            grace_ms: self.shared.config.devices.grace_ms,
+            forms: (who.forms & FORMS) | datagrams,
+            datagrams: door,
+        };
+        self.watch_from_welcome(io, token, device, &welcome);
+        self.say(io, token, &ToDevice::Welcome(welcome));
     }
 
     /// Somebody knocks with the id of the device behind `holder`.
     pub(super) fn on_probe(&mut self, io: &mut ShardIo<P>, holder: Session, asker: Asker) {
         let due_ms = io.now_ms() + self.shared.config.devices.probe_timeout_ms;
         let token = holder.token;
-        let open = match io.state(token).map(|conn| &mut conn.phase) {
-            Some(Phase::Open(open)) if open.epoch == holder.epoch => open,
-            _ => return self.answer_probe(asker, holder.epoch, false),
-        };
-        if open.probe.is_some() {
+        if !Self::is_open(io, token) {
+            return self.answer_probe(asker, holder.epoch, false);
+        }
+        if self.probes.contains_key(&token) {
             // One knocker at a time: this one hears what it would hear from a live holder.
             return self.answer_probe(asker, holder.epoch, true);
         }
-        let timer = io.set_timer(due_ms, Timer::Probe(token));
-        if let Some(Phase::Open(open)) = io.state(token).map(|conn| &mut conn.phase) {
-            open.probe = Some((asker, timer));
-        }
+        let probe = Probe {
+            asker,
+            holder_epoch: holder.epoch,
+            timer: io.set_timer(due_ms, Timer::Probe(token)),
+        };
+        self.probes.insert(token, probe);
         self.say(io, token, &ToDevice::Probe);
         self.flush(io, token);
-    }
-
-    pub(super) fn on_probe_timeout(&mut self, io: &mut ShardIo<P>, token: Token) {
-        self.leave(io, token, Presence::Offline);
-        let words = GoAway {
-            reason: GoAwayReason::Replaced,
-            retry_within_ms: 0,
-        };
-        self.part(
-            io,
-            token,
-            &ToDevice::GoAway(words),
-            GoAwayReason::Replaced.byte(),
-        );
     }
 
     pub(super) fn on_probed(
@@ -181,6 +168,18 @@ impl<P: FrontDoor> ShardHandler<P> {
         } else {
             self.knock(io, token, who, Some(holder_epoch));
             self.flush(io, token);
+        }
+    }
+
+    /// The connection gave a sign of life, or ended. The mailbox that a question was asked from hears it.
+    pub(super) fn answer_probe_of(&mut self, io: &mut ShardIo<P>, token: Token, alive: bool) {
+        // There is none, mostly, and then nothing has to be looked up for each message.
+        if let Some(probe) = (!self.probes.is_empty())
+            .then(|| self.probes.remove(&token))
+            .flatten()
+        {
+            io.cancel_timer(probe.timer);
+            self.answer_probe(probe.asker, probe.holder_epoch, alive);
         }
     }
 
