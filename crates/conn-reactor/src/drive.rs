@@ -16,6 +16,8 @@ use crate::interest::Interest;
 use crate::phase::{Act, Phase, Signal};
 use crate::platform::Event;
 use crate::shard::Running;
+use crate::slab::shrunk;
+use crate::steps::LIST_KEPT;
 use crate::token::Source;
 use crate::{CloseReason, Handler, Opened, Token, platform, sys};
 
@@ -117,9 +119,9 @@ impl<H: Handler> Running<H> {
             }
         }
         unfinished.clear();
-        // What is unfinished now stands in the new list; keep the memory of the longer one.
+        // What is unfinished now stands in the new list.
         if self.io.ready.is_empty() {
-            self.io.ready = unfinished;
+            self.io.ready = shrunk(unfinished, LIST_KEPT);
         }
     }
 
@@ -332,7 +334,7 @@ impl<H: Handler> Running<H> {
             }
         }
         if self.io.changed.is_empty() {
-            self.io.changed = changed;
+            self.io.changed = shrunk(changed, LIST_KEPT);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::io::{Entry, Listener};
 use crate::mailbox::{Mailbox, Sender};
 use crate::platform::{RawEvent, Registry};
 use crate::slab::Slab;
+use crate::steps::{CLOSING_KEPT, LIST_KEPT};
 use crate::{CloseReason, Handler, Io, Options, Stats, TimerKey, Token};
 
 /// One shard that does not run yet. [`Reactor::run`](crate::Reactor::run) gives each a thread of its own; to embed a
@@ -67,12 +68,12 @@ impl<H: Handler> Shard<H> {
             })
             .collect();
         let mut io = Io {
-            conns: Slab::new(),
+            conns: Slab::new(self.options.connections_max),
             registry,
             timers: Wheel::new(0),
-            ready: Vec::new(),
-            changed: Vec::new(),
-            closing: VecDeque::new(),
+            ready: Vec::with_capacity(LIST_KEPT),
+            changed: Vec::with_capacity(LIST_KEPT),
+            closing: VecDeque::with_capacity(CLOSING_KEPT),
             listeners,
             accept_retry: None,
             stats: Stats::default(),

@@ -1,5 +1,6 @@
 //! The steps of a shard beneath its face that need no handler.
 
+use std::collections::VecDeque;
 use std::io;
 
 use rustix::io::Errno;
@@ -10,6 +11,11 @@ use crate::interest::Interest;
 use crate::io::Entry;
 use crate::phase::{Act, Phase, Signal};
 use crate::{CloseReason, Handler, Io, Stats, Token, sys};
+
+/// What a shard's lists of connections have room for however quiet it is.
+pub(crate) const LIST_KEPT: usize = 1024;
+/// The same for those to close: a callback's few, as a rule.
+pub(crate) const CLOSING_KEPT: usize = 64;
 
 impl<H: Handler> Io<H> {
     /// Out of descriptors or memory, or refused for good: accepts nothing until the retry timer fires or a connection closes.
@@ -34,14 +40,11 @@ impl<H: Handler> Io<H> {
 
     /// Lets freed slots be used again and keeps no list long that one busy turn made so.
     pub(crate) fn end_turn(&mut self) {
-        const KEPT: usize = 4096;
         self.stats.turns += 1;
         self.conns.release();
-        if self.ready.capacity() > KEPT && self.ready.len() < KEPT / 4 {
-            self.ready.shrink_to(KEPT);
-        }
-        if self.closing.capacity() > KEPT {
-            self.closing.shrink_to(KEPT);
+        if self.closing.capacity() > CLOSING_KEPT && self.closing.is_empty() {
+            self.closing = VecDeque::new();
+            self.closing.reserve(CLOSING_KEPT);
         }
     }
 
