@@ -347,6 +347,7 @@ pub(crate) fn in_own_process(name: &str, body: impl FnOnce()) {
         output.status.success() && text.contains("1 passed"),
         "the child says:\n{text}"
     );
+    println!("{text}");
 }
 
 /// A small generator of repeatable numbers (splitmix64, Steele et al. 2014).
