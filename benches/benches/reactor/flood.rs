@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Result;
 use super::client::MESSAGE;
-use super::process::Server;
+use super::process::{self, Server};
 use super::servers::CONTENDERS;
 use super::tables::median;
 
@@ -39,6 +39,7 @@ pub(crate) fn table(rounds: usize) -> Result<()> {
     println!("### Echo of a quiet connection, alone and beside one that floods\n");
     println!("| | alone, p50 | p99 | beside, p50 | p99 | p99 to alone |");
     println!("|---|---:|---:|---:|---:|---:|");
+    process::go_first();
     // The floor and the server on mio serve a flood to its end, and their neighbours starve.
     let fair: Vec<_> = CONTENDERS
         .iter()
