@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn values_do_not_move_and_empty_chunks_give_their_memory_back() {
-        let mut slab = Slab::new(0);
+        let mut slab = Slab::new(5 * CHUNK);
+        let tables = (slab.chunks.as_ptr(), slab.room.as_ptr());
         let first = slab.insert(0).unwrap();
         let place: *const i32 = slab.get(first).unwrap();
         let tokens: Vec<_> = (1..5 * CHUNK as i32)
@@ -267,6 +268,8 @@ mod tests {
             slab.remove(token).unwrap();
         }
         slab.release();
+        assert_eq!(tables, (slab.chunks.as_ptr(), slab.room.as_ptr()));
+        assert_eq!(slab.resting.capacity(), CHUNK, "a long list is not kept");
         assert_eq!(
             slab.chunks
                 .iter()
