@@ -1,4 +1,4 @@
-//! What the kernel watches, and what it shall watch: changes are gathered for a turn, and those of one descriptor are
+//! What the kernel watches, and what it shall watch: changes are gathered, for a turn at most, and those of one descriptor are
 //! merged before the kernel sees any.
 //!
 //! | asked for | the kernel is told |
