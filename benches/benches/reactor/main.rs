@@ -26,6 +26,7 @@ fn main() -> Result<()> {
         }
         [serve, name] if serve == "serve-apart" => {
             process::stay_on(1);
+            process::go_first();
             return servers::run(name);
         }
         [drown, addr] if drown == "drown" => return flood::drown(addr.parse()?),

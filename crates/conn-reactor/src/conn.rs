@@ -3,12 +3,17 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::CloseReason;
+use crate::flags::Flags;
+use crate::interest::Watch;
+use crate::phase::{Act, Phase, Signal};
 use crate::queue::WriteQueue;
 
 /// The slot of a connection. Everything that an idle connection does not need is behind `extra`.
 pub(crate) struct Connection<C> {
     fd: OwnedFd,
     pub(crate) flags: Flags,
+    phase: Phase,
+    pub(crate) watch: Watch,
     pub(crate) extra: Option<Box<Extra>>,
     /// The caller's state; `None` while connecting and during `opened`.
     pub(crate) conn: Option<C>,
@@ -23,6 +28,7 @@ pub(crate) struct Extra {
     pub(crate) queue: WriteQueue,
     pub(crate) draining: Option<Draining>,
     pub(crate) connecting: Option<Connecting>,
+    pub(crate) deadline: Option<Deadline>,
 }
 
 /// A connection that closes once its queue is sent.
@@ -37,78 +43,37 @@ pub(crate) struct Connecting {
     pub(crate) deadline: timerwheel::Key,
 }
 
+/// When a connection is closed whatever it does.
+pub(crate) struct Deadline {
+    pub(crate) at_ms: u64,
+    pub(crate) timer: timerwheel::Key,
+}
+
 impl Extra {
+    /// The reactor's timers for a connection that is not connecting.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = timerwheel::Key> + use<> {
+        let drain = self.draining.as_ref().map(|draining| draining.deadline);
+        let deadline = self.deadline.as_ref().map(|deadline| deadline.timer);
+        drain.into_iter().chain(deadline)
+    }
+
     fn is_idle(&self) -> bool {
         self.carry.is_empty()
             && self.queue.is_empty()
             && self.draining.is_none()
             && self.connecting.is_none()
-    }
-}
-
-/// A set of facts about a connection.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Flags(u16);
-
-impl Flags {
-    /// An edge said readable and no read has said "nothing left" since.
-    pub(crate) const READABLE: Self = Self(1 << 0);
-    /// An edge said writable and nothing was done about it yet.
-    pub(crate) const WRITABLE: Self = Self(1 << 1);
-    /// The peer finished or failed or sent urgent data: a short read is not the last one.
-    pub(crate) const TO_THE_END: Self = Self(1 << 2);
-    /// The token stands in the ready list.
-    pub(crate) const QUEUED: Self = Self(1 << 3);
-    /// The caller wants no input now.
-    pub(crate) const PAUSED: Self = Self(1 << 4);
-    /// Input kept from before shall be presented again although nothing new came.
-    pub(crate) const PRESENT_CARRY: Self = Self(1 << 5);
-    /// The write queue went above the low mark; `drained` is due when it comes back.
-    pub(crate) const ABOVE_LOW: Self = Self(1 << 6);
-    /// An own connect is under way.
-    pub(crate) const CONNECTING: Self = Self(1 << 7);
-    /// Closes once the queue is sent; input is thrown away.
-    pub(crate) const DRAINING: Self = Self(1 << 8);
-    /// The peer's FIN was read.
-    pub(crate) const PEER_FINISHED: Self = Self(1 << 9);
-    /// In the list of connections to close.
-    pub(crate) const CLOSING: Self = Self(1 << 10);
-
-    /// One or the other, or both.
-    pub(crate) const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether any of them is set.
-    #[inline]
-    pub(crate) fn has(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    #[inline]
-    pub(crate) fn set(&mut self, flag: Self) {
-        self.0 |= flag.0;
-    }
-
-    #[inline]
-    pub(crate) fn clear(&mut self, flag: Self) {
-        self.0 &= !flag.0;
-    }
-
-    /// Clears a flag and says whether it was set.
-    #[inline]
-    pub(crate) fn take(&mut self, flag: Self) -> bool {
-        let had = self.has(flag);
-        self.clear(flag);
-        had
+            && self.deadline.is_none()
     }
 }
 
 impl<C> Connection<C> {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    /// An accepted connection is `Open` from the start, an own one is `Connecting`.
+    pub(crate) fn new(fd: OwnedFd, phase: Phase) -> Self {
         Self {
             fd,
             flags: Flags::default(),
+            phase,
+            watch: Watch::default(),
             extra: None,
             conn: None,
         }
@@ -116,6 +81,18 @@ impl<C> Connection<C> {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Takes the connection a step on in its life and says what follows.
+    pub(crate) fn step(&mut self, signal: Signal) -> Act {
+        let (phase, act) = self.phase.after(signal);
+        self.phase = phase;
+        act
     }
 
     /// The socket, and what is to be noted about it.
@@ -130,6 +107,15 @@ impl<C> Connection<C> {
 
     pub(crate) fn queued_bytes(&self) -> usize {
         self.extra.as_ref().map_or(0, |extra| extra.queue.len())
+    }
+
+    /// Why a connection closes that ends by itself.
+    pub(crate) fn drain_reason(&self) -> CloseReason {
+        let draining = self
+            .extra
+            .as_ref()
+            .and_then(|extra| extra.draining.as_ref());
+        draining.map_or(CloseReason::PeerClosed, |draining| draining.reason)
     }
 
     /// Takes the unconsumed input out, if there is any, and puts `fresh` behind it.

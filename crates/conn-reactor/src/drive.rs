@@ -1,6 +1,6 @@
 //! How connections of a running shard begin, move bytes and end.
 //!
-//! From [`Running::serve_ready`] down to the system calls the way of a round trip is `inline(always)`. The kernel's own
+//! From [`Running::serve_all`] down to the system calls the way of a round trip is `inline(always)`. The kernel's own
 //! calls push a user's return addresses out of the processor's return stack, so each `ret` to a frame that was there
 //! before a system call is mispredicted: 0.5 us on the processor that the benches run on, of 4 us for a whole round trip.
 
@@ -10,9 +10,15 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use crate::conn::{Connection, Flags};
-use crate::platform::SHORT_READ_IS_LAST;
+use crate::conn::Connection;
+use crate::flags::Flags;
+use crate::interest::Interest;
+use crate::phase::{Act, Phase, Signal};
+use crate::platform::Event;
 use crate::shard::Running;
+use crate::slab::shrunk;
+use crate::steps::LIST_KEPT;
+use crate::token::Source;
 use crate::{CloseReason, Handler, Opened, Token, platform, sys};
 
 impl<H: Handler> Running<H> {
@@ -51,9 +57,11 @@ impl<H: Handler> Running<H> {
             Ok((fd, peer)) => {
                 self.io.stats.accepts += 1;
                 let peer = peer.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-                let Ok(token) = self.io.conns.insert(Connection::new(fd)) else {
+                let connection = Connection::new(fd, Phase::Open);
+                let Ok(token) = self.io.conns.insert(connection) else {
                     return;
                 };
+                self.io.want(token, Interest::Both);
                 self.opened(
                     token,
                     Opened::Accepted {
@@ -61,8 +69,9 @@ impl<H: Handler> Running<H> {
                         peer,
                     },
                 );
-                self.watch(token);
                 self.finish_closes();
+                // While what accept made in the kernel is in the cache.
+                self.tell_kernel();
             }
             Err(Errno::AGAIN) => listener.pending = false,
             Err(error) => {
@@ -71,21 +80,6 @@ impl<H: Handler> Running<H> {
                     self.io.pause_accepting();
                 }
             }
-        }
-    }
-
-    /// Registers an accepted connection that its handler wants to keep.
-    fn watch(&mut self, token: Token) {
-        let Some(connection) = self.io.conns.get(token) else {
-            return;
-        };
-        if connection.flags.has(Flags::CLOSING) {
-            return;
-        }
-        self.io.stats.interest_changes += 1;
-        if let Err(error) = self.io.registry.add(connection.fd(), token) {
-            self.io
-                .close(token, CloseReason::Io(error.raw_os_error().unwrap_or(0)));
         }
     }
 
@@ -106,19 +100,47 @@ impl<H: Handler> Running<H> {
         }
     }
 
-    /// Serves each connection that was ready when this turn began, once.
-    pub(crate) fn serve_ready(&mut self) {
-        let mut ready = std::mem::take(&mut self.io.ready);
-        for &token in &ready {
+    /// Serves each connection that has an event or was left unfinished by the turn before, once.
+    ///
+    /// An event is noted in its slot and served at once, while the slot is in the cache: between its event and its end
+    /// a batch goes through some megabytes of the kernel's memory.
+    pub(crate) fn serve_all(&mut self) {
+        let mut unfinished = std::mem::take(&mut self.io.ready);
+        let events = self.events.len();
+        for at in 0..events + unfinished.len() {
+            let token = match self.events.get(at) {
+                None => unfinished[at - events],
+                Some(event) => match self.note(Event::from(*event)) {
+                    Some(token) => token,
+                    None => continue,
+                },
+            };
             self.serve(token);
             if !self.io.closing.is_empty() {
                 self.finish_closes();
             }
         }
-        ready.clear();
-        // What got ready meanwhile stands in the new list; keep the memory of the longer one.
+        unfinished.clear();
+        // What is unfinished now stands in the new list.
         if self.io.ready.is_empty() {
-            self.io.ready = ready;
+            self.io.ready = shrunk(unfinished, LIST_KEPT);
+        }
+    }
+
+    /// Notes what an event says. Returns the connection to serve now, if it does not have its place in this turn anyway.
+    #[inline(always)]
+    fn note(&mut self, event: Event) -> Option<Token> {
+        match event.token.source() {
+            Source::Connection(token) => {
+                let flags = &mut self.io.conns.get_mut(token)?.flags;
+                flags.note(event);
+                (!flags.has(Flags::QUEUED)).then_some(token)
+            }
+            Source::Listener(index) => {
+                self.io.listeners.get_mut(index)?.pending = true;
+                None
+            }
+            Source::Waker => None,
         }
     }
 
@@ -127,12 +149,13 @@ impl<H: Handler> Running<H> {
         let Some(connection) = self.io.conns.get_mut(token) else {
             return;
         };
-        let flags = &mut connection.flags;
-        flags.clear(Flags::QUEUED);
-        if flags.has(Flags::CONNECTING) {
-            flags.clear(Flags::WRITABLE);
+        connection.flags.clear(Flags::QUEUED);
+        if connection.phase() == Phase::Connecting {
+            connection.flags.clear(Flags::WRITABLE);
             self.finish_connect(token);
-        } else if flags.take(Flags::WRITABLE) && connection.extra.is_some() && self.io.flush(token)
+        } else if connection.flags.take(Flags::WRITABLE)
+            && connection.extra.is_some()
+            && self.io.flush(token)
         {
             self.handler.drained(&mut self.io, token);
         }
@@ -148,10 +171,11 @@ impl<H: Handler> Running<H> {
             let Some(connection) = self.io.conns.get_mut(token) else {
                 return;
             };
-            let (fd, flags) = connection.parts();
-            if flags.has(Flags::CLOSING.or(Flags::CONNECTING)) {
+            let phase = connection.phase();
+            if !phase.reads() {
                 return;
             }
+            let (fd, flags) = connection.parts();
             if flags.has(Flags::PAUSED) {
                 return self.look_at_paused(token);
             }
@@ -170,12 +194,7 @@ impl<H: Handler> Running<H> {
                         return self.peer_finished(token);
                     }
                     Ok(count) => {
-                        if SHORT_READ_IS_LAST
-                            && count < self.buffer.len()
-                            && !flags.has(Flags::TO_THE_END)
-                        {
-                            flags.clear(Flags::READABLE);
-                        }
+                        flags.after_read(count, self.buffer.len());
                         count
                     }
                     Err(Errno::AGAIN) => return flags.clear(Flags::READABLE),
@@ -184,20 +203,25 @@ impl<H: Handler> Running<H> {
             };
             self.io.stats.bytes_in += count as u64;
             budget = budget.saturating_sub(count);
-            if !flags.has(Flags::DRAINING) {
+            if phase.presents_input() {
                 self.present(token, count);
             }
         }
     }
 
-    /// Nobody reads, so an error would wait unseen; a FIN may wait until reading resumes.
+    /// Nobody reads, so an error would wait unseen; a FIN may wait until reading resumes. Input that comes meanwhile
+    /// shall wake the shard no more.
     #[inline(never)]
     fn look_at_paused(&mut self, token: Token) {
-        if let Some(connection) = self.io.conns.get(token)
-            && connection.flags.has(Flags::TO_THE_END)
+        let Some(connection) = self.io.conns.get(token) else {
+            return;
+        };
+        if connection.flags.has(Flags::TO_THE_END)
             && let Some(error) = sys::pending_error(connection.fd())
         {
             self.io.close(token, CloseReason::of(error));
+        } else if connection.flags.has(Flags::READABLE) {
+            self.io.want(token, Interest::Output);
         }
     }
 
@@ -227,28 +251,9 @@ impl<H: Handler> Running<H> {
 
     /// The peer's FIN was read: what is queued is still sent, then the connection closes.
     fn peer_finished(&mut self, token: Token) {
-        let Some(connection) = self.io.conns.get_mut(token) else {
-            return;
-        };
-        connection.flags.set(Flags::PEER_FINISHED);
-        if !connection.flags.has(Flags::DRAINING) {
+        if self.io.advance(token, Signal::PeerFinished) == Act::TellPeerFinished {
             self.handler.peer_finished(&mut self.io, token);
-        }
-        let Some(connection) = self.io.conns.get(token) else {
-            return;
-        };
-        match (
-            connection.queued_bytes(),
-            connection.flags.has(Flags::DRAINING),
-        ) {
-            (0, false) => self.io.close(token, CloseReason::PeerClosed),
-            (0, true) => self.io.end_drain(token),
-            (_, true) => {}
-            (_, false) => {
-                let timeout_ms = self.io.options.linger_timeout_ms;
-                self.io
-                    .close_after_flush(token, CloseReason::PeerClosed, timeout_ms);
-            }
+            self.io.end_after_peer(token);
         }
     }
 
@@ -262,12 +267,12 @@ impl<H: Handler> Running<H> {
             Some(Err(error)) => return self.connect_failed(token, error),
             Some(Ok(peer)) => peer,
         };
-        connection.flags.clear(Flags::CONNECTING);
+        connection.step(Signal::Connected);
         let connecting = connection
             .extra
             .as_mut()
             .and_then(|extra| extra.connecting.take());
-        let connecting = connecting.expect("set together with the flag CONNECTING");
+        let connecting = connecting.expect("set as long as the phase is Connecting");
         connection.trim();
         self.io.timers.cancel(connecting.deadline);
         self.opened(
@@ -283,6 +288,7 @@ impl<H: Handler> Running<H> {
         let Some(connection) = self.io.conns.remove(token) else {
             return;
         };
+        self.io.forget(&connection);
         let connecting = connection.extra.and_then(|extra| extra.connecting);
         let connecting = connecting.expect("only a connecting connection comes here");
         self.io.timers.cancel(connecting.deadline);
@@ -298,9 +304,12 @@ impl<H: Handler> Running<H> {
             let Some(connection) = self.io.conns.remove(token) else {
                 continue;
             };
+            self.io.forget(&connection);
             let (extra, conn) = connection.shut();
-            if let Some(draining) = extra.and_then(|extra| extra.draining) {
-                self.io.timers.cancel(draining.deadline);
+            if let Some(extra) = extra {
+                for timer in extra.timers() {
+                    self.io.timers.cancel(timer);
+                }
             }
             self.io.resume_accepting();
             self.io.stats.closes += 1;
@@ -311,15 +320,30 @@ impl<H: Handler> Running<H> {
         }
     }
 
+    /// Tells the kernel what it shall watch from the next wait on. What callbacks ask for meanwhile waits for the next turn.
+    pub(crate) fn tell_kernel(&mut self) {
+        let mut changed = std::mem::take(&mut self.io.changed);
+        for token in changed.drain(..) {
+            let Err(error) = self.io.tell_kernel(token) else {
+                continue;
+            };
+            if self.io.is_connecting(token) {
+                self.connect_failed(token, error);
+            } else {
+                let code = error.raw_os_error().unwrap_or(0);
+                self.io.close(token, CloseReason::Io(code));
+                self.finish_closes();
+            }
+        }
+        if self.io.changed.is_empty() {
+            self.io.changed = shrunk(changed, LIST_KEPT);
+        }
+    }
+
     pub(crate) fn close_everything(&mut self) {
         self.io.stop_accepting();
         for token in self.io.conns.tokens() {
-            let connecting = self
-                .io
-                .conns
-                .get(token)
-                .is_some_and(|connection| connection.flags.has(Flags::CONNECTING));
-            if connecting {
+            if self.io.is_connecting(token) {
                 self.connect_failed(
                     token,
                     io::Error::new(io::ErrorKind::ConnectionAborted, "the shard stopped"),

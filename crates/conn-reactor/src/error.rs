@@ -19,6 +19,8 @@ pub enum CloseReason {
     InputTooLong,
     /// The time for flushing ran out with bytes still queued.
     FlushTimeout,
+    /// The deadline that [`Io::set_deadline`](crate::Io::set_deadline) gave it has passed.
+    DeadlinePassed,
     /// The shard stopped.
     Shutdown,
     /// The caller closed it, with a number of its own.
@@ -51,6 +53,7 @@ impl fmt::Display for CloseReason {
                 f.write_str("the peer sent a longer frame than carry_bytes_max allows")
             }
             Self::FlushTimeout => f.write_str("the peer did not take the queued bytes in time"),
+            Self::DeadlinePassed => f.write_str("the connection's deadline has passed"),
             Self::Shutdown => f.write_str("the shard stopped"),
             Self::Local(code) => write!(f, "closed by this side with code {code}"),
         }

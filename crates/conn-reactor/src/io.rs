@@ -1,19 +1,23 @@
 //! What a handler can do: the shard's connections, timers and numbers.
 
 use std::collections::VecDeque;
+use std::hash::RandomState;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::io::Errno;
 use timerwheel::Wheel;
 
-use crate::conn::{Connecting, Connection, Draining, Flags};
+use crate::conn::{Connecting, Connection, Deadline, Draining};
+use crate::flags::Flags;
+use crate::interest::{Change, Interest};
+use crate::phase::{Act, Phase, Signal};
 use crate::platform::Registry;
 use crate::slab::Slab;
-use crate::{CloseReason, Handler, Options, Stats, Token, WriteError, sys};
+use crate::steps::send_all;
+use crate::{CloseReason, Ctx, Handler, Options, Stats, Token, TraceId, WriteError, sys};
 
 /// A shard, as its handler's callbacks see it.
 pub struct Io<H: Handler> {
@@ -22,6 +26,8 @@ pub struct Io<H: Handler> {
     pub(crate) timers: Wheel<Entry<H::Timer>>,
     /// Connections with something to do in the next turn.
     pub(crate) ready: Vec<Token>,
+    /// Connections of which the kernel may have to watch something else from the next wait on.
+    pub(crate) changed: Vec<Token>,
     /// Connections to close when the running callback has returned.
     pub(crate) closing: VecDeque<(Token, CloseReason)>,
     pub(crate) listeners: Vec<Listener>,
@@ -31,6 +37,8 @@ pub struct Io<H: Handler> {
     pub(crate) stats: Stats,
     pub(crate) epoch: Instant,
     pub(crate) now_ms: u64,
+    /// The key of the connections' trace ids.
+    pub(crate) trace_key: RandomState,
     pub(crate) shard: usize,
     /// Connections whose `opened` returned a state and whose `closed` is still to come.
     pub(crate) open: usize,
@@ -55,6 +63,8 @@ pub(crate) enum Entry<T> {
     Drain(Token),
     /// The end of the patience with an own connect.
     Connect(Token),
+    /// The connection's deadline.
+    Deadline(Token),
     AcceptRetry,
 }
 
@@ -156,7 +166,7 @@ impl<H: Handler> Io<H> {
             return Err(WriteError::STALE);
         };
         if connection.extra.is_some()
-            || connection.flags.has(MUTE)
+            || !connection.phase().takes_output()
             || bytes.len() > self.options.write_bytes_max
         {
             return self.write_slow(token, bytes);
@@ -180,7 +190,7 @@ impl<H: Handler> Io<H> {
         let Some(connection) = self.conns.get_mut(token) else {
             return Err(WriteError::STALE);
         };
-        if connection.flags.has(MUTE) {
+        if !connection.phase().takes_output() {
             return Err(WriteError::CLOSING);
         }
         let queued = connection.queued_bytes();
@@ -227,10 +237,9 @@ impl<H: Handler> Io<H> {
             self.stats.stale_tokens += 1;
             return;
         };
-        if !connection.flags.take(Flags::CLOSING) {
+        if connection.step(Signal::Close) == Act::Close {
             self.closing.push_back((token, reason));
         }
-        connection.flags.set(Flags::CLOSING);
     }
 
     /// Closes a connection once what is queued has been sent: then says FIN and waits for the peer's. Input is
@@ -241,30 +250,33 @@ impl<H: Handler> Io<H> {
             self.stats.stale_tokens += 1;
             return;
         };
-        if connection.flags.has(Flags::CLOSING) || connection.flags.has(Flags::DRAINING) {
+        if !connection.phase().takes_output() {
             return;
         }
+        connection.step(Signal::Drain);
         let deadline = self
             .timers
             .insert(self.now_ms.saturating_add(timeout_ms), Entry::Drain(token));
-        connection.flags.set(Flags::DRAINING);
-        connection.flags.clear(Flags::PAUSED);
         let extra = connection.extra_mut();
         extra.draining = Some(Draining { reason, deadline });
         extra.carry = Vec::new();
         let nothing_queued = extra.queue.is_empty();
         // The end of the peer's stream may wait unread behind a pause.
+        connection.flags.clear(Flags::PAUSED);
+        self.want(token, Interest::Both);
         self.queue_ready(token);
         if nothing_queued {
-            self.flushed(token);
+            self.advance(token, Signal::Flushed);
         }
     }
 
     /// Takes no more input from a connection until [`resume_reading`](Self::resume_reading): the peer's sends then
     /// fill the kernel's buffer and TCP slows it down. A FIN is noticed only after resuming; a reset at once.
+    ///
+    /// The kernel is told only when input comes during the pause, so one that ends before costs no system call.
     pub fn pause_reading(&mut self, token: Token) {
         if let Some(connection) = self.conns.get_mut(token)
-            && !connection.flags.has(Flags::DRAINING)
+            && !connection.phase().is_draining()
         {
             connection.flags.set(Flags::PAUSED);
         }
@@ -277,8 +289,46 @@ impl<H: Handler> Io<H> {
         };
         if connection.flags.take(Flags::PAUSED) {
             connection.flags.set(Flags::PRESENT_CARRY);
+            self.want(token, Interest::Both);
             self.queue_ready(token);
         }
+    }
+
+    /// What goes along with a connection: its trace id and its deadline. `None` for a stale token.
+    #[must_use]
+    pub fn ctx(&self, token: Token) -> Option<Ctx> {
+        let connection = self.conns.get(token)?;
+        let extra = connection.extra.as_ref();
+        let deadline = extra.and_then(|extra| extra.deadline.as_ref());
+        Some(Ctx {
+            token,
+            trace_id: TraceId::new(&self.trace_key, token),
+            deadline_ms: deadline.map(|deadline| deadline.at_ms),
+        })
+    }
+
+    /// Closes a connection with [`CloseReason::DeadlinePassed`] at `deadline_ms` (on the clock of
+    /// [`now_ms`](Self::now_ms)), whatever it is doing then; `None` takes an earlier deadline back. While one is set
+    /// the connection holds about 150 bytes more. Does nothing to a stale token.
+    pub fn set_deadline(&mut self, token: Token, deadline_ms: Option<u64>) {
+        let Some(connection) = self.conns.get_mut(token) else {
+            self.stats.stale_tokens += 1;
+            return;
+        };
+        if let Some(old) = connection
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.deadline.take())
+        {
+            self.timers.cancel(old.timer);
+        }
+        let Some(at_ms) = deadline_ms else {
+            return connection.trim();
+        };
+        let timer = self
+            .timers
+            .insert(at_ms.max(self.now_ms), Entry::Deadline(token));
+        connection.extra_mut().deadline = Some(Deadline { at_ms, timer });
     }
 
     /// Calls [`Handler::timer`] at `deadline_ms` (on the clock of [`now_ms`](Self::now_ms)) or as soon after as this
@@ -298,7 +348,7 @@ impl<H: Handler> Io<H> {
     pub fn cancel_timer(&mut self, key: TimerKey) -> Option<H::Timer> {
         match self.timers.cancel(key.0)? {
             Entry::User { timer, .. } => Some(timer),
-            Entry::Drain(_) | Entry::Connect(_) | Entry::AcceptRetry => {
+            Entry::Drain(_) | Entry::Connect(_) | Entry::Deadline(_) | Entry::AcceptRetry => {
                 unreachable!("only keys of User entries leave the reactor")
             }
         }
@@ -339,172 +389,36 @@ impl<H: Handler> Io<H> {
         }
         let fd = sys::connect(addr, bind, &self.options)?;
         self.stats.connects += 1;
-        let Ok(token) = self.conns.insert(Connection::new(fd)) else {
+        let Ok(token) = self.conns.insert(Connection::new(fd, Phase::Connecting)) else {
             return Err(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
                 "the shard's slab is full",
             ));
         };
         let connection = self.conns.get_mut(token).expect("inserted above");
-        self.stats.interest_changes += 1;
-        if let Err(error) = self.registry.add(connection.fd(), token) {
-            self.conns.remove(token);
-            return Err(error);
-        }
         let deadline = self.timers.insert(
             self.now_ms.saturating_add(self.options.connect_timeout_ms),
             Entry::Connect(token),
         );
-        connection.flags.set(Flags::CONNECTING);
         connection.extra_mut().connecting = Some(Connecting { tag, deadline });
+        self.want(token, Interest::Both);
         Ok(())
     }
 
     /// Closes this shard's listeners: the kernel refuses new connections once all shards did so.
     pub fn stop_accepting(&mut self) {
-        for listener in self.listeners.drain(..) {
-            use std::os::fd::AsFd;
+        for (index, listener) in self.listeners.drain(..).enumerate() {
             // Where shards share a listener it stays open elsewhere, so closing alone would not end its events.
-            let _ = self.registry.remove(listener.socket.as_fd());
+            let token = Token::listener(index as u32);
+            let _ = self
+                .registry
+                .change(listener.socket.as_fd(), token, Change::Delete);
         }
     }
 
     /// Ends this shard's loop after this turn: each connection is closed with [`CloseReason::Shutdown`].
     pub fn stop(&mut self) {
         self.stopping = true;
-    }
-
-    /// Out of descriptors or memory, or refused for good: accepts nothing until the retry timer fires or a connection closes.
-    pub(crate) fn pause_accepting(&mut self) {
-        self.stats.accept_pauses += 1;
-        let retry_ms = self
-            .now_ms
-            .saturating_add(self.options.accept_retry_ms.max(1));
-        self.accept_retry = Some(self.timers.insert(retry_ms, Entry::AcceptRetry));
-    }
-
-    /// A descriptor is free again.
-    pub(crate) fn resume_accepting(&mut self) {
-        if let Some(retry) = self.accept_retry.take() {
-            self.timers.cancel(retry);
-        }
-    }
-
-    pub(crate) fn update_now(&mut self) {
-        self.now_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
-    }
-
-    /// Lets freed slots be used again and keeps no list long that one busy turn made so.
-    pub(crate) fn end_turn(&mut self) {
-        const KEPT: usize = 4096;
-        self.stats.turns += 1;
-        self.conns.release();
-        if self.ready.capacity() > KEPT && self.ready.len() < KEPT / 4 {
-            self.ready.shrink_to(KEPT);
-        }
-        if self.closing.capacity() > KEPT {
-            self.closing.shrink_to(KEPT);
-        }
-    }
-
-    /// How far the clock is into the current millisecond, in microseconds, if the turn is that young.
-    pub(crate) fn turn_fraction_us(&self) -> u64 {
-        let now_us = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
-        now_us.saturating_sub(self.now_ms.saturating_mul(1000))
-    }
-
-    /// Gives a connection a place in the next turn.
-    pub(crate) fn queue_ready(&mut self, token: Token) {
-        let Some(connection) = self.conns.get_mut(token) else {
-            return;
-        };
-        if !connection.flags.take(Flags::QUEUED) {
-            self.ready.push(token);
-        }
-        connection.flags.set(Flags::QUEUED);
-    }
-
-    /// Sends from the queue. Returns whether the queue came down to the low mark.
-    pub(crate) fn flush(&mut self, token: Token) -> bool {
-        let Some(connection) = self.conns.get_mut(token) else {
-            return false;
-        };
-        let Some(mut extra) = connection.extra.take() else {
-            return false;
-        };
-        let result = send_all(connection, &mut self.stats, extra.queue.front());
-        if let Ok(count) = result {
-            extra.queue.consume(count);
-        }
-        let queued = extra.queue.len();
-        connection.extra = Some(extra);
-        if let Err(error) = result {
-            self.close(token, CloseReason::of(error));
-            return false;
-        }
-        let drained =
-            queued <= self.options.write_low_bytes && connection.flags.take(Flags::ABOVE_LOW);
-        if queued == 0 {
-            let draining = connection.flags.has(Flags::DRAINING);
-            connection.trim();
-            if draining {
-                self.flushed(token);
-                return false;
-            }
-        }
-        drained
-    }
-
-    /// What the handler left of a connection's input, if anything, with what came now behind it.
-    #[inline(always)]
-    pub(crate) fn join_carry(&mut self, token: Token, fresh: &[u8]) -> Option<Vec<u8>> {
-        let connection = self.conns.get_mut(token)?;
-        match &connection.extra {
-            None => None,
-            Some(_) => connection.join_carry(fresh),
-        }
-    }
-
-    /// Keeps what the handler has not consumed for the next time.
-    #[inline(never)]
-    pub(crate) fn keep_carry(&mut self, token: Token, mut carry: Vec<u8>, consumed: usize) {
-        let Some(connection) = self.conns.get_mut(token) else {
-            return;
-        };
-        carry.drain(..consumed);
-        if carry.is_empty() {
-            return connection.trim();
-        }
-        if connection.flags.has(Flags::CLOSING.or(Flags::DRAINING)) {
-            return;
-        }
-        if carry.len() > self.options.carry_bytes_max {
-            return self.close(token, CloseReason::InputTooLong);
-        }
-        connection.extra_mut().carry = carry;
-    }
-
-    /// A draining connection has nothing queued any more.
-    fn flushed(&mut self, token: Token) {
-        let Some(connection) = self.conns.get(token) else {
-            return;
-        };
-        if connection.flags.has(Flags::PEER_FINISHED) {
-            self.end_drain(token);
-        } else {
-            sys::finish_sending(connection.fd());
-        }
-    }
-
-    /// Closes a draining connection for the reason it drains.
-    pub(crate) fn end_drain(&mut self, token: Token) {
-        let reason = self
-            .conns
-            .get(token)
-            .and_then(|connection| connection.extra.as_ref())
-            .and_then(|extra| extra.draining.as_ref())
-            .map_or(CloseReason::PeerClosed, |draining| draining.reason);
-        self.close(token, reason);
     }
 }
 
@@ -515,29 +429,4 @@ impl<H: Handler> std::fmt::Debug for Io<H> {
             .field("connections", &self.open)
             .finish_non_exhaustive()
     }
-}
-
-/// Nothing may be written to a connection with one of these.
-const MUTE: Flags = Flags::CLOSING.or(Flags::DRAINING).or(Flags::CONNECTING);
-
-/// Sends until everything is sent or the socket is full; returns how much was.
-#[inline(always)]
-fn send_all<C>(
-    connection: &Connection<C>,
-    stats: &mut Stats,
-    bytes: &[u8],
-) -> Result<usize, Errno> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        stats.writes += 1;
-        match sys::send(connection.fd(), &bytes[sent..]) {
-            Ok(count) => {
-                sent += count;
-                stats.bytes_out += count as u64;
-            }
-            Err(Errno::AGAIN) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sent)
 }

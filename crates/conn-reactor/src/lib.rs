@@ -60,23 +60,29 @@ compile_error!("conn-reactor runs on epoll and kqueue only");
 compile_error!("conn-reactor needs 64-bit poller keys for slot and generation");
 
 mod conn;
+mod ctx;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod descriptors;
 mod drive;
 mod error;
+mod flags;
 mod handler;
+mod interest;
 mod io;
 mod mailbox;
 mod options;
+mod phase;
 mod platform;
 mod queue;
 mod reactor;
 mod shard;
 mod slab;
 mod stats;
+mod steps;
 mod sys;
 mod token;
 
+pub use ctx::{Ctx, TraceId};
 pub use error::{CloseReason, SendError, WriteError};
 pub use handler::{Handler, Opened};
 pub use io::{Io, TimerKey};

@@ -1,6 +1,7 @@
 //! One shard: its loop over events, messages and timers.
 
 use std::collections::VecDeque;
+use std::hash::RandomState;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,12 +10,12 @@ use std::time::Instant;
 use polling::Poller;
 use timerwheel::Wheel;
 
-use crate::conn::Flags;
+use crate::interest::{Change, Interest};
 use crate::io::{Entry, Listener};
 use crate::mailbox::{Mailbox, Sender};
-use crate::platform::Registry;
+use crate::platform::{RawEvent, Registry};
 use crate::slab::Slab;
-use crate::token::Source;
+use crate::steps::{CLOSING_KEPT, LIST_KEPT};
 use crate::{CloseReason, Handler, Io, Options, Stats, TimerKey, Token};
 
 /// One shard that does not run yet. [`Reactor::run`](crate::Reactor::run) gives each a thread of its own; to embed a
@@ -52,10 +53,11 @@ impl<H: Handler> Shard<H> {
     pub fn run_on_this_thread(self) -> io::Result<H> {
         let registry = Registry::new(self.poller, self.options.event_batch);
         for (index, listener) in self.listeners.iter().enumerate() {
-            registry.add(listener.as_fd(), Token::listener(index as u32))?;
+            let token = Token::listener(index as u32);
+            registry.change(listener.as_fd(), token, Change::Add(Interest::Both))?;
         }
         if let Some(source) = self.mailbox.waker().source() {
-            registry.add(source, Token::waker())?;
+            registry.change(source, Token::waker(), Change::Add(Interest::Both))?;
         }
         let listeners = self
             .listeners
@@ -66,16 +68,18 @@ impl<H: Handler> Shard<H> {
             })
             .collect();
         let mut io = Io {
-            conns: Slab::new(),
+            conns: Slab::new(self.options.connections_max),
             registry,
             timers: Wheel::new(0),
-            ready: Vec::new(),
-            closing: VecDeque::new(),
+            ready: Vec::with_capacity(LIST_KEPT),
+            changed: Vec::with_capacity(LIST_KEPT),
+            closing: VecDeque::with_capacity(CLOSING_KEPT),
             listeners,
             accept_retry: None,
             stats: Stats::default(),
             epoch: self.epoch,
             now_ms: 0,
+            trace_key: RandomState::new(),
             shard: self.index,
             open: 0,
             stopping: false,
@@ -83,10 +87,12 @@ impl<H: Handler> Shard<H> {
         };
         io.update_now();
         let buffer = vec![0; io.options.read_buffer_bytes].into_boxed_slice();
+        let events = Vec::with_capacity(io.options.event_batch);
         let running = Running {
             handler: self.handler,
             io,
             buffer,
+            events,
             messages: VecDeque::new(),
             mailbox: self.mailbox,
             timers_left: false,
@@ -110,6 +116,8 @@ pub(crate) struct Running<H: Handler> {
     pub(crate) io: Io<H>,
     /// Where every connection's input is read to.
     pub(crate) buffer: Box<[u8]>,
+    /// What the last wait fetched.
+    pub(crate) events: Vec<RawEvent>,
     /// Messages taken from the mailbox and not delivered yet.
     messages: VecDeque<H::Message>,
     mailbox: Mailbox<H::Message>,
@@ -121,60 +129,25 @@ impl<H: Handler> Running<H> {
     fn run(mut self) -> io::Result<H> {
         while !self.io.stopping {
             self.wait()?;
+            self.serve_all();
             self.accept();
-            self.serve_ready();
             self.deliver_messages();
             self.fire_timers();
             self.handler.turn_ended(&mut self.io);
             self.finish_closes();
+            self.tell_kernel();
             self.io.end_turn();
         }
         self.close_everything();
         Ok(self.handler)
     }
 
-    /// Waits for events, not past the next deadline, and notes what they say.
+    /// Waits for events, not past the next deadline.
     fn wait(&mut self) -> io::Result<()> {
         let timeout_ms = self.timeout_ms();
-        let Io {
-            registry,
-            conns,
-            ready,
-            listeners,
-            stats,
-            ..
-        } = &mut self.io;
-        stats.waits += 1;
-        registry.wait(timeout_ms, |event| {
-            stats.events += 1;
-            match event.token.source() {
-                Source::Connection(token) => {
-                    let Some(connection) = conns.get_mut(token) else {
-                        return;
-                    };
-                    let flags = &mut connection.flags;
-                    if event.readable {
-                        flags.set(Flags::READABLE);
-                    }
-                    if event.writable {
-                        flags.set(Flags::WRITABLE);
-                    }
-                    if event.to_the_end {
-                        flags.set(Flags::TO_THE_END);
-                    }
-                    if !flags.take(Flags::QUEUED) {
-                        ready.push(token);
-                    }
-                    flags.set(Flags::QUEUED);
-                }
-                Source::Listener(index) => {
-                    if let Some(listener) = listeners.get_mut(index) {
-                        listener.pending = true;
-                    }
-                }
-                Source::Waker => {}
-            }
-        })?;
+        self.io.stats.waits += 1;
+        self.io.registry.wait(&mut self.events, timeout_ms)?;
+        self.io.stats.events += self.events.len() as u64;
         self.mailbox.wake_up();
         self.io.update_now();
         Ok(())
@@ -183,6 +156,7 @@ impl<H: Handler> Running<H> {
     /// How long to wait: not at all while there is work, else until the next deadline, rounded up.
     fn timeout_ms(&self) -> Option<u64> {
         let busy = !self.io.ready.is_empty()
+            || !self.io.changed.is_empty()
             || !self.messages.is_empty()
             || self.timers_left
             || self.can_accept();
@@ -235,18 +209,12 @@ impl<H: Handler> Running<H> {
                     self.io.stats.timer_lateness.record(late_us);
                     self.handler.timer(&mut self.io, TimerKey(key), timer);
                 }
-                Entry::Drain(token) => self.drain_timed_out(token),
+                Entry::Drain(token) => self.io.drain_timed_out(token),
                 Entry::Connect(token) => self.connect_failed(token, io::ErrorKind::TimedOut.into()),
+                Entry::Deadline(token) => self.io.close(token, CloseReason::DeadlinePassed),
                 Entry::AcceptRetry => self.io.accept_retry = None,
             }
             self.finish_closes();
-        }
-    }
-
-    fn drain_timed_out(&mut self, token: Token) {
-        match self.io.queued_bytes(token) {
-            0 => self.io.end_drain(token),
-            _ => self.io.close(token, CloseReason::FlushTimeout),
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::token::{SLOTS_MAX, Token};
 
 const CHUNK_BITS: u32 = 10;
 const CHUNK: usize = 1 << CHUNK_BITS;
+/// Four million slots.
+const CHUNKS_EXPECTED_MAX: usize = 4096;
 const NONE: u32 = u32::MAX;
 
 /// One place: free (`value` is `None`) or taken.
@@ -77,12 +79,15 @@ pub(crate) struct Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(crate) fn new() -> Self {
+    /// An empty slab whose own tables need not grow up to `expected_max` values: a table that moves behind the chunks
+    /// would keep the allocator from giving them back to the system. Untouched, its room is not resident.
+    pub(crate) fn new(expected_max: usize) -> Self {
+        let chunks = expected_max.div_ceil(CHUNK).min(CHUNKS_EXPECTED_MAX);
         Self {
-            chunks: Vec::new(),
-            room: Vec::new(),
+            chunks: Vec::with_capacity(chunks),
+            room: Vec::with_capacity(chunks.div_ceil(64)),
             room_hint: 0,
-            resting: Vec::new(),
+            resting: Vec::with_capacity(CHUNK),
             len: 0,
         }
     }
@@ -192,8 +197,7 @@ impl<T> Slab<T> {
             }
             self.mark_room(at);
         }
-        resting.shrink_to(CHUNK);
-        self.resting = resting;
+        self.resting = shrunk(resting, CHUNK);
     }
 
     /// The tokens of all values. O(slots).
@@ -213,6 +217,16 @@ impl<T> Slab<T> {
     }
 }
 
+/// An emptied list, with the memory for `kept` elements if it had more. A new one and not the front of the old one:
+/// that lies behind what was allocated while the list grew, and would keep all of it resident.
+pub(crate) fn shrunk<T>(list: Vec<T>, kept: usize) -> Vec<T> {
+    if list.capacity() <= kept {
+        return list;
+    }
+    drop(list);
+    Vec::with_capacity(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -223,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_removed_slot_rests_until_release_and_comes_back_with_another_generation() {
-        let mut slab = Slab::new();
+        let mut slab = Slab::new(0);
         let first = slab.insert('a').unwrap();
         assert_eq!(slab.remove(first), Some('a'));
         let other = slab.insert('b').unwrap();
@@ -242,7 +256,8 @@ mod tests {
 
     #[test]
     fn values_do_not_move_and_empty_chunks_give_their_memory_back() {
-        let mut slab = Slab::new();
+        let mut slab = Slab::new(5 * CHUNK);
+        let tables = (slab.chunks.as_ptr(), slab.room.as_ptr());
         let first = slab.insert(0).unwrap();
         let place: *const i32 = slab.get(first).unwrap();
         let tokens: Vec<_> = (1..5 * CHUNK as i32)
@@ -253,6 +268,8 @@ mod tests {
             slab.remove(token).unwrap();
         }
         slab.release();
+        assert_eq!(tables, (slab.chunks.as_ptr(), slab.room.as_ptr()));
+        assert_eq!(slab.resting.capacity(), CHUNK, "a long list is not kept");
         assert_eq!(
             slab.chunks
                 .iter()
@@ -277,7 +294,7 @@ mod tests {
         /// Against a map: what was inserted is found under its token, and under no other that ever was.
         #[test]
         fn behaves_as_a_map(steps in prop::collection::vec((0u8..10, any::<u16>()), 1..4000)) {
-            let mut slab = Slab::new();
+            let mut slab = Slab::new(0);
             let mut model = HashMap::new();
             let mut known = Vec::new();
             for (index, (step, choice)) in steps.into_iter().enumerate() {

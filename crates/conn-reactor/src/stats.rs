@@ -24,8 +24,15 @@ pub struct Stats {
     pub bytes_out: u64,
     /// `write` calls refused because the queue was full.
     pub writes_refused: u64,
-    /// Changes of the poller's interest list (`epoll_ctl`): one per connection in its whole life.
+    /// Changes of the poller's interest list (`epoll_ctl`): one per connection in its whole life, and two per pause of
+    /// its reading in which input came.
     pub interest_changes: u64,
+    /// Changes that were asked for while another one of the same connection had not reached the kernel yet, and became
+    /// one with it. Closes count as changes here.
+    pub interest_merged: u64,
+    /// Changes, merged or not, that came to nothing the kernel must be told: it had that interest already, or the
+    /// connection was closed, which takes it off the list.
+    pub interest_elided: u64,
     /// Waits for events (`epoll_pwait`).
     pub waits: u64,
     /// Events fetched.

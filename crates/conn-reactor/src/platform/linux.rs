@@ -22,47 +22,45 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::Event;
 use crate::Options;
+use crate::interest::{Change, Interest};
 use crate::token::Token;
 
 /// Whether a read of less than the buffer means that nothing is left, unless the event said `to_the_end`.
 pub(crate) const SHORT_READ_IS_LAST: bool = true;
 
+/// An event as the kernel hands it over.
+pub(crate) type RawEvent = epoll::Event;
+
 pub(crate) struct Registry {
     poller: Arc<Poller>,
-    events: Vec<epoll::Event>,
 }
 
 impl Registry {
-    pub(crate) fn new(poller: Arc<Poller>, event_batch: usize) -> Self {
-        Self {
-            poller,
-            events: Vec::with_capacity(event_batch),
-        }
+    pub(crate) fn new(poller: Arc<Poller>, _event_batch: usize) -> Self {
+        Self { poller }
     }
 
-    /// Watches a descriptor both ways until it is closed. One `epoll_ctl`.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        // A read also stops short in front of an urgent byte (tcp_recvmsg_locked in net/ipv4/tcp.c): PRI tells.
-        let interest =
-            EventFlags::ET | EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI;
-        Ok(epoll::add(
-            self.poller.as_fd(),
-            fd,
-            EventData::new_u64(token.as_u64()),
-            interest,
-        )?)
+    /// Changes what a descriptor is watched for. One `epoll_ctl`. A descriptor that is closed needs no `Delete`.
+    pub(crate) fn change(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        change: Change,
+    ) -> io::Result<()> {
+        let (poller, data) = (self.poller.as_fd(), EventData::new_u64(token.as_u64()));
+        Ok(match change {
+            Change::Add(interest) => epoll::add(poller, fd, data, flags(interest)),
+            Change::Modify(interest) => epoll::modify(poller, fd, data, flags(interest)),
+            Change::Delete => epoll::delete(poller, fd),
+        }?)
     }
 
-    /// Stops watching a descriptor that stays open elsewhere (a listener shared by shards).
-    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(epoll::delete(self.poller.as_fd(), fd)?)
-    }
-
-    /// Waits at most `timeout_ms` (`None`: as long as it takes) and calls `each` per event. One `epoll_pwait`.
+    /// Waits at most `timeout_ms` (`None`: as long as it takes) and replaces `events` by at most as many as it has
+    /// room for. One `epoll_pwait`.
     pub(crate) fn wait(
         &mut self,
+        events: &mut Vec<RawEvent>,
         timeout_ms: Option<u64>,
-        mut each: impl FnMut(Event),
     ) -> io::Result<()> {
         let mut timeout = timeout_ms.map(|ms| {
             // An hour at most: far from every overflow, and an early return is only one more turn.
@@ -72,14 +70,14 @@ impl Registry {
                 tv_nsec: (ms % 1000) * 1_000_000,
             }
         });
-        self.events.clear();
+        events.clear();
         loop {
             match epoll::wait(
                 self.poller.as_fd(),
-                spare_capacity(&mut self.events),
+                spare_capacity(events),
                 timeout.as_ref(),
             ) {
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 // A process that was stopped comes back here (signal(7)). What is ready is fetched before timers fire.
                 Err(Errno::INTR) => {
                     timeout = Some(Timespec {
@@ -90,19 +88,34 @@ impl Registry {
                 Err(error) => return Err(error.into()),
             }
         }
-        for event in &self.events {
-            let (flags, data) = (event.flags, event.data);
-            let to_the_end = flags.intersects(
-                EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR | EventFlags::PRI,
-            );
-            each(Event {
-                token: Token::from_u64(data.u64()),
-                readable: to_the_end || flags.contains(EventFlags::IN),
-                writable: flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR),
-                to_the_end,
-            });
+    }
+}
+
+/// What is asked of the kernel for an interest. Input is what a plain read brings and what could cut one short: a FIN
+/// and urgent data (`tcp_recvmsg_locked` in net/ipv4/tcp.c stops in front of the urgent byte). HUP and ERR come unasked.
+const fn flags(interest: Interest) -> EventFlags {
+    let output = EventFlags::ET.union(EventFlags::OUT);
+    match interest {
+        Interest::Output => output,
+        Interest::Both => output
+            .union(EventFlags::IN)
+            .union(EventFlags::RDHUP)
+            .union(EventFlags::PRI),
+    }
+}
+
+impl From<RawEvent> for Event {
+    #[inline(always)]
+    fn from(raw: RawEvent) -> Self {
+        let (flags, data) = (raw.flags, raw.data);
+        let to_the_end = flags
+            .intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR | EventFlags::PRI);
+        Self {
+            token: Token::from_u64(data.u64()),
+            readable: to_the_end || flags.contains(EventFlags::IN),
+            writable: flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR),
+            to_the_end,
         }
-        Ok(())
     }
 }
 

@@ -3,8 +3,7 @@
 //! `linux.rs` is for Linux and Android, `portable.rs` for every other system with kqueue. To run the tests over the
 //! second on Linux: `RUSTFLAGS="--cfg conn_reactor_portable" cargo test -p conn-reactor`.
 //!
-//! On either, every descriptor is registered once, for reading and writing, edge-triggered, and leaves the interest
-//! list by being closed (`epoll(7)`: "Will closing a file descriptor cause it to be removed from all epoll interest
+//! On either, every descriptor is registered edge-triggered and leaves the interest list by being closed (`epoll(7)`: "Will closing a file descriptor cause it to be removed from all epoll interest
 //! lists?"; kqueue drops its filters too). No descriptor of this crate is ever duplicated.
 
 use crate::token::Token;
@@ -22,7 +21,9 @@ mod imp;
 #[path = "portable.rs"]
 mod imp;
 
-pub(crate) use imp::{Registry, SHORT_READ_IS_LAST, Waker, accept, set_reuseport, stream_socket};
+pub(crate) use imp::{
+    RawEvent, Registry, SHORT_READ_IS_LAST, Waker, accept, set_reuseport, stream_socket,
+};
 
 /// One report of the kernel.
 #[derive(Clone, Copy)]

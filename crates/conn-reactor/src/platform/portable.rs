@@ -13,15 +13,19 @@ use rustix::net::{self, AddressFamily, SocketType};
 
 use super::Event;
 use crate::Options;
+use crate::interest::{Change, Interest};
 use crate::sys::set_stream_options;
 use crate::token::Token;
 
 /// kqueue's end-of-stream flag does not come through `polling`, so reads go on until EAGAIN.
 pub(crate) const SHORT_READ_IS_LAST: bool = false;
 
+/// An event as `polling` hands it over.
+pub(crate) type RawEvent = polling::Event;
+
 pub(crate) struct Registry {
     poller: Arc<Poller>,
-    events: Events,
+    fetched: Events,
 }
 
 impl Registry {
@@ -29,52 +33,67 @@ impl Registry {
         let capacity = NonZeroUsize::new(event_batch).unwrap_or(NonZeroUsize::MIN);
         Self {
             poller,
-            events: Events::with_capacity(capacity),
+            fetched: Events::with_capacity(capacity),
         }
     }
 
-    /// Watches a descriptor both ways until it is closed.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        let interest = polling::Event::all(token.as_u64() as usize);
-        // SAFETY: `add_with_mode` asks that the source be removed before it is dropped, because some pollers
-        // keep using the number. kqueue drops a descriptor's filters when it is closed, each socket of this
-        // crate has one descriptor that is never duplicated, and a shared listener goes through `remove`.
-        unsafe {
-            self.poller
-                .add_with_mode(fd.as_raw_fd(), interest, PollMode::Edge)
+    /// Changes what a descriptor is watched for. A descriptor that is closed needs no `Delete`.
+    pub(crate) fn change(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        change: Change,
+    ) -> io::Result<()> {
+        let event = |interest| {
+            let key = token.as_u64() as usize;
+            polling::Event::new(key, interest == Interest::Both, true)
+        };
+        match change {
+            Change::Add(interest) => {
+                let event = event(interest);
+                // SAFETY: `add_with_mode` asks that the source be removed before it is dropped, because some pollers
+                // keep using the number. kqueue drops a descriptor's filters when it is closed, each socket of this
+                // crate has one descriptor that is never duplicated, and a shared listener goes through `Delete`.
+                unsafe {
+                    self.poller
+                        .add_with_mode(fd.as_raw_fd(), event, PollMode::Edge)
+                }
+            }
+            Change::Modify(interest) => {
+                self.poller
+                    .modify_with_mode(fd, event(interest), PollMode::Edge)
+            }
+            Change::Delete => self.poller.delete(fd),
         }
     }
 
-    /// Stops watching a descriptor that stays open elsewhere (a listener shared by shards).
-    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.poller.delete(fd)
-    }
-
-    /// Waits at most `timeout_ms` (`None`: as long as it takes) and calls `each` per event.
+    /// Waits at most `timeout_ms` (`None`: as long as it takes) and replaces `events`.
     pub(crate) fn wait(
         &mut self,
+        events: &mut Vec<RawEvent>,
         timeout_ms: Option<u64>,
-        mut each: impl FnMut(Event),
     ) -> io::Result<()> {
-        self.events.clear();
-        match self
-            .poller
-            .wait(&mut self.events, timeout_ms.map(Duration::from_millis))
-        {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+        events.clear();
+        self.fetched.clear();
+        let timeout = timeout_ms.map(Duration::from_millis);
+        match self.poller.wait(&mut self.fetched, timeout) {
+            Ok(_) => events.extend(self.fetched.iter()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        for event in self.events.iter() {
-            each(Event {
-                token: Token::from_u64(event.key as u64),
-                readable: event.readable,
-                writable: event.writable,
-                // Which end or error it is does not come through either: every read may meet it.
-                to_the_end: event.readable,
-            });
-        }
         Ok(())
+    }
+}
+
+impl From<RawEvent> for Event {
+    fn from(raw: RawEvent) -> Self {
+        Self {
+            token: Token::from_u64(raw.key as u64),
+            readable: raw.readable,
+            writable: raw.writable,
+            // Which end or error it is does not come through either: any event may be one.
+            to_the_end: true,
+        }
     }
 }
 

@@ -107,17 +107,16 @@ fn a_shard_that_stops_fails_the_connects_under_way() {
 
 /// A listener whose backlog is full, so that the kernel answers no SYN; what keeps it so is in the second part.
 fn full_listener() -> (SocketAddr, impl Sized) {
-    use rustix::net::{
-        AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
-    };
-    let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-    let listener = socket(SocketFlags::CLOEXEC);
+    use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket};
+    let socket = || socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let listener = socket();
     bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     listen(&listener, 0).unwrap();
     let addr = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
     let waiting: Vec<_> = (0..4)
         .map(|_| {
-            let client = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+            let client = socket();
+            rustix::io::ioctl_fionbio(&client, true).unwrap();
             let _ = connect(&client, &addr);
             client
         })

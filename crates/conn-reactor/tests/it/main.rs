@@ -4,12 +4,14 @@
 
 mod closing;
 mod connecting;
+mod ctx;
 #[cfg(all(
     any(target_os = "linux", target_os = "android"),
     not(conn_reactor_portable)
 ))]
 mod descriptors;
 mod flow;
+mod interest;
 mod limits;
 mod messages;
 mod reading;

@@ -331,6 +331,7 @@ pub(crate) fn post(shard: &Sender<Job>, mut job: Job) {
 
 /// Runs the calling test's body alone in a process of its own: for limits and counts that belong to a process.
 /// `name` is the test's path as `cargo test` prints it.
+#[expect(clippy::print_stdout, reason = "the child's numbers, for --nocapture")]
 pub(crate) fn in_own_process(name: &str, body: impl FnOnce()) {
     const MARK: &str = "CONN_REACTOR_TEST_CHILD";
     if std::env::var(MARK).is_ok_and(|marked| marked == name) {
@@ -347,6 +348,7 @@ pub(crate) fn in_own_process(name: &str, body: impl FnOnce()) {
         output.status.success() && text.contains("1 passed"),
         "the child says:\n{text}"
     );
+    println!("{text}");
 }
 
 /// A small generator of repeatable numbers (splitmix64, Steele et al. 2014).

@@ -38,6 +38,8 @@ pub(crate) struct Totals {
     pub(crate) writes: u64,
     pub(crate) waits: u64,
     pub(crate) interest_changes: u64,
+    pub(crate) interest_merged: u64,
+    pub(crate) interest_elided: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
 }
@@ -76,6 +78,8 @@ impl Snapshot {
         totals.writes += stats.writes;
         totals.waits += stats.waits;
         totals.interest_changes += stats.interest_changes;
+        totals.interest_merged += stats.interest_merged;
+        totals.interest_elided += stats.interest_elided;
         totals.bytes_in += stats.bytes_in;
         totals.bytes_out += stats.bytes_out;
         let lateness = Counts::by_bit_length(

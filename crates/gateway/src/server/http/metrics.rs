@@ -144,6 +144,16 @@ impl Page {
             "Changes of what the kernel watches (epoll_ctl)",
             totals.interest_changes,
         )?;
+        page.counter(
+            "interest_merged",
+            "Changes of what the kernel watches that became one with another",
+            totals.interest_merged,
+        )?;
+        page.counter(
+            "interest_elided",
+            "Changes of what the kernel watches that it needs not be told",
+            totals.interest_elided,
+        )?;
         page.counter("received_bytes", "Bytes from devices", totals.bytes_in)?;
         page.counter("sent_bytes", "Bytes to devices", totals.bytes_out)?;
         page.histogram(
