@@ -7,8 +7,6 @@
 
 mod quick;
 
-use std::sync::Arc;
-
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, TxOpts, Value};
 
@@ -18,12 +16,12 @@ use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
-use crate::remote::{Answer, Connecting, Op, Release, Remote, start};
+use crate::remote::{Answer, Crew, Op, Release, Service};
 
-/// Connects to `mysql://` and serves it on the thread `mainstay-store-mysql`.
-pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error> {
-    super::check_options(&options)?;
-    let (url, settings) = url::split(url, &options)?;
+/// The store that `mysql://` or `mariadb://` names.
+pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
+    super::check_options(options)?;
+    let (url, settings) = url::split(url, options)?;
     let url = match url.strip_prefix("mariadb://") {
         Some(rest) => format!("mysql://{rest}"),
         None => url,
@@ -44,21 +42,14 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
             &format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}"),
         ]);
-    start(
-        "mainstay-store-mysql",
-        options,
-        PENDING_MAX,
-        move |counters| {
-            let database = Mysql {
-                opts: opts.into(),
-                sql: Sql::new(&settings.name),
-                quick: quick::Quick::new(&settings.name),
-                settings: settings.clone(),
-            };
-            let connecting: Connecting<_> = Pool::connect(database, settings, counters);
-            connecting
-        },
-    )
+    let database = Mysql {
+        opts: opts.into(),
+        sql: Sql::new(&settings.name),
+        quick: quick::Quick::new(&settings.name),
+        settings: settings.clone(),
+    };
+    let connect = |counters| Pool::connect(database, settings, counters);
+    Ok(Service::new("mainstay-store-mysql", options.clone(), PENDING_MAX, connect))
 }
 
 struct Mysql {
@@ -187,7 +178,7 @@ impl Sql {
 impl Database for Mysql {
     type Connection = Conn;
 
-    async fn connect(&self) -> Result<Conn, Fault> {
+    async fn connect(&self, _crew: &Crew) -> Result<Conn, Fault> {
         let mut conn = Conn::new(self.opts.clone()).await.map_err(fault)?;
         if !self.settings.relaxed {
             check_durable(&mut conn).await?;
