@@ -35,7 +35,10 @@ struct Current {
 
 #[derive(Clone)]
 pub(crate) enum Connection {
-    Single(MultiplexedConnection, #[expect(dead_code, reason = "it is held")] Held),
+    Single(
+        MultiplexedConnection,
+        #[expect(dead_code, reason = "it is held")] Held,
+    ),
     #[cfg(feature = "redis-cluster")]
     Cluster(redis::cluster_async::ClusterConnection),
 }
@@ -156,6 +159,10 @@ impl Connection {
     ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         match self {
             Self::Single(connection, _) => {
+                if let [cmd] = &cmds[..] {
+                    let value = connection.send_packed_command(cmd).await?;
+                    return Ok(vec![value.extract_error()]);
+                }
                 let mut pipeline = Pipeline::with_capacity(cmds.len());
                 for cmd in cmds {
                     pipeline.add_command(cmd);

@@ -41,7 +41,12 @@ const SCAN_COUNT: usize = 1_000;
 pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
     let config = Config::parse(url, options)?;
     let connect = |counters| RedisEngine::connect(config, counters);
-    Ok(Service::new("mainstay-store-redis", options.clone(), PENDING_MAX, connect))
+    Ok(Service::new(
+        "mainstay-store-redis",
+        options.clone(),
+        PENDING_MAX,
+        connect,
+    ))
 }
 
 struct RedisEngine {

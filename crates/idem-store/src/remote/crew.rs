@@ -39,9 +39,16 @@ impl Crew {
         let done = poll_fn(|cx| {
             rounds.poll(cx, |cx| {
                 let polled = work.as_mut().poll(cx);
-                // Those that it added have their first turn at once.
-                members.append(&mut self.0.lock());
-                members.retain_mut(|member: &mut Member| member.as_mut().poll(cx).is_pending());
+                poll_all(&mut members, cx);
+                // Those that were added have their first turn at once.
+                loop {
+                    let mut added = std::mem::take(&mut *self.0.lock());
+                    if added.is_empty() {
+                        break;
+                    }
+                    poll_all(&mut added, cx);
+                    members.append(&mut added);
+                }
                 polled
             })
         });
@@ -49,6 +56,11 @@ impl Crew {
         self.0.lock().append(&mut members);
         done
     }
+}
+
+/// Drops those that are done.
+fn poll_all(members: &mut Vec<Member>, cx: &mut Context<'_>) {
+    members.retain_mut(|member| member.as_mut().poll(cx).is_pending());
 }
 
 /// Polls again what was woken while it was polled.
@@ -120,5 +132,103 @@ impl Wake for Bell {
             let task = self.task.lock().clone();
             task.inspect(Waker::wake_by_ref);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// A task that counts how often it is woken.
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn poll<T>(
+        count: &Arc<Count>,
+        future: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+    ) -> Poll<T> {
+        let waker = Waker::from(Arc::clone(count));
+        future.poll(&mut Context::from_waker(&waker))
+    }
+
+    #[test]
+    fn what_wakes_each_other_is_done_in_one_poll_that_wakes_no_task() {
+        let crew = Crew::default();
+        let (there, hears) = oneshot::channel::<oneshot::Sender<()>>();
+        crew.add(async move {
+            let answer = hears.await.unwrap();
+            answer.send(()).unwrap();
+        });
+        let count = Arc::<Count>::default();
+        let run = crew.run(async {
+            let (back, answered) = oneshot::channel();
+            there.send(back).unwrap();
+            answered.await.unwrap();
+        });
+        assert!(poll(&count, pin!(run)).is_ready());
+        assert_eq!(count.0.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_wake_from_elsewhere_wakes_the_task() {
+        let crew = Crew::default();
+        let (tell, told) = oneshot::channel::<()>();
+        let count = Arc::<Count>::default();
+        let mut run = pin!(crew.run(told));
+        assert!(poll(&count, run.as_mut()).is_pending());
+        let telling = std::thread::spawn(move || tell.send(()));
+        telling.join().unwrap().unwrap();
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert!(poll(&count, run).is_ready());
+    }
+
+    #[test]
+    fn a_member_that_never_rests_leaves_others_their_turn() {
+        let crew = Crew::default();
+        crew.add(poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        let count = Arc::<Count>::default();
+        let run = crew.run(std::future::pending::<()>());
+        assert!(poll(&count, pin!(run)).is_pending());
+        assert_eq!(count.0.load(Ordering::SeqCst), 1, "it comes back");
+    }
+
+    #[test]
+    fn a_member_that_a_member_adds_has_its_turn() {
+        let crew = Crew::default();
+        let (tell, told) = oneshot::channel();
+        let adds = crew.clone();
+        crew.add(async move { adds.add(async { tell.send(()).unwrap() }) });
+        let count = Arc::<Count>::default();
+        assert!(poll(&count, pin!(crew.run(told))).is_ready());
+    }
+
+    #[test]
+    fn members_outlive_the_work_that_added_them() {
+        let crew = Crew::default();
+        let (tell, told) = oneshot::channel::<()>();
+        let (done, is_done) = oneshot::channel();
+        let count = Arc::<Count>::default();
+        let first = crew.run(async {
+            crew.add(async move {
+                told.await.unwrap();
+                done.send(()).unwrap();
+            });
+        });
+        assert!(poll(&count, pin!(first)).is_ready());
+        tell.send(()).unwrap();
+        assert!(poll(&count, pin!(crew.run(is_done))).is_ready());
     }
 }

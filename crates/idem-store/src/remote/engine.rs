@@ -189,7 +189,9 @@ impl Jobs {
         } else if taken < max && (self.taken > 1 || self.counters.pending() > taken as u64) {
             // On a runtime with its callers it is woken by the first of many: let the others ask.
             yield_now().await;
-            while taken < max && let Ok(job) = self.queue.try_recv() {
+            while taken < max
+                && let Ok(job) = self.queue.try_recv()
+            {
                 jobs.push(job);
                 taken += 1;
             }

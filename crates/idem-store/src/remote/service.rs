@@ -94,7 +94,8 @@ impl Service {
         let runtime = Handle::current();
         // In a task, because of what panics: see `on_thread`.
         let connected = runtime.spawn(self.connecting).await;
-        let serve = connected.map_err(|ended| Error::unavailable("the connecting task ended", ended))??;
+        let serve =
+            connected.map_err(|ended| Error::unavailable("the connecting task ended", ended))??;
         let (queue, receiver) = unbounded_channel();
         runtime.spawn(serve(Jobs::new(receiver, Arc::clone(&self.counters))));
         let served = Served {

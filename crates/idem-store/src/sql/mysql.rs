@@ -49,7 +49,12 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
         settings: settings.clone(),
     };
     let connect = |counters| Pool::connect(database, settings, counters);
-    Ok(Service::new("mainstay-store-mysql", options.clone(), PENDING_MAX, connect))
+    Ok(Service::new(
+        "mainstay-store-mysql",
+        options.clone(),
+        PENDING_MAX,
+        connect,
+    ))
 }
 
 struct Mysql {

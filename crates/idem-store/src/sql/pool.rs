@@ -63,7 +63,10 @@ pub(super) trait Database: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Result<Answer, Changed>>, Fault>> + Send;
 
     /// Deletes at most [`SWEEP_ROWS`] rows that nothing rests on; how many.
-    fn sweep(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<u64, Fault>> + Send;
+    fn sweep(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
 pub(super) struct Pool<D: Database> {

@@ -47,7 +47,12 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
         };
         Pool::connect(database, settings, counters).await
     };
-    Ok(Service::new("mainstay-store-postgres", options.clone(), PENDING_MAX, connect))
+    Ok(Service::new(
+        "mainstay-store-postgres",
+        options.clone(),
+        PENDING_MAX,
+        connect,
+    ))
 }
 
 struct Postgres {

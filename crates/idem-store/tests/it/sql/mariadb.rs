@@ -12,6 +12,7 @@ mod contract {
 mod shared {
     use super::*;
     crate::shared::suite!(Tables::on(&MARIADB));
+    crate::on_runtime::suite!(Tables::on(&MARIADB));
     #[cfg(feature = "token")]
     crate::token::shared::suite!(Tables::on(&MARIADB));
 }
