@@ -232,6 +232,8 @@ async fn check(connection: &mut Connection, config: &Config) -> Result<(), Error
     for (setting, wanted) in [
         ("appendonly", "yes"),
         ("appendfsync", "always"),
+        // With yes it does not sync while a child writes a snapshot or a new log.
+        ("no-appendfsync-on-rewrite", "no"),
         ("maxmemory-policy", "noeviction"),
     ] {
         let mut get = redis::cmd("CONFIG");

@@ -247,13 +247,21 @@ impl Database for Mysql {
 
 /// Refuses a server that loses what it acknowledged when its machine fails.
 async fn check_durable(conn: &mut Conn) -> Result<(), Fault> {
-    let setting = "SELECT @@innodb_flush_log_at_trx_commit";
-    let value: Option<u64> = conn.query_first(setting).await.map_err(fault)?;
-    if value != Some(1) {
-        let text = "it runs with innodb_flush_log_at_trx_commit other than 1; set it to 1, or connect with durability=relaxed";
-        return Err(Fault::Final(Error::new(Kind::Refused(text.to_owned()))));
-    }
-    Ok(())
+    let settings = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog";
+    let found = conn.query_first(settings).await.map_err(fault)?;
+    let (flush, has_binlog, sync_binlog): (u64, u64, u64) = found.ok_or_else(unreadable)?;
+    let wrong = if flush != 1 {
+        "innodb_flush_log_at_trx_commit"
+    } else if has_binlog != 0 && sync_binlog != 1 {
+        // What InnoDB prepared and the binary log lost is rolled back after a power cut.
+        "log_bin = ON and sync_binlog"
+    } else {
+        return Ok(());
+    };
+    let text = format!(
+        "it runs with {wrong} other than 1; set it to 1, or connect with durability=relaxed"
+    );
+    Err(Fault::Final(Error::new(Kind::Refused(text))))
 }
 
 impl Mysql {

@@ -33,6 +33,26 @@ mod beyond {
         connect("durability=relaxed").unwrap();
     }
 
+    /// What InnoDB prepared and a lost end of the binary log does not have is rolled back.
+    #[test]
+    fn a_server_that_does_not_sync_its_binary_log_is_refused() {
+        let settings = |_: &_| {
+            ["--log-bin=binlog", "--sync-binlog=0"]
+                .map(String::from)
+                .into()
+        };
+        let server = Server::start_with(&MARIADB, settings);
+        let connect = |query: &str| {
+            idem_store::Store::connect(&server.url(query), idem_store::Options::new())
+        };
+        let error = connect("").unwrap_err();
+        assert!(error.is_refused(), "{error}");
+        assert!(error.to_string().contains("sync_binlog"), "{error}");
+        connect("durability=relaxed").unwrap();
+        server.sql("SET GLOBAL sync_binlog = 1");
+        connect("").unwrap();
+    }
+
     /// InnoDB ends the transaction that changed less: the store's.
     #[test]
     fn a_deadlock_is_tried_again() {
