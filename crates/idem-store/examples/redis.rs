@@ -1,6 +1,6 @@
 //! Durable begins on a Redis server beside a bare `SET NX PX` script on one multiplexed connection:
 //!
-//! `cargo run --release -p idem-store --features redis --example redis -- [ROUNDS] [MILLISECONDS]`
+//! `cargo run --release -p idem-store --features redis --example redis -- [ROUNDS] [MILLISECONDS] [CALLERS]`
 //!
 //! Starts a redis-server of its own (appendfsync always) in a temporary directory.
 
@@ -12,9 +12,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use floor::{CALLERS, Outcome, Rounds};
+use floor::{Outcome, Rounds};
 use idem_store::{Begin, Fingerprint, Options, Store};
 use redis::aio::MultiplexedConnection;
+use tokio::time::sleep;
 
 const LEASE_MS: u64 = 60_000;
 const VALUE: [u8; 64] = [7; 64];
@@ -26,10 +27,12 @@ async fn main() -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let _server = Server::start(dir.path())?;
     let url = format!("redis+unix://{}/socket", dir.path().display());
-    let store = connect(&url)?;
+    let store = connect(&url).await?;
+    // Connected already: the server is up.
+    let by_thread = Store::connect(&url, Options::new())?;
     let bare = Bare::connect(&url).await?;
     println!("callers   operation     bare/s  store/s   ratio (quartiles)");
-    for callers in CALLERS {
+    for callers in rounds.callers() {
         let bare = bare.clone();
         let one = move |key| bare.clone().set(key);
         let handle = store.clone();
@@ -38,8 +41,12 @@ async fn main() -> Outcome<()> {
         println!("{callers:>7}   begin       {compared}");
         let handle = store.clone();
         let declared = move |key| begin(handle.clone(), key, true);
-        let compared = floor::compare(rounds, callers, one, declared).await?;
+        let compared = floor::compare(rounds, callers, one.clone(), declared).await?;
         println!("{callers:>7}   declared    {compared}");
+        let handle = by_thread.clone();
+        let plain = move |key| begin(handle.clone(), key, false);
+        let compared = floor::compare(rounds, callers, one, plain).await?;
+        println!("{callers:>7}   by a thread {compared}");
     }
     Ok(())
 }
@@ -79,10 +86,10 @@ impl Drop for Server {
     }
 }
 
-fn connect(url: &str) -> Outcome<Store> {
+async fn connect(url: &str) -> Outcome<Store> {
     for _ in 0..1_000 {
-        match Store::connect(url, Options::new()) {
-            Err(error) if error.is_unavailable() => std::thread::sleep(Duration::from_millis(5)),
+        match Store::connect_async(url, Options::new()).await {
+            Err(error) if error.is_unavailable() => sleep(Duration::from_millis(5)).await,
             connected => return Ok(connected?),
         }
     }

@@ -1,7 +1,7 @@
 //! Durable begins in PostgreSQL, MariaDB or MySQL beside a bare upsert of the same bytes, which waits
 //! for its answer on a connection of its own, as a pool does it:
 //!
-//! `cargo run --release -p idem-store --features postgres,mysql --example sql_floor -- URL [ROUNDS] [MILLISECONDS]`
+//! `cargo run --release -p idem-store --features postgres,mysql --example sql_floor -- URL [ROUNDS] [MILLISECONDS] [CALLERS]`
 //!
 //! Makes the tables `floor_bare` and `floor_...` there.
 
@@ -12,7 +12,7 @@ mod floor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use floor::{CALLERS, Outcome, Rounds};
+use floor::{Outcome, Rounds};
 use idem_store::{Begin, Fingerprint, Options, Store};
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
@@ -29,10 +29,11 @@ async fn main() -> Outcome<()> {
     let rounds = Rounds::from(args)?;
     let glue = if url.contains('?') { '&' } else { '?' };
     let of_store = format!("{url}{glue}name=floor&connections={CONNECTIONS}");
-    let store = Store::connect(&of_store, Options::new())?;
+    let store = Store::connect_async(&of_store, Options::new()).await?;
+    let by_thread = Store::connect(&of_store, Options::new())?;
     let bare = Arc::new(Bare::connect(&url).await?);
     println!("callers   operation     bare/s  store/s   ratio (quartiles)");
-    for callers in CALLERS {
+    for callers in rounds.callers() {
         let bare = Arc::clone(&bare);
         let one = move |key: [u8; 16]| {
             let bare = Arc::clone(&bare);
@@ -44,8 +45,12 @@ async fn main() -> Outcome<()> {
         println!("{callers:>7}   begin       {compared}");
         let handle = store.clone();
         let declared = move |key| begin(handle.clone(), key, true);
-        let compared = floor::compare(rounds, callers, one, declared).await?;
+        let compared = floor::compare(rounds, callers, one.clone(), declared).await?;
         println!("{callers:>7}   declared    {compared}");
+        let handle = by_thread.clone();
+        let plain = move |key| begin(handle.clone(), key, false);
+        let compared = floor::compare(rounds, callers, one, plain).await?;
+        println!("{callers:>7}   by a thread {compared}");
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::permit::{Begin, Begun, Failure, Lookup, Permit, Unresolved, Waited};
 #[cfg(feature = "_remote")]
-use crate::remote::Remote;
+use crate::remote::{Remote, Service};
 use crate::stats::Stats;
 
 /// A durable store of keys and what became of them: in one directory of this machine
@@ -23,7 +23,7 @@ use crate::stats::Stats;
 /// returns a [`Completion`] that says when it is durable. None blocks on the disk or the network,
 /// except that an outcome is read with one `pread`. An embedded store has two threads
 /// (`mainstay-store-flush`, `mainstay-store-upkeep`), a shared one has one
-/// (`mainstay-store-redis`); they end with the last handle.
+/// (`mainstay-store-redis`) or none ([`connect_async`](Self::connect_async)); they end with the last handle.
 ///
 /// # Two kinds of clock
 /// An embedded store takes the caller's `now_ms`. A shared store asks its server for the time, so
@@ -96,20 +96,37 @@ impl Store {
     /// [`is_refused`](Error::is_refused) when the server is set up to lose what it acknowledges,
     /// and as [`open`](Self::open).
     pub fn connect(url: &str, options: Options) -> Result<Self, Error> {
-        match scheme_of(url) {
-            None => Self::open(url, options),
-            Some("file") => Self::open(&url["file:".len()..], options),
-            #[cfg(feature = "redis")]
-            Some(scheme) if scheme.starts_with("redis") => {
-                crate::redis::connect(url, options).map(Self::remote)
+        match named(url, &options)? {
+            Named::Directory(dir) => Self::open(dir, options),
+            #[cfg(feature = "_remote")]
+            Named::Server(service) => service.on_thread().map(Self::remote),
+        }
+    }
+
+    /// As [`connect`](Self::connect), for callers that are tasks of a tokio runtime: a shared store
+    /// is served on that runtime instead of a thread of its own. An operation that has the server to
+    /// itself then takes little longer than its answer does; with a thread in between, two switches
+    /// of threads more.
+    ///
+    /// The store lives as long as the runtime: after that its operations are
+    /// [`is_closed`](Error::is_closed). What blocks one of the runtime's threads may wait for ever for
+    /// what that thread had to do: use [`Completion::wait`] on other threads only.
+    /// [`close`](Self::close) does not wait for what was sent; [`flush`](Self::flush) before it does.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O and time enabled.
+    #[cfg(feature = "_remote")]
+    pub async fn connect_async(url: &str, options: Options) -> Result<Self, Error> {
+        match named(url, &options)? {
+            Named::Directory(dir) => {
+                let dir = dir.to_owned();
+                let opened = tokio::task::spawn_blocking(move || Self::open(dir, options)).await;
+                opened.map_err(|ended| Error::io("open the store", ended.into()))?
             }
-            #[cfg(feature = "postgres")]
-            Some("postgres" | "postgresql") => {
-                crate::sql::postgres::connect(url, options).map(Self::remote)
-            }
-            #[cfg(feature = "mysql")]
-            Some("mysql" | "mariadb") => crate::sql::mysql::connect(url, options).map(Self::remote),
-            Some(scheme) => Err(Error::new(Kind::Url(unknown(scheme)))),
+            Named::Server(service) => service.on_runtime().await.map(Self::remote),
         }
     }
 
@@ -331,8 +348,8 @@ impl Store {
 
     /// Ends the store for all clones; they and outstanding permits get
     /// [`is_closed`](Error::is_closed) from now on. An embedded store writes and syncs what is
-    /// pending and gives up the directory, which blocks for a sync or two. A shared one waits for
-    /// what was sent, at most for its timeout.
+    /// pending and gives up the directory, which blocks for a sync or two. A shared one with a thread
+    /// waits for what was sent, at most for its timeout.
     ///
     /// # Errors
     /// [`is_poisoned`](Error::is_poisoned).
@@ -354,6 +371,32 @@ impl fmt::Debug for Store {
 /// Operations that are refused at once answer like any other.
 fn settled<T>(result: Result<Completion<T>, Error>) -> Completion<T> {
     result.unwrap_or_else(Completion::failed)
+}
+
+/// What a URL names.
+enum Named<'a> {
+    Directory(&'a str),
+    #[cfg(feature = "_remote")]
+    Server(Service),
+}
+
+#[cfg_attr(not(feature = "_remote"), expect(unused_variables))]
+fn named<'a>(url: &'a str, options: &Options) -> Result<Named<'a>, Error> {
+    match scheme_of(url) {
+        None => Ok(Named::Directory(url)),
+        Some("file") => Ok(Named::Directory(&url["file:".len()..])),
+        #[cfg(feature = "redis")]
+        Some(scheme) if scheme.starts_with("redis") => {
+            crate::redis::service(url, options).map(Named::Server)
+        }
+        #[cfg(feature = "postgres")]
+        Some("postgres" | "postgresql") => {
+            crate::sql::postgres::service(url, options).map(Named::Server)
+        }
+        #[cfg(feature = "mysql")]
+        Some("mysql" | "mariadb") => crate::sql::mysql::service(url, options).map(Named::Server),
+        Some(scheme) => Err(Error::new(Kind::Url(unknown(scheme)))),
+    }
 }
 
 /// The scheme of a URL; none for a path.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-pub(crate) const CALLERS: [usize; 3] = [1, 64, 256];
-
-/// How long and how often: `[ROUNDS] [MILLISECONDS]` after `--` on the command line.
+/// How often, how long and with how many callers: `[ROUNDS] [MILLISECONDS] [CALLERS]` after `--` on
+/// the command line.
 #[derive(Clone, Copy)]
 pub(crate) struct Rounds {
     pub(crate) count: usize,
     pub(crate) time: Duration,
+    callers: Option<usize>,
 }
 
 impl Rounds {
@@ -23,7 +23,13 @@ impl Rounds {
         Ok(Self {
             count: number(15)?.max(1) as usize,
             time: Duration::from_millis(number(300)?),
+            callers: Some(number(0)? as usize).filter(|callers| *callers > 0),
         })
+    }
+
+    pub(crate) fn callers(self) -> Vec<usize> {
+        self.callers
+            .map_or_else(|| vec![1, 64, 256], |callers| vec![callers])
     }
 }
 

@@ -28,16 +28,27 @@ pub(crate) fn group<'a>(
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut bytes = Vec::new();
     let mut places = Vec::with_capacity(ops.len());
+    // One alone meets no other: what follows costs it more than all the rest does.
+    let alone = alone || ops.len() == 1;
     // The group that takes more of a kind on a shard, and the last group with a key.
     let mut open = HashMap::new();
     let mut last = HashMap::new();
     for op in ops {
         let (verb, key) = Verb::of(op).expect("operations without a key are done elsewhere");
         let shard = layout.shard(key);
+        if alone {
+            places.push(groups.len());
+            groups.push(Group {
+                verb,
+                shard,
+                ops: vec![op],
+            });
+            continue;
+        }
         let earliest = last.get(key).copied().unwrap_or(0);
         let fits = |&at: &usize| {
             let has_room = groups[at].ops.len() < OPS_MAX && bytes[at] < BYTES_MAX;
-            has_room && at >= earliest && !alone
+            has_room && at >= earliest
         };
         let place = open.get(&(verb, shard.number)).copied().filter(fits);
         let place = place.unwrap_or_else(|| {

@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, Value};
 
 use crate::error::{Error, Kind};
+use crate::redis::open::Held;
 use crate::redis::script::Scripts;
-use crate::redis::url::{Config, Layout, Target};
-use crate::remote::Counters;
+use crate::redis::url::{Config, Layout};
+use crate::remote::{Counters, Crew};
 
 /// The format of what is stored; see `docs/FORMAT.md`.
 const VERSION: u64 = 1;
-
-/// Commands that wait for the connection's writer. The store bounds its operations itself.
-const BUFFER: usize = 1_024;
 
 pub(crate) struct Link {
     pub(crate) config: Config,
@@ -26,6 +23,7 @@ pub(crate) struct Link {
     current: Mutex<Current>,
     connecting: tokio::sync::Mutex<()>,
     counters: Arc<Counters>,
+    pub(super) crew: Crew,
 }
 
 #[derive(Default)]
@@ -37,13 +35,20 @@ struct Current {
 
 #[derive(Clone)]
 pub(crate) enum Connection {
-    Single(MultiplexedConnection),
+    Single(
+        MultiplexedConnection,
+        #[expect(dead_code, reason = "it is held")] Held,
+    ),
     #[cfg(feature = "redis-cluster")]
     Cluster(redis::cluster_async::ClusterConnection),
 }
 
 impl Link {
-    pub(crate) async fn connect(config: Config, counters: Arc<Counters>) -> Result<Self, Error> {
+    pub(crate) async fn connect(
+        config: Config,
+        counters: Arc<Counters>,
+        crew: Crew,
+    ) -> Result<Self, Error> {
         let layout = Layout::new(&config.name, config.target.shards());
         let link = Self {
             layout,
@@ -52,6 +57,7 @@ impl Link {
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
             counters,
+            crew,
         };
         link.connection().await?;
         Ok(link)
@@ -105,64 +111,6 @@ impl Link {
         Ok(connection)
     }
 
-    async fn open(&self) -> Result<Connection, RedisError> {
-        let timeout = self.config.timeout;
-        match &self.config.target {
-            Target::Server(url) => {
-                let client = redis::Client::open(url.as_str())?;
-                let options = options(timeout);
-                let connection = client.get_multiplexed_async_connection_with_config(&options);
-                connection.await.map(Connection::Single)
-            }
-            #[cfg(feature = "redis-sentinel")]
-            Target::Sentinel { .. } => self.open_by_sentinel(timeout).await,
-            #[cfg(feature = "redis-cluster")]
-            Target::Cluster(nodes) => {
-                let client = redis::cluster::ClusterClient::builder(nodes.clone())
-                    .connection_timeout(timeout)
-                    .response_timeout(timeout)
-                    .build()?;
-                let connection = client.get_async_connection().await?;
-                Ok(Connection::Cluster(connection))
-            }
-        }
-    }
-
-    /// Asks the sentinels again each time: the master may be another one now.
-    #[cfg(feature = "redis-sentinel")]
-    async fn open_by_sentinel(&self, timeout: Duration) -> Result<Connection, RedisError> {
-        use redis::IntoConnectionInfo as _;
-        use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-
-        let Target::Sentinel {
-            nodes,
-            master,
-            db,
-            username,
-            password,
-        } = &self.config.target
-        else {
-            unreachable!("asked for by this target alone")
-        };
-        let mut addresses = Vec::new();
-        for node in nodes {
-            addresses.push(node.as_str().into_connection_info()?.addr().clone());
-        }
-        let mut client =
-            SentinelClientBuilder::new(addresses, master.clone(), SentinelServerType::Master)?
-                .set_client_to_redis_db(*db);
-        if let Some(username) = username {
-            client = client.set_client_to_redis_username(username);
-        }
-        if let Some(password) = password {
-            client = client.set_client_to_redis_password(password);
-        }
-        let mut client = client.build()?;
-        let options = options(timeout);
-        let connection = client.get_async_connection_with_config(&options).await?;
-        Ok(Connection::Single(connection))
-    }
-
     /// Refuses a store that was made by a newer program or spread in another way.
     async fn check_layout(&self, connection: &mut Connection) -> Result<(), Error> {
         let shards = self.layout.shards() as u64;
@@ -191,19 +139,11 @@ impl Link {
     }
 }
 
-fn options(timeout: Duration) -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(timeout))
-        // An attempt takes half the time, so that another one is left.
-        .set_response_timeout(Some(timeout / 2))
-        .set_pipeline_buffer_size(BUFFER)
-}
-
 impl Connection {
     /// Sends one command; what the server refuses is an error.
     pub(crate) async fn ask(&mut self, cmd: &Cmd) -> Result<Value, Error> {
         let answered = match self {
-            Self::Single(connection) => connection.req_packed_command(cmd).await,
+            Self::Single(connection, _) => connection.req_packed_command(cmd).await,
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(connection) => connection.req_packed_command(cmd).await,
         };
@@ -218,7 +158,11 @@ impl Connection {
         cmds: Vec<Cmd>,
     ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         match self {
-            Self::Single(connection) => {
+            Self::Single(connection, _) => {
+                if let [cmd] = &cmds[..] {
+                    let value = connection.send_packed_command(cmd).await?;
+                    return Ok(vec![value.extract_error()]);
+                }
                 let mut pipeline = Pipeline::with_capacity(cmds.len());
                 for cmd in cmds {
                     pipeline.add_command(cmd);
@@ -248,7 +192,7 @@ impl Connection {
     /// The same question to every master.
     async fn ask_masters(&mut self, cmd: &Cmd) -> Result<Vec<Value>, Error> {
         match self {
-            Self::Single(_) => Ok(vec![self.ask(cmd).await?]),
+            Self::Single(..) => Ok(vec![self.ask(cmd).await?]),
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(connection) => {
                 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
@@ -288,6 +232,8 @@ async fn check(connection: &mut Connection, config: &Config) -> Result<(), Error
     for (setting, wanted) in [
         ("appendonly", "yes"),
         ("appendfsync", "always"),
+        // With yes it does not sync while a child writes a snapshot or a new log.
+        ("no-appendfsync-on-rewrite", "no"),
         ("maxmemory-policy", "noeviction"),
     ] {
         let mut get = redis::cmd("CONFIG");

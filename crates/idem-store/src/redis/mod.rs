@@ -3,6 +3,7 @@
 
 mod group;
 mod link;
+mod open;
 mod script;
 mod url;
 
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::permit::Unresolved;
-use crate::remote::{self, Answer, Connecting, Counters, Engine, Job, Jobs, Op, Remote};
+use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op, Service};
 
 use group::Group;
 use link::{Link, unreachable_server};
@@ -36,29 +37,46 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// Declared claims that are read in one step of a listing.
 const SCAN_COUNT: usize = 1_000;
 
-/// Connects to the store that `url` names.
-pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error> {
-    let config = Config::parse(url, &options)?;
-    remote::start("mainstay-store-redis", options, PENDING_MAX, |counters| {
-        let connecting: Connecting<RedisEngine> = Box::pin(RedisEngine::connect(config, counters));
-        connecting
-    })
+/// The store that `url` names.
+pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
+    let config = Config::parse(url, options)?;
+    let connect = |counters| RedisEngine::connect(config, counters);
+    Ok(Service::new(
+        "mainstay-store-redis",
+        options.clone(),
+        PENDING_MAX,
+        connect,
+    ))
 }
 
 struct RedisEngine {
     link: Arc<Link>,
     counters: Arc<Counters>,
+    /// The connection and the batches that are on their way.
+    crew: Crew,
 }
 
 impl RedisEngine {
     async fn connect(config: Config, counters: Arc<Counters>) -> Result<Self, Error> {
-        let link = Arc::new(Link::connect(config, Arc::clone(&counters)).await?);
-        Ok(Self { link, counters })
+        let crew = Crew::default();
+        let link = Link::connect(config, Arc::clone(&counters), crew.clone());
+        let link = Arc::new(crew.run(link).await?);
+        Ok(Self {
+            link,
+            counters,
+            crew,
+        })
     }
 }
 
 impl Engine for RedisEngine {
-    async fn serve(self, mut jobs: Jobs) {
+    async fn serve(self, jobs: Jobs) {
+        self.crew.run(self.serve_all(jobs)).await;
+    }
+}
+
+impl RedisEngine {
+    async fn serve_all(&self, mut jobs: Jobs) {
         let places = Arc::new(Semaphore::new(BATCHES_MAX as usize));
         let mut batch = Vec::new();
         loop {
@@ -73,7 +91,7 @@ impl Engine for RedisEngine {
                 until: Instant::now() + self.link.config.timeout,
             };
             let (keyed, others) = sort(std::mem::take(&mut batch));
-            tokio::spawn(async move {
+            self.crew.add(async move {
                 run.run(keyed).await;
                 drop(place);
             });
@@ -84,16 +102,7 @@ impl Engine for RedisEngine {
         // Everything that was sent is answered before the thread ends.
         drop(places.acquire_many(BATCHES_MAX).await);
     }
-}
 
-/// Operations on a key, and the others.
-fn sort(batch: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
-    batch
-        .into_iter()
-        .partition(|job| !matches!(job.op, Op::Flush | Op::Unresolved { .. }))
-}
-
-impl RedisEngine {
     async fn serve_other(&self, job: Job, places: &Arc<Semaphore>) {
         match job.op {
             Op::Unresolved {
@@ -101,7 +110,7 @@ impl RedisEngine {
                 count_max,
             } => {
                 let link = Arc::clone(&self.link);
-                tokio::spawn(async move {
+                self.crew.add(async move {
                     let listed = list_with_patience(&link, after_token, count_max).await;
                     job.answer(listed.map(Answer::List));
                 });
@@ -112,6 +121,13 @@ impl RedisEngine {
             }
         }
     }
+}
+
+/// Operations on a key, and the others.
+fn sort(batch: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
+    batch
+        .into_iter()
+        .partition(|job| !matches!(job.op, Op::Flush | Op::Unresolved { .. }))
 }
 
 /// What becomes of one operation in one attempt.

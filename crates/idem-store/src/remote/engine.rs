@@ -1,11 +1,11 @@
 //! Operations and answers as data, and who serves them.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::yield_now;
 
 use crate::error::{Error, Kind};
 use crate::permit::{Fingerprint, Lookup, Unresolved};
@@ -117,13 +117,10 @@ impl Answer {
     }
 }
 
-/// An engine that is being made: it connects and checks the server.
-pub(crate) type Connecting<E> = Pin<Box<dyn Future<Output = Result<E, Error>>>>;
-
-/// A backend: serves operations on the thread of its store until the queue ends.
-pub(crate) trait Engine: Sized + 'static {
+/// A backend: serves operations until the queue ends.
+pub(crate) trait Engine: Send + 'static {
     /// Ends when [`Jobs::more`] says so, after everything was answered.
-    fn serve(self, jobs: Jobs) -> impl Future<Output = ()>;
+    fn serve(self, jobs: Jobs) -> impl Future<Output = ()> + Send;
 }
 
 /// Hands an answer to whoever waits for it.
@@ -163,13 +160,20 @@ impl Drop for Job {
 /// The queue.
 pub(crate) struct Jobs {
     queue: UnboundedReceiver<Job>,
+    counters: Arc<Counters>,
+    /// How many were taken the last time.
+    taken: usize,
     ended: bool,
 }
 
 impl Jobs {
-    pub(crate) fn new(queue: UnboundedReceiver<Job>) -> Self {
-        let ended = false;
-        Self { queue, ended }
+    pub(crate) fn new(queue: UnboundedReceiver<Job>, counters: Arc<Counters>) -> Self {
+        Self {
+            queue,
+            counters,
+            taken: 0,
+            ended: false,
+        }
     }
 
     /// Takes what is there, at most `max`, and waits while nothing is; `false` when nothing comes
@@ -179,9 +183,20 @@ impl Jobs {
             return false;
         }
         let before = jobs.len();
-        if self.queue.recv_many(jobs, max).await == 0 {
+        let mut taken = self.queue.recv_many(jobs, max).await;
+        if taken == 0 {
             self.ended = true;
+        } else if taken < max && (self.taken > 1 || self.counters.pending() > taken as u64) {
+            // On a runtime with its callers it is woken by the first of many: let the others ask.
+            yield_now().await;
+            while taken < max
+                && let Ok(job) = self.queue.try_recv()
+            {
+                jobs.push(job);
+                taken += 1;
+            }
         }
+        self.taken = taken;
         let stop = jobs[before..]
             .iter()
             .position(|job| matches!(job.op, Op::Stop));

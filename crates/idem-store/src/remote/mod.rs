@@ -1,19 +1,21 @@
-//! What every shared backend has in common: a queue of operations, a thread of its own with a small
-//! runtime that serves them, and answers through completions.
+//! What every shared backend has in common: a queue of operations, somebody who serves them (a thread
+//! with a small runtime, or the caller's runtime), and answers through completions.
 //!
 //! A backend is an [`Engine`]: it is given operations as data ([`Op`]) and answers with data
 //! ([`Answer`]). Permits, limits, waiting and abandoning are here, once for all of them.
 
 mod counters;
+mod crew;
 mod engine;
+mod service;
 mod wait;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::completion::{Completion, Promise};
@@ -23,7 +25,9 @@ use crate::permit::{Begin, Begun, Failure, Lookup, Owner, Permit, Unresolved};
 use crate::stats::Stats;
 
 pub(crate) use counters::Counters;
-pub(crate) use engine::{Answer, ClaimId, Connecting, Engine, Job, Jobs, Op, Release};
+pub(crate) use crew::Crew;
+pub(crate) use engine::{Answer, ClaimId, Engine, Job, Jobs, Op, Release};
+pub(crate) use service::Service;
 
 /// A lease or a retention longer than this (142,000 years) makes no difference, and shorter ones
 /// stay exact in the numbers of a Lua script.
@@ -32,7 +36,6 @@ pub(crate) const TIME_MS_MAX: u64 = 1 << 52;
 /// A store on a server. Permits hold it too, so that they can be given back.
 pub(crate) struct Remote {
     options: Options,
-    queue: UnboundedSender<Job>,
     counters: Arc<Counters>,
     /// Operations that were not answered yet. Only new claims are refused for it: what ends a
     /// claim always finds room.
@@ -42,64 +45,39 @@ pub(crate) struct Remote {
     claim_prefix: [u8; 8],
     claims: AtomicU64,
     closed: AtomicBool,
+    served: Served,
+}
+
+/// By whom a store is served.
+struct Served {
+    queue: UnboundedSender<Job>,
     runtime: Handle,
+    /// None when the runtime is the caller's.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Starts the thread `name`, whose runtime connects and serves. Blocks until `connect` has ended.
-pub(crate) fn start<E: Engine>(
-    name: &'static str,
-    options: Options,
-    pending_max: u64,
-    connect: impl FnOnce(Arc<Counters>) -> Connecting<E> + Send + 'static,
-) -> Result<Arc<Remote>, Error> {
-    let (queue, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let counters = Arc::<Counters>::default();
-    let jobs = Jobs::new(receiver);
-    let (report, reported) = mpsc::channel();
-    let for_thread = Arc::clone(&counters);
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    let thread = thread.spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                let error = Error::io("start the store's runtime", error);
-                drop(report.send(Err(error)));
-                return;
-            }
-        };
-        let connected = runtime.block_on(connect(for_thread));
-        let engine = match connected {
-            Ok(engine) => engine,
-            Err(error) => return drop(report.send(Err(error))),
-        };
-        drop(report.send(Ok(runtime.handle().clone())));
-        runtime.block_on(engine.serve(jobs));
-    });
-    let thread = thread.map_err(|error| Error::io("start the store's thread", error))?;
-    // A client library that panics, as rustls does without a provider, has said why on the way.
-    let reported = reported
-        .recv()
-        .map_err(|panicked| Error::unavailable("the store's thread panicked", panicked))?;
-    let mut claim_prefix = [0; 8];
-    getrandom::fill(&mut claim_prefix)
-        .map_err(|error| Error::io("get random bytes", std::io::Error::other(error)))?;
-    Ok(Arc::new(Remote {
-        options,
-        queue,
-        counters,
-        pending_max,
-        waiters: AtomicU32::new(0),
-        claim_prefix,
-        claims: AtomicU64::new(0),
-        closed: AtomicBool::new(false),
-        runtime: reported?,
-        thread: Mutex::new(Some(thread)),
-    }))
-}
-
 impl Remote {
+    fn new(
+        options: Options,
+        pending_max: u64,
+        counters: Arc<Counters>,
+        served: Served,
+    ) -> Result<Arc<Self>, Error> {
+        let mut claim_prefix = [0; 8];
+        getrandom::fill(&mut claim_prefix)
+            .map_err(|error| Error::io("get random bytes", std::io::Error::other(error)))?;
+        Ok(Arc::new(Self {
+            options,
+            counters,
+            pending_max,
+            waiters: AtomicU32::new(0),
+            claim_prefix,
+            claims: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            served,
+        }))
+    }
+
     pub(crate) fn begin(self: &Arc<Self>, begin: &Begin<'_>) -> Completion<Begun> {
         self.try_begin(begin).unwrap_or_else(Completion::failed)
     }
@@ -291,14 +269,14 @@ impl Remote {
         }
     }
 
-    /// Ends the thread once what was asked is answered.
+    /// Ends the service once what was asked is answered, and waits for that if it is a thread.
     pub(crate) fn close(&self) -> Result<(), Error> {
         if !self.closed.swap(true, Ordering::Relaxed) {
             let stop = Job::new(Op::Stop, &self.counters, Box::new(drop));
             // The thread has ended by itself otherwise.
-            drop(self.queue.send(stop));
+            drop(self.served.queue.send(stop));
         }
-        let thread = self.thread.lock().take();
+        let thread = self.served.thread.lock().take();
         // A waker may run on that thread and drop the last handle there.
         let current = std::thread::current().id();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != current) {
@@ -320,7 +298,8 @@ impl Remote {
         let (promise, completion) = Promise::new(finish);
         let reply = move |result: Result<Answer, Error>| promise.keep(result.and_then(read));
         let job = Job::new(op, &self.counters, Box::new(reply));
-        self.queue.send(job).map_err(|_| Error::new(Kind::Closed))?;
+        let sent = self.served.queue.send(job);
+        sent.map_err(|_| Error::new(Kind::Closed))?;
         Ok(completion)
     }
 

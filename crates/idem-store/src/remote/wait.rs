@@ -29,7 +29,7 @@ impl Remote {
         let until = std::time::Instant::now() + timeout;
         let (promise, completion) = Promise::new(|_| ());
         let key = key.to_vec();
-        self.runtime.spawn(async move {
+        self.served.runtime.spawn(async move {
             let waited = poll(&place.0, &key, until.into()).await;
             drop(place);
             promise.keep(waited);

@@ -7,8 +7,6 @@
 
 mod quick;
 
-use std::sync::Arc;
-
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, TxOpts, Value};
 
@@ -18,12 +16,12 @@ use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
-use crate::remote::{Answer, Connecting, Op, Release, Remote, start};
+use crate::remote::{Answer, Crew, Op, Release, Service};
 
-/// Connects to `mysql://` and serves it on the thread `mainstay-store-mysql`.
-pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error> {
-    super::check_options(&options)?;
-    let (url, settings) = url::split(url, &options)?;
+/// The store that `mysql://` or `mariadb://` names.
+pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
+    super::check_options(options)?;
+    let (url, settings) = url::split(url, options)?;
     let url = match url.strip_prefix("mariadb://") {
         Some(rest) => format!("mysql://{rest}"),
         None => url,
@@ -44,21 +42,19 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
             &format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}"),
         ]);
-    start(
+    let database = Mysql {
+        opts: opts.into(),
+        sql: Sql::new(&settings.name),
+        quick: quick::Quick::new(&settings.name),
+        settings: settings.clone(),
+    };
+    let connect = |counters| Pool::connect(database, settings, counters);
+    Ok(Service::new(
         "mainstay-store-mysql",
-        options,
+        options.clone(),
         PENDING_MAX,
-        move |counters| {
-            let database = Mysql {
-                opts: opts.into(),
-                sql: Sql::new(&settings.name),
-                quick: quick::Quick::new(&settings.name),
-                settings: settings.clone(),
-            };
-            let connecting: Connecting<_> = Pool::connect(database, settings, counters);
-            connecting
-        },
-    )
+        connect,
+    ))
 }
 
 struct Mysql {
@@ -187,7 +183,7 @@ impl Sql {
 impl Database for Mysql {
     type Connection = Conn;
 
-    async fn connect(&self) -> Result<Conn, Fault> {
+    async fn connect(&self, _crew: &Crew) -> Result<Conn, Fault> {
         let mut conn = Conn::new(self.opts.clone()).await.map_err(fault)?;
         if !self.settings.relaxed {
             check_durable(&mut conn).await?;
@@ -251,13 +247,21 @@ impl Database for Mysql {
 
 /// Refuses a server that loses what it acknowledged when its machine fails.
 async fn check_durable(conn: &mut Conn) -> Result<(), Fault> {
-    let setting = "SELECT @@innodb_flush_log_at_trx_commit";
-    let value: Option<u64> = conn.query_first(setting).await.map_err(fault)?;
-    if value != Some(1) {
-        let text = "it runs with innodb_flush_log_at_trx_commit other than 1; set it to 1, or connect with durability=relaxed";
-        return Err(Fault::Final(Error::new(Kind::Refused(text.to_owned()))));
-    }
-    Ok(())
+    let settings = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog";
+    let found = conn.query_first(settings).await.map_err(fault)?;
+    let (flush, has_binlog, sync_binlog): (u64, u64, u64) = found.ok_or_else(unreadable)?;
+    let wrong = if flush != 1 {
+        "innodb_flush_log_at_trx_commit"
+    } else if has_binlog != 0 && sync_binlog != 1 {
+        // What InnoDB prepared and the binary log lost is rolled back after a power cut.
+        "log_bin = ON and sync_binlog"
+    } else {
+        return Ok(());
+    };
+    let text = format!(
+        "it runs with {wrong} other than 1; set it to 1, or connect with durability=relaxed"
+    );
+    Err(Fault::Final(Error::new(Kind::Refused(text))))
 }
 
 impl Mysql {

@@ -2,19 +2,17 @@
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::SWEEP_ROWS;
 use super::url::Settings;
 use crate::error::Error;
-use crate::remote::{Answer, Connecting, Counters, Engine, Job, Jobs, Op};
+use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op};
 
 /// The first pause before an operation is tried again; each one after it is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -42,18 +40,19 @@ pub(super) enum Fault {
 pub(super) struct Changed;
 
 /// A kind of database.
-pub(super) trait Database: 'static {
-    type Connection: 'static;
+pub(super) trait Database: Send + Sync + 'static {
+    type Connection: Send + 'static;
 
-    /// Connects, checks the server and makes the tables when they are missing.
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, Fault>>;
+    /// Connects, checks the server and makes the tables when they are missing. `crew`: does what the
+    /// connection needs to have done besides.
+    fn connect(&self, crew: &Crew) -> impl Future<Output = Result<Self::Connection, Fault>> + Send;
 
     /// Does one operation. After an error that is not `Lost` the connection can be used.
     fn serve(
         &self,
         connection: &mut Self::Connection,
         op: &Op,
-    ) -> impl Future<Output = Result<Answer, Fault>>;
+    ) -> impl Future<Output = Result<Answer, Fault>> + Send;
 
     /// Does several, made durable together; they are sorted by key. An error stands for all of them,
     /// they can be done again one by one.
@@ -61,39 +60,42 @@ pub(super) trait Database: 'static {
         &self,
         connection: &mut Self::Connection,
         ops: &[&Op],
-    ) -> impl Future<Output = Result<Vec<Result<Answer, Changed>>, Fault>>;
+    ) -> impl Future<Output = Result<Vec<Result<Answer, Changed>>, Fault>> + Send;
 
     /// Deletes at most [`SWEEP_ROWS`] rows that nothing rests on; how many.
-    fn sweep(&self, connection: &mut Self::Connection) -> impl Future<Output = Result<u64, Fault>>;
+    fn sweep(
+        &self,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = Result<u64, Fault>> + Send;
 }
 
 pub(super) struct Pool<D: Database> {
     database: D,
-    first: D::Connection,
+    first: (D::Connection, Crew),
     settings: Settings,
     counters: Arc<Counters>,
 }
 
 impl<D: Database> Pool<D> {
     /// Connects once, to find out at once what does not fit.
-    pub(super) fn connect(
+    pub(super) async fn connect(
         database: D,
         settings: Settings,
         counters: Arc<Counters>,
-    ) -> Connecting<Self> {
-        Box::pin(async move {
-            let first = first_connection(&database, &settings).await?;
-            Ok(Self {
-                database,
-                first,
-                settings,
-                counters,
-            })
+    ) -> Result<Self, Error> {
+        let first = first_connection(&database, &settings).await?;
+        Ok(Self {
+            database,
+            first,
+            settings,
+            counters,
         })
     }
+}
 
-    async fn run(self, mut jobs: Jobs) {
-        let shared = Rc::new(Shared {
+impl<D: Database> Engine for Pool<D> {
+    async fn serve(self, mut jobs: Jobs) {
+        let shared = Arc::new(Shared {
             database: self.database,
             settings: self.settings,
             counters: self.counters,
@@ -102,15 +104,19 @@ impl<D: Database> Pool<D> {
         let (lanes, tasks): (Vec<_>, Vec<_>) = (0..shared.settings.connections)
             .map(|_| {
                 let (sender, receiver) = unbounded_channel();
+                let (connection, crew) = first.take().unzip();
+                let crew = crew.unwrap_or_default();
                 let lane = Lane {
-                    shared: Rc::clone(&shared),
-                    connection: first.take(),
+                    shared: Arc::clone(&shared),
+                    connection,
+                    crew: crew.clone(),
                     answered: Instant::now(),
                 };
-                (sender, spawn_local(lane.run(receiver)))
+                let running = async move { crew.run(lane.run(receiver)).await };
+                (sender, tokio::spawn(running))
             })
             .unzip();
-        let sweeper = spawn_local(sweep(shared));
+        let sweeper = tokio::spawn(sweep(shared));
         let hasher = RandomState::new();
         let mut batch = Vec::new();
         while jobs.more(&mut batch, JOBS_MAX).await {
@@ -127,22 +133,17 @@ impl<D: Database> Pool<D> {
     }
 }
 
-impl<D: Database> Engine for Pool<D> {
-    async fn serve(self, jobs: Jobs) {
-        LocalSet::new().run_until(self.run(jobs)).await;
-    }
-}
-
 /// A server that starts or recovers is waited for.
 async fn first_connection<D: Database>(
     database: &D,
     settings: &Settings,
-) -> Result<D::Connection, Error> {
+) -> Result<(D::Connection, Crew), Error> {
+    let crew = Crew::default();
     let deadline = Instant::now() + settings.timeout;
     let mut pause = PAUSE_MIN;
     loop {
-        let why = match timeout_at(deadline, database.connect()).await {
-            Ok(Ok(connection)) => return Ok(connection),
+        let why = match timeout_at(deadline, crew.run(database.connect(&crew))).await {
+            Ok(Ok(connection)) => return Ok((connection, crew)),
             Ok(Err(Fault::Final(error))) => return Err(error),
             Ok(Err(Fault::Lost(why) | Fault::Passing(why))) => why,
             Err(_) => "no answer came in time".to_owned(),
@@ -202,8 +203,9 @@ struct Shared<D> {
 
 /// One connection and the operations that go over it.
 struct Lane<D: Database> {
-    shared: Rc<Shared<D>>,
+    shared: Arc<Shared<D>>,
     connection: Option<D::Connection>,
+    crew: Crew,
     /// When the server last answered: a queue that moves is no outage.
     answered: Instant,
 }
@@ -298,13 +300,13 @@ impl<D: Database> Lane<D> {
     }
 
     async fn attempt(&mut self, op: &Op) -> Result<Answer, Fault> {
-        let shared = Rc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         let connection = self.connection(1).await?;
         shared.database.serve(connection, op).await
     }
 
     async fn attempt_all(&mut self, ops: &[&Op]) -> Result<Vec<Result<Answer, Changed>>, Fault> {
-        let shared = Rc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         let connection = self.connection(ops.len() as u64).await?;
         shared.database.serve_all(connection, ops).await
     }
@@ -318,17 +320,18 @@ impl<D: Database> Lane<D> {
         Counters::add(&counters.batches, 1);
         match &mut self.connection {
             Some(connection) => Ok(connection),
-            none => Ok(none.insert(database.connect().await?)),
+            none => Ok(none.insert(database.connect(&self.crew).await?)),
         }
     }
 }
 
 /// Deletes what expired, in batches, over a connection that is open only for that.
-async fn sweep<D: Database>(shared: Rc<Shared<D>>) {
+async fn sweep<D: Database>(shared: Arc<Shared<D>>) {
     loop {
         sleep(shared.settings.sweep_every).await;
-        let swept = async {
-            let mut connection = shared.database.connect().await?;
+        let crew = Crew::default();
+        let swept = crew.run(async {
+            let mut connection = shared.database.connect(&crew).await?;
             let mut rows = 0;
             loop {
                 let swept = shared.database.sweep(&mut connection).await?;
@@ -337,7 +340,7 @@ async fn sweep<D: Database>(shared: Rc<Shared<D>>) {
                     return Ok::<u64, Fault>(rows);
                 }
             }
-        };
+        });
         match swept.await {
             Ok(rows) => tracing::debug!(rows, "swept expired keys"),
             Err(fault) => tracing::warn!(?fault, "expired keys were not swept"),

@@ -6,7 +6,6 @@ mod tls;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
@@ -20,12 +19,12 @@ use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
-use crate::remote::{Answer, Connecting, Op, Release, Remote, start};
+use crate::remote::{Answer, Crew, Op, Release, Service};
 
-/// Connects to `postgres://` and serves it on the thread `mainstay-store-postgres`.
-pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error> {
-    super::check_options(&options)?;
-    let (url, settings) = url::split(url, &options)?;
+/// The store that `postgres://` names.
+pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
+    super::check_options(options)?;
+    let (url, settings) = url::split(url, options)?;
     let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
         url::wrong(&format!("this URL cannot be understood: {error}"))
     })?;
@@ -39,21 +38,21 @@ pub(crate) fn connect(url: &str, options: Options) -> Result<Arc<Remote>, Error>
         .connect_timeout(settings.timeout)
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .application_name(format!("mainstay {}", settings.name));
-    start(
+    let connect = async move |counters| {
+        let database = Postgres {
+            config,
+            #[cfg(feature = "postgres-tls")]
+            tls: needs_tls.then(tls::Tls::new),
+            settings: settings.clone(),
+        };
+        Pool::connect(database, settings, counters).await
+    };
+    Ok(Service::new(
         "mainstay-store-postgres",
-        options,
+        options.clone(),
         PENDING_MAX,
-        move |counters| {
-            let database = Postgres {
-                config,
-                #[cfg(feature = "postgres-tls")]
-                tls: needs_tls.then(tls::Tls::new),
-                settings: settings.clone(),
-            };
-            let connecting: Connecting<_> = Pool::connect(database, settings, counters);
-            connecting
-        },
-    )
+        connect,
+    ))
 }
 
 struct Postgres {
@@ -82,8 +81,8 @@ struct Connection {
 impl Database for Postgres {
     type Connection = Connection;
 
-    async fn connect(&self) -> Result<Connection, Fault> {
-        let client = self.open().await.map_err(fault)?;
+    async fn connect(&self, crew: &Crew) -> Result<Connection, Fault> {
+        let client = self.open(crew).await.map_err(fault)?;
         let timeout_ms = self.settings.timeout.as_millis();
         let session = format!(
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED;\

@@ -22,6 +22,8 @@ mod http;
 mod key_spec;
 mod kill;
 mod linearizability;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+mod on_runtime;
 #[cfg(any(feature = "postgres-tls-ring", feature = "redis"))]
 mod ports;
 mod progress;

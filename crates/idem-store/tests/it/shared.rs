@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Options, Store};
+use tokio::runtime::Runtime;
 
 use crate::contract::{DAY, LEASE, Rig, error, fresh, replayed, request};
 use crate::proxy::{Mood, Proxy};
@@ -30,7 +31,9 @@ macro_rules! suite {
     ($rig:expr) => {
         $crate::shared::suite!(@ $rig, [
             an_operation_whose_answer_is_lost_is_done_once,
+            an_operation_whose_answer_is_lost_is_done_once_on_a_runtime,
             a_cut_network_is_told_in_time_and_heals,
+            a_cut_network_is_told_in_time_and_heals_on_a_runtime,
             a_killed_client_keeps_its_outcomes_and_blocks_its_keys_for_one_lease,
         ]);
     };
@@ -45,20 +48,27 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-fn through(rig: &dyn Shared, proxy: &Proxy, timeout_ms: u32) -> Store {
-    let url = rig.url_through(proxy.dir(), timeout_ms);
-    Store::connect(&url, Options::new()).expect("connects")
+pub(crate) fn an_operation_whose_answer_is_lost_is_done_once(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 20_000);
+    lose_answers(rig, &proxy, &Store::connect(&url, Options::new()).unwrap());
+}
+
+pub(crate) fn an_operation_whose_answer_is_lost_is_done_once_on_a_runtime(rig: &dyn Shared) {
+    let runtime = Runtime::new().unwrap();
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 20_000);
+    let connected = runtime.block_on(Store::connect_async(&url, Options::new()));
+    lose_answers(rig, &proxy, &connected.unwrap());
 }
 
 /// What each operation did although its answer was lost is recognised when it is sent again.
-pub(crate) fn an_operation_whose_answer_is_lost_is_done_once(rig: &dyn Shared) {
-    let proxy = Proxy::start(&rig.socket());
-    let store = through(rig, &proxy, 20_000);
+fn lose_answers(rig: &dyn Shared, proxy: &Proxy, store: &Store) {
     let direct = rig.open();
     let get = |key: &[u8]| direct.get(key, 0).wait().unwrap();
 
     proxy.set(Mood::LoseNextAnswer);
-    let plain = fresh(&store, request(rig, b"plain"));
+    let plain = fresh(store, request(rig, b"plain"));
     assert!(matches!(get(b"plain"), Lookup::InFlight { .. }));
     proxy.set(Mood::LoseNextAnswer);
     store.extend(&plain, 2 * LEASE, 0).wait().unwrap();
@@ -68,7 +78,7 @@ pub(crate) fn an_operation_whose_answer_is_lost_is_done_once(rig: &dyn Shared) {
     store.complete(plain, b"x", DAY, 0).wait().unwrap();
     assert!(matches!(get(b"plain"), Lookup::Stored(_)));
 
-    let declared = fresh(&store, request(rig, b"declared").declare(b"m"));
+    let declared = fresh(store, request(rig, b"declared").declare(b"m"));
     let token = declared.token();
     proxy.set(Mood::LoseNextAnswer);
     let failed = store.fail(declared, Failure::Retryable, 0).wait();
@@ -88,17 +98,29 @@ pub(crate) fn an_operation_whose_answer_is_lost_is_done_once(rig: &dyn Shared) {
     assert_eq!(proxy.lost(), 7);
 }
 
-/// Whoever calls learns that it is not known; what was held stays held; the same handle goes on.
 pub(crate) fn a_cut_network_is_told_in_time_and_heals(rig: &dyn Shared) {
     let proxy = Proxy::start(&rig.socket());
-    let store = through(rig, &proxy, 2_000);
+    let url = rig.url_through(proxy.dir(), 2_000);
+    cut_network(rig, &proxy, &Store::connect(&url, Options::new()).unwrap());
+}
+
+pub(crate) fn a_cut_network_is_told_in_time_and_heals_on_a_runtime(rig: &dyn Shared) {
+    let runtime = Runtime::new().unwrap();
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 2_000);
+    let connected = runtime.block_on(Store::connect_async(&url, Options::new()));
+    cut_network(rig, &proxy, &connected.unwrap());
+}
+
+/// Whoever calls learns that it is not known; what was held stays held; the same handle goes on.
+fn cut_network(rig: &dyn Shared, proxy: &Proxy, store: &Store) {
     let direct = rig.open();
     for (mood, keys) in [
         (Mood::Cut, [b"held", b"lost"]),
         (Mood::LoseEveryAnswer, [b"HELD", b"LOST"]),
     ] {
         let [held, lost] = keys.map(|key| &key[..]);
-        let permit = fresh(&store, request(rig, held).declare(b"m"));
+        let permit = fresh(store, request(rig, held).declare(b"m"));
         proxy.set(mood);
         let completed = store.complete(permit, b"x", DAY, 0);
         let begun = store.begin(&request(rig, lost).declare(b"m"));
@@ -120,7 +142,7 @@ pub(crate) fn a_cut_network_is_told_in_time_and_heals(rig: &dyn Shared) {
         let second = direct.begin(&request(rig, lost)).wait().unwrap();
         assert!(matches!(second, Begun::InFlight { .. }), "{second:?}");
     }
-    let permit = fresh(&store, request(rig, b"after"));
+    let permit = fresh(store, request(rig, b"after"));
     store.complete(permit, b"x", DAY, 0).wait().unwrap();
     assert_eq!(replayed(&direct, request(rig, b"after")).outcome(), b"x");
     assert!(store.stats().unavailable >= 4 && store.stats().reconnects > 0);

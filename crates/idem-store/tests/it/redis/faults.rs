@@ -38,6 +38,17 @@ fn a_server_that_may_lose_what_it_acknowledges_is_refused_unless_that_is_asked_f
             ],
             "maxmemory-policy is allkeys-lru",
         ),
+        (
+            vec![
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--no-appendfsync-on-rewrite",
+                "yes",
+            ],
+            "no-appendfsync-on-rewrite is yes",
+        ),
     ] {
         let server = Server::with(&settings);
         let refused = error(Store::connect(&server.url(""), Options::new()));

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use idem_store::{Options, Store};
 
 use crate::contract::{Rig, pass_on_server, suite};
-use crate::linearizability;
 use crate::shared::Shared;
 use server::{Server, url_in};
 
@@ -70,12 +69,6 @@ impl Shared for OneServer {
 
 suite!(OneServer::new());
 crate::shared::suite!(OneServer::new());
+crate::on_runtime::suite!(OneServer::new());
 #[cfg(feature = "token")]
 crate::token::shared::suite!(OneServer::new());
-
-/// Two handles, as of two processes.
-#[test]
-fn histories_are_linearizable() {
-    let rig = OneServer::new();
-    linearizability::check_server(&[rig.open(), rig.open()], linearizability::histories(12));
-}

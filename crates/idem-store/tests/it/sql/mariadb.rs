@@ -12,6 +12,7 @@ mod contract {
 mod shared {
     use super::*;
     crate::shared::suite!(Tables::on(&MARIADB));
+    crate::on_runtime::suite!(Tables::on(&MARIADB));
     #[cfg(feature = "token")]
     crate::token::shared::suite!(Tables::on(&MARIADB));
 }
@@ -30,6 +31,26 @@ mod beyond {
         let error = connect("").unwrap_err();
         assert!(error.is_refused(), "{error}");
         connect("durability=relaxed").unwrap();
+    }
+
+    /// What InnoDB prepared and a lost end of the binary log does not have is rolled back.
+    #[test]
+    fn a_server_that_does_not_sync_its_binary_log_is_refused() {
+        let settings = |_: &_| {
+            ["--log-bin=binlog", "--sync-binlog=0"]
+                .map(String::from)
+                .into()
+        };
+        let server = Server::start_with(&MARIADB, settings);
+        let connect = |query: &str| {
+            idem_store::Store::connect(&server.url(query), idem_store::Options::new())
+        };
+        let error = connect("").unwrap_err();
+        assert!(error.is_refused(), "{error}");
+        assert!(error.to_string().contains("sync_binlog"), "{error}");
+        connect("durability=relaxed").unwrap();
+        server.sql("SET GLOBAL sync_binlog = 1");
+        connect("").unwrap();
     }
 
     /// InnoDB ends the transaction that changed less: the store's.

@@ -8,7 +8,6 @@ use idem_store::{Begin, Begun, Fingerprint, Lookup, Options, Store};
 use super::Tables;
 use super::server::{Kind, Server};
 use crate::contract::{DAY, Rig, error, fresh, in_doubt, replayed, request};
-use crate::linearizability;
 
 /// Runs every function here as a test of its own.
 macro_rules! suite {
@@ -23,7 +22,6 @@ macro_rules! suite {
             tables_of_version_1_get_their_index,
             pages_of_the_unresolved_are_in_the_order_of_tokens,
             many_open_at_once_and_one_makes_the_tables,
-            histories_are_linearizable,
         ]);
     };
     (@ $kind:expr, [$($name:ident,)*]) => {
@@ -36,12 +34,6 @@ macro_rules! suite {
     };
 }
 pub(crate) use suite;
-
-/// Two handles, as of two processes.
-pub(crate) fn histories_are_linearizable(kind: &'static Kind) {
-    let rig = Tables::on(kind);
-    linearizability::check_server(&[rig.open(), rig.open()], linearizability::histories(12));
-}
 
 /// New keys that lie beside each other are where gap locks meet.
 pub(crate) fn callers_on_new_keys_of_several_handles_all_get_theirs(kind: &'static Kind) {

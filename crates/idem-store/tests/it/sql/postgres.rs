@@ -12,6 +12,7 @@ mod contract {
 mod shared {
     use super::*;
     crate::shared::suite!(Tables::on(&POSTGRES));
+    crate::on_runtime::suite!(Tables::on(&POSTGRES));
     #[cfg(feature = "token")]
     crate::token::shared::suite!(Tables::on(&POSTGRES));
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Only a server that does not start takes so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,8 +104,18 @@ impl Server {
     /// Dead until the guard gets another child.
     fn kill(&self) -> MutexGuard<'_, Child> {
         let mut child = self.lock();
+        // PostgreSQL's processes would serve one more operation before they notice that the first one is
+        // gone. Stopped, it makes no more of them.
+        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+        let id = child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+        for id in children.split_whitespace() {
+            let id = Pid::from_raw(id.parse().unwrap()).unwrap();
+            // It has ended by itself otherwise.
+            let _ = kill_process(id, Signal::KILL);
+        }
         child
     }
 
@@ -154,7 +164,7 @@ impl Drop for Server {
         let child = self.child.get_mut();
         let child = child.unwrap_or_else(PoisonError::into_inner);
         // It may have been killed already.
-        let _ = rustix::process::kill_process(Pid::from_child(child), self.kind.end.1);
+        let _ = kill_process(Pid::from_child(child), self.kind.end.1);
         let _ = child.wait();
     }
 }
