@@ -59,6 +59,7 @@ compile_error!("conn-reactor runs on epoll and kqueue only");
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("conn-reactor needs 64-bit poller keys for slot and generation");
 
+pub mod client;
 mod conn;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub mod descriptors;

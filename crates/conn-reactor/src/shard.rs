@@ -119,6 +119,8 @@ pub(crate) struct Running<H: Handler> {
 
 impl<H: Handler> Running<H> {
     fn run(mut self) -> io::Result<H> {
+        self.handler.started(&mut self.io);
+        self.finish_closes();
         while !self.io.stopping {
             self.wait()?;
             self.accept();
