@@ -11,7 +11,7 @@ use super::crew::{Crew, CrewConfig};
 use super::ledger::{Answer, Ledger};
 use super::member::Member;
 use super::reply::{Command, Reply};
-use super::{RECONNECT_CAP_MS, random_id, reconnect_policy};
+use super::{RECONNECT_CAP_MS, random_id, reconnect};
 use crate::proto::{BootId, DeviceId};
 
 /// Most commands that one simulated device remembers.
@@ -152,10 +152,10 @@ impl Fleet {
             })
             .collect::<io::Result<Vec<_>>>()?;
         let crew_config = CrewConfig {
-            gateway: config.gateway,
+            gateways: vec![config.gateway],
             shards: config.shards,
             ramp_per_s: config.ramp_per_s,
-            reconnect: reconnect_policy(config.reconnect_cap_ms),
+            reconnect: reconnect(config.reconnect_cap_ms),
             ends_with_members: false,
             simulates_load: true,
         };
