@@ -70,20 +70,26 @@ mod io;
 mod mailbox;
 mod options;
 mod platform;
+mod polled;
 mod queue;
 mod reactor;
+mod sending;
 mod shard;
 mod slab;
 mod stats;
 mod sys;
 mod token;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use error::{CloseReason, SendError, WriteError};
 pub use handler::{Handler, Opened};
 pub use io::{Io, TimerKey};
 pub use mailbox::Sender;
 pub use options::{Keepalive, Options};
+pub use polled::{Polled, PollerFd, Turn};
 pub use reactor::{Builder, Reactor, Running};
+pub use sending::Sending;
 pub use shard::Shard;
 pub use stats::{Lateness, Stats};
 pub use token::Token;

@@ -50,6 +50,11 @@ impl<H: Handler> Shard<H> {
     /// # Panics
     /// When the handler panics; every descriptor is closed then, and senders are told `Stopped`.
     pub fn run_on_this_thread(self) -> io::Result<H> {
+        self.start()?.run()
+    }
+
+    /// Watches what is there to be watched.
+    pub(crate) fn start(self) -> io::Result<Running<H>> {
         let registry = Registry::new(self.poller, self.options.event_batch);
         for (index, listener) in self.listeners.iter().enumerate() {
             registry.add(listener.as_fd(), Token::listener(index as u32))?;
@@ -83,15 +88,14 @@ impl<H: Handler> Shard<H> {
         };
         io.update_now();
         let buffer = vec![0; io.options.read_buffer_bytes].into_boxed_slice();
-        let running = Running {
+        Ok(Running {
             handler: self.handler,
             io,
             buffer,
             messages: VecDeque::new(),
             mailbox: self.mailbox,
             timers_left: false,
-        };
-        running.run()
+        })
     }
 }
 
@@ -119,25 +123,36 @@ pub(crate) struct Running<H: Handler> {
 
 impl<H: Handler> Running<H> {
     fn run(mut self) -> io::Result<H> {
-        self.handler.started(&mut self.io);
-        self.finish_closes();
+        self.begin();
         while !self.io.stopping {
-            self.wait()?;
-            self.accept();
-            self.serve_ready();
-            self.deliver_messages();
-            self.fire_timers();
-            self.handler.turn_ended(&mut self.io);
-            self.finish_closes();
-            self.io.end_turn();
+            let timeout_ms = self.timeout_ms();
+            self.turn(timeout_ms)?;
         }
         self.close_everything();
         Ok(self.handler)
     }
 
-    /// Waits for events, not past the next deadline, and notes what they say.
-    fn wait(&mut self) -> io::Result<()> {
-        let timeout_ms = self.timeout_ms();
+    /// Tells the handler that the loop begins.
+    pub(crate) fn begin(&mut self) {
+        self.handler.started(&mut self.io);
+        self.finish_closes();
+    }
+
+    /// Waits for events at most `timeout_ms` (`None`: as long as it takes) and does what they and the time ask for.
+    pub(crate) fn turn(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
+        self.wait(timeout_ms)?;
+        self.accept();
+        self.serve_ready();
+        self.deliver_messages();
+        self.fire_timers();
+        self.handler.turn_ended(&mut self.io);
+        self.finish_closes();
+        self.io.end_turn();
+        Ok(())
+    }
+
+    /// Waits for events and notes what they say.
+    fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
         let Io {
             registry,
             conns,
@@ -183,7 +198,7 @@ impl<H: Handler> Running<H> {
     }
 
     /// How long to wait: not at all while there is work, else until the next deadline, rounded up.
-    fn timeout_ms(&self) -> Option<u64> {
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
         let busy = !self.io.ready.is_empty()
             || !self.messages.is_empty()
             || self.timers_left

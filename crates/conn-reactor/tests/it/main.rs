@@ -18,3 +18,5 @@ mod rig;
 mod soak;
 mod stress;
 mod timers;
+#[cfg(feature = "tokio")]
+mod tokio;
