@@ -475,9 +475,9 @@ impl<P: Protocol> ClientIo<'_, P> {
 
     /// The peer has welcomed the session: tries begin from the shortest pause again once it has lasted
     /// [`Reconnect::stable_ms`], the breaker hears of a success, and the queue begins to flow. What the peer says that
-    /// it has already, [`acknowledge`](Self::acknowledge) first.
+    /// it has already, [`acknowledge`](Self::acknowledge) first. Said again, it changes nothing.
     pub fn established(&mut self, client: ClientId) {
-        if self.token(client).is_none() {
+        if !self.is_connected(client) || self.is_established(client) {
             return;
         }
         let now_ms = self.io.now_ms();

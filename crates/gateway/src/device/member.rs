@@ -32,7 +32,6 @@ const REPEAT_BYTES_MAX: usize = 1 << 20;
 
 /// One device: what it says and what it remembers.
 pub(crate) struct Member {
-    device: Arc<str>,
     session: Session,
     ledger: Ledger,
     beats: u32,
@@ -53,7 +52,6 @@ impl Member {
             Forms::FRAMED
         };
         Self {
-            device: id.as_str().into(),
             session: Session::new(id, ledger.boot(), interval_ms, forms),
             ledger,
             beats: 0,
@@ -228,7 +226,7 @@ impl Members {
                 self.counters.command_executed();
                 let payload = payload.to_vec();
                 let command = Command {
-                    device: Arc::clone(&member.device),
+                    device: Arc::clone(member.session.device()),
                     id,
                     payload,
                     timeout_ms,
@@ -272,7 +270,7 @@ impl Members {
         text: &str,
     ) {
         if let Some(member) = io.state(client) {
-            let device = &*member.device;
+            let device = &**member.session.device();
             tracing::warn!(device, code = code.name(), text, "refused");
         }
         self.counters.refused();
@@ -298,7 +296,7 @@ impl Members {
             self.counters.disconnected_one(true);
         }
         if let Some(member) = io.remove(client) {
-            self.counters.retired(&member.device, why);
+            self.counters.retired(member.session.device(), why);
         }
         if io.is_empty() && self.config.ends_with_members {
             io.stop(GOODBYE_WITHIN_MS);
@@ -406,7 +404,7 @@ impl Protocol for Members {
         member.beat_sent = None;
         member.session.disconnected();
         let why = &loss.why;
-        tracing::debug!(device = &*member.device, %why, "disconnected");
+        tracing::debug!(device = &**member.session.device(), %why, "disconnected");
         if matches!(why, Why::Connect(_)) {
             self.counters.connect_failed();
         }

@@ -1,6 +1,8 @@
 //! A device's side of one connection, without the connection: bytes and times in, bytes and events
 //! out.
 
+use std::sync::Arc;
+
 use heartbeat_codec::delta::{DELTA_BYTES_MAX, DeltaBeat, DeltaEncoder};
 
 use crate::proto::{
@@ -14,7 +16,7 @@ const RESYNC_BEATS: u8 = 64;
 /// The protocol state of one device. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct Session {
-    device: Box<str>,
+    device: Arc<str>,
     boot: BootId,
     /// What the device asks for; the gateway decides.
     wanted_interval_ms: u32,
@@ -78,6 +80,10 @@ impl Session {
             forms,
             open: None,
         }
+    }
+
+    pub(crate) fn device(&self) -> &Arc<str> {
+        &self.device
     }
 
     /// A connection stands: says who is there, and which session it would resume.

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use conn_reactor::client::{
@@ -29,7 +29,33 @@ pub(super) struct Memory {
     pub(super) repeats: u64,
 }
 
-pub(super) type Memories = Arc<Mutex<BTreeMap<u64, Memory>>>;
+/// What all servers of a test remember, by client.
+#[derive(Clone, Default)]
+pub(super) struct Memories(Arc<(Mutex<BTreeMap<u64, Memory>>, Condvar)>);
+
+impl Memories {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Memory>> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// Waits until the servers have so many values of a client, and checks that they are 0, 1, 2 and so on.
+    pub(super) fn until_received(&self, client: u64, count: u64) {
+        let received = |memories: &mut BTreeMap<u64, Memory>| {
+            let memory = memories.get(&client);
+            memory.map_or(0, |memory| memory.values.len() as u64)
+        };
+        let waited = self
+            .0
+            .1
+            .wait_timeout_while(self.lock(), PATIENCE, |memories| received(memories) < count);
+        let (mut memories, _) = waited.unwrap();
+        assert_eq!(received(&mut memories), count);
+        let values = memories
+            .get(&client)
+            .map_or(&[][..], |memory| &memory.values);
+        assert!(values.iter().copied().eq(0..count), "{values:?}");
+    }
+}
 
 /// How long a server stays with a client.
 #[derive(Clone, Copy, PartialEq)]
@@ -60,7 +86,7 @@ impl Server {
         let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
         let acceptor = {
             let (killed, streams) = (Arc::clone(&killed), Arc::clone(&streams));
-            let memories = Arc::clone(memories);
+            let memories = memories.clone();
             std::thread::spawn(move || {
                 let mut sessions = Vec::new();
                 for stream in listener.incoming() {
@@ -69,7 +95,7 @@ impl Server {
                     }
                     let stream = stream.unwrap();
                     streams.lock().unwrap().push(stream.try_clone().unwrap());
-                    let memories = Arc::clone(&memories);
+                    let memories = memories.clone();
                     let number = sessions.len() as u64;
                     sessions.push(std::thread::spawn(move || {
                         // Ends with the connection, whoever ends that.
@@ -126,7 +152,7 @@ fn serve(
     let client = u64::from_le_bytes(greeting[1..9].try_into().unwrap());
     let token = u64::from_le_bytes(greeting[9..].try_into().unwrap());
     let through = {
-        let mut memories = memories.lock().unwrap();
+        let mut memories = memories.lock();
         let memory = memories.entry(client).or_default();
         memory.greetings.push(token);
         memory.inbound.through()
@@ -144,7 +170,7 @@ fn serve(
         let number = u64::from_le_bytes(frame[..8].try_into().unwrap());
         let value = u64::from_le_bytes(frame[8..].try_into().unwrap());
         let through = {
-            let mut memories = memories.lock().unwrap();
+            let mut memories = memories.lock();
             let memory = memories.entry(client).or_default();
             match memory.inbound.arrive(number) {
                 Arrival::New => memory.values.push(value),
@@ -153,6 +179,7 @@ fn serve(
             }
             memory.inbound.through()
         };
+        memories.0.1.notify_all();
         if mood == Mood::Steady || numbers.below(2) == 0 {
             let mut answer = vec![b'A'];
             answer.extend(through.to_le_bytes());
