@@ -77,9 +77,11 @@
 //! ```
 
 mod clients;
+mod io;
 mod outbound;
 mod reconnect;
 
-pub use clients::{ClientId, ClientIo, ClientOptions, Clients, Loss, Protocol, Why};
+pub use clients::{ClientId, ClientOptions, Clients, Loss, Protocol, Why};
+pub use io::ClientIo;
 pub use outbound::{Arrival, Inbound, Outbound, OutboundLimits, QueueError};
 pub use reconnect::{Attempt, Endpoints, Prefer, Reconnect, Reconnector};

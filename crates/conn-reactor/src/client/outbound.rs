@@ -204,7 +204,8 @@ impl std::error::Error for QueueError {}
 ///
 /// It has to last as long as what the frames did: a server that keeps their effects on disk keeps
 /// [`through`](Self::through) beside them, by the name of the client's queue. (A client whose queue is new, because its
-/// process is, takes a new name.)
+/// process is, takes a new name. A server that has lost its memory begins [`after`](Self::after) the number before the
+/// first frame that it gets: what came before was acknowledged.)
 ///
 /// ```
 /// use conn_reactor::client::{Arrival, Inbound};

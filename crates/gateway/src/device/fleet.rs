@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use conn_reactor::client::Reconnect;
 use hdrhistogram::Histogram;
 
 use super::crew::{Crew, CrewConfig};
@@ -151,11 +152,16 @@ impl Fleet {
                 Ok(Member::new(id, config.interval_ms, ledger, delta_beats))
             })
             .collect::<io::Result<Vec<_>>>()?;
+        let reconnect = Reconnect {
+            // Real devices do not know what others found out, and it is their storm that is simulated.
+            breaker: None,
+            ..reconnect(config.reconnect_cap_ms)
+        };
         let crew_config = CrewConfig {
             gateways: vec![config.gateway],
             shards: config.shards,
             ramp_per_s: config.ramp_per_s,
-            reconnect: reconnect(config.reconnect_cap_ms),
+            reconnect,
             ends_with_members: false,
             simulates_load: true,
         };

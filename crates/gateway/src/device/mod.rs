@@ -53,7 +53,7 @@ pub const COMMANDS_MAX: usize = 1_024;
 const RECONNECT_CAP_MS: u32 = 30_000;
 
 /// How a device that lost its gateway comes back: spread over two seconds at once, then doubling
-/// up to `cap_ms` with full jitter. Devices that share a shard share what they learn of a gateway that is down.
+/// up to `cap_ms` with full jitter. A breaker spares a gateway that is down some tries, for a few seconds at most.
 fn reconnect(cap_ms: u32) -> Reconnect {
     let cap_ms = cap_ms.max(1);
     let mut reconnect = Reconnect::default();

@@ -132,6 +132,11 @@ fn a_breaker_opens_for_all_clients_lets_one_probe_and_closes_with_its_welcome() 
         clients[2].attempt(&mut endpoints, 400, LATEST),
         Attempt::Wait { delay_ms: 1_100 }
     );
+    // Also for those whose next pause would be shorter than the window.
+    assert_eq!(
+        clients[0].attempt(&mut endpoints, 400, LATEST),
+        Attempt::Wait { delay_ms: 1_100 }
+    );
     let Attempt::Connect(_) = clients[2].attempt(&mut endpoints, 1_000, 0) else {
         panic!("a probe goes")
     };
