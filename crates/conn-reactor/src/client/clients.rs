@@ -253,9 +253,8 @@ impl<P: Protocol> Clients<P> {
             outbound.rewind();
         }
         let retry_in_ms = (!self.set.stopping).then_some(delay_ms);
-        match retry_in_ms {
-            Some(delay_ms) => set_alarm(io, &mut slot.alarm, client, delay_ms),
-            None => cancel_alarm(io, &mut slot.alarm),
+        if let Some(delay_ms) = retry_in_ms {
+            set_alarm(io, &mut slot.alarm, client, delay_ms);
         }
         let loss = Loss {
             why,
@@ -330,6 +329,7 @@ impl<P: Protocol> Handler for Clients<P> {
         };
         slot.alarm = None;
         match slot.link {
+            Link::None if self.set.stopping => {}
             Link::None => self.attempt(io, client),
             Link::Open(token) if !slot.reconnector.is_established() => {
                 io.close(token, CloseReason::TimedOut);

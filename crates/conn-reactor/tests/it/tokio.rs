@@ -359,3 +359,28 @@ fn a_polled_shard_says_how_long_it_can_wait() {
     assert_eq!(shard.turn().unwrap(), Turn::Stopped);
     assert_eq!(shard.into_handler().timers, 0);
 }
+
+#[test]
+fn a_turn_that_fetched_all_it_may_asks_for_another() {
+    use std::io::Write;
+
+    use conn_reactor::Turn;
+    let options = Options {
+        event_batch: 1,
+        ..one_shard()
+    };
+    let Site {
+        shard,
+        addr,
+        items: _items,
+        ..
+    } = site(options, 8);
+    let mut shard = shard.into_polled().unwrap();
+    let mut clients = [(); 2].map(|()| std::net::TcpStream::connect(addr).unwrap());
+    while shard.turn().unwrap() == Turn::Again {}
+    for client in &mut clients {
+        client.write_all(b"a").unwrap();
+    }
+    // Two events wait, and the second will make no new edge.
+    assert_eq!(shard.turn().unwrap(), Turn::Again);
+}
