@@ -19,6 +19,11 @@ pub trait Handler: Sized + Send + 'static {
     /// What other threads send to this shard.
     type Message: Send + 'static;
 
+    /// The shard's loop begins: called once, before every other callback. Does nothing by default.
+    fn started(&mut self, io: &mut Io<Self>) {
+        let _ = io;
+    }
+
     /// A connection was accepted, or an own connect finished. Returns the state of the connection, or `None` to
     /// close it at once (then [`closed`](Self::closed) is not called). `io.write(token, ..)` works already,
     /// `io.state(token)` only after this returned.

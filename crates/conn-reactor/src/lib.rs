@@ -59,6 +59,7 @@ compile_error!("conn-reactor runs on epoll and kqueue only");
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("conn-reactor needs 64-bit poller keys for slot and generation");
 
+pub mod client;
 mod conn;
 mod ctx;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -73,14 +74,18 @@ mod mailbox;
 mod options;
 mod phase;
 mod platform;
+mod polled;
 mod queue;
 mod reactor;
+mod sending;
 mod shard;
 mod slab;
 mod stats;
 mod steps;
 mod sys;
 mod token;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use ctx::{Ctx, TraceId};
 pub use error::{CloseReason, SendError, WriteError};
@@ -88,7 +93,9 @@ pub use handler::{Handler, Opened};
 pub use io::{Io, TimerKey};
 pub use mailbox::Sender;
 pub use options::{Keepalive, Options};
+pub use polled::{Polled, PollerFd, Turn};
 pub use reactor::{Builder, Reactor, Running};
+pub use sending::Sending;
 pub use shard::Shard;
 pub use stats::{Lateness, Stats};
 pub use token::Token;

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker as Task};
 
-use crate::SendError;
 use crate::platform::Waker;
+use crate::sending::Waiters;
+use crate::{SendError, Sending};
 
 /// Sends messages to one shard, from any thread.
 ///
@@ -27,6 +29,7 @@ struct Shared<M> {
 
 struct State<M> {
     queue: VecDeque<M>,
+    waiters: Waiters,
     stop_requested: bool,
     stopped: bool,
 }
@@ -49,6 +52,55 @@ impl<M> Sender<M> {
         }
         self.shared.wake_if_asleep();
         Ok(())
+    }
+
+    /// Hands a message over as soon as the mailbox has room, for async code on any runtime. Those that wait get room in
+    /// the order in which they came, but [`try_send`](Self::try_send) and newcomers may be faster.
+    ///
+    /// # Errors
+    /// [`SendError::Stopped`], with the message in it.
+    pub fn send(&self, message: M) -> Sending<'_, M> {
+        Sending::new(self, message)
+    }
+
+    /// Hands a message over or, when the mailbox is full, gives it back and wakes the task when that may have changed.
+    /// `ticket` is the task's place among those that wait; [`stop_waiting`](Self::stop_waiting) has to follow.
+    pub(crate) fn poll_send(
+        &self,
+        message: M,
+        ticket: &mut Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> Result<Result<(), SendError<M>>, M> {
+        {
+            let mut state = self.shared.lock();
+            if state.stopped {
+                return Ok(Err(SendError::Stopped(message)));
+            }
+            if state.queue.len() >= self.shared.mailbox_max {
+                state.waiters.wait(ticket, cx.waker());
+                return Err(message);
+            }
+            if let Some(ticket) = ticket.take() {
+                state.waiters.leave(ticket);
+            }
+            state.queue.push_back(message);
+        }
+        self.shared.wake_if_asleep();
+        Ok(Ok(()))
+    }
+
+    /// The task waits no longer. If it was woken for room that it did not use, the next one is.
+    pub(crate) fn stop_waiting(&self, ticket: &mut Option<u64>) {
+        let Some(ticket) = ticket.take() else { return };
+        let next = {
+            let mut state = self.shared.lock();
+            let has_room = state.queue.len() < self.shared.mailbox_max;
+            match state.waiters.leave(ticket) {
+                false if has_room => state.waiters.admit(1),
+                _ => Vec::new(),
+            }
+        };
+        next.into_iter().for_each(Task::wake);
     }
 
     /// Messages that wait now.
@@ -103,6 +155,7 @@ impl<M> Mailbox<M> {
     pub(crate) fn new(waker: Waker, mailbox_max: usize) -> Self {
         let state = State {
             queue: VecDeque::new(),
+            waiters: Waiters::default(),
             stop_requested: false,
             stopped: false,
         };
@@ -135,7 +188,12 @@ impl<M> Mailbox<M> {
             let count = count.min(state.queue.len());
             into.extend(state.queue.drain(..count));
         }
-        state.stop_requested
+        let room = self.shared.mailbox_max.saturating_sub(state.queue.len());
+        let admitted = state.waiters.admit(room);
+        let stop_requested = state.stop_requested;
+        drop(state);
+        admitted.into_iter().for_each(Task::wake);
+        stop_requested
     }
 
     /// Announces that the shard is going to wait. `false`: something came meanwhile, so it must not.
@@ -162,8 +220,10 @@ impl<M> Drop for Mailbox<M> {
         let mut state = self.shared.lock();
         state.stopped = true;
         let left = std::mem::take(&mut state.queue);
+        let waiting = state.waiters.admit(usize::MAX);
         drop(state);
-        // The messages' own drops run without the lock: they may send.
+        // Wakers run, and the messages' own drops, without the lock: they may send.
+        waiting.into_iter().for_each(Task::wake);
         drop(left);
     }
 }

@@ -51,6 +51,11 @@ impl<H: Handler> Shard<H> {
     /// # Panics
     /// When the handler panics; every descriptor is closed then, and senders are told `Stopped`.
     pub fn run_on_this_thread(self) -> io::Result<H> {
+        self.start()?.run()
+    }
+
+    /// Watches what is there to be watched.
+    pub(crate) fn start(self) -> io::Result<Running<H>> {
         let registry = Registry::new(self.poller, self.options.event_batch);
         for (index, listener) in self.listeners.iter().enumerate() {
             let token = Token::listener(index as u32);
@@ -88,7 +93,7 @@ impl<H: Handler> Shard<H> {
         io.update_now();
         let buffer = vec![0; io.options.read_buffer_bytes].into_boxed_slice();
         let events = Vec::with_capacity(io.options.event_batch);
-        let running = Running {
+        Ok(Running {
             handler: self.handler,
             io,
             buffer,
@@ -96,8 +101,7 @@ impl<H: Handler> Shard<H> {
             messages: VecDeque::new(),
             mailbox: self.mailbox,
             timers_left: false,
-        };
-        running.run()
+        })
     }
 }
 
@@ -127,24 +131,37 @@ pub(crate) struct Running<H: Handler> {
 
 impl<H: Handler> Running<H> {
     fn run(mut self) -> io::Result<H> {
+        self.begin();
         while !self.io.stopping {
-            self.wait()?;
-            self.serve_all();
-            self.accept();
-            self.deliver_messages();
-            self.fire_timers();
-            self.handler.turn_ended(&mut self.io);
-            self.finish_closes();
-            self.tell_kernel();
-            self.io.end_turn();
+            let timeout_ms = self.timeout_ms();
+            self.turn(timeout_ms)?;
         }
         self.close_everything();
         Ok(self.handler)
     }
 
-    /// Waits for events, not past the next deadline.
-    fn wait(&mut self) -> io::Result<()> {
-        let timeout_ms = self.timeout_ms();
+    /// Tells the handler that the loop begins.
+    pub(crate) fn begin(&mut self) {
+        self.handler.started(&mut self.io);
+        self.finish_closes();
+    }
+
+    /// Waits for events at most `timeout_ms` (`None`: as long as it takes) and does what they and the time ask for.
+    pub(crate) fn turn(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
+        self.wait(timeout_ms)?;
+        self.serve_all();
+        self.accept();
+        self.deliver_messages();
+        self.fire_timers();
+        self.handler.turn_ended(&mut self.io);
+        self.finish_closes();
+        self.tell_kernel();
+        self.io.end_turn();
+        Ok(())
+    }
+
+    /// Waits for events.
+    fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
         self.io.stats.waits += 1;
         self.io.registry.wait(&mut self.events, timeout_ms)?;
         self.io.stats.events += self.events.len() as u64;
@@ -154,7 +171,7 @@ impl<H: Handler> Running<H> {
     }
 
     /// How long to wait: not at all while there is work, else until the next deadline, rounded up.
-    fn timeout_ms(&self) -> Option<u64> {
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
         let busy = !self.io.ready.is_empty()
             || !self.io.changed.is_empty()
             || !self.messages.is_empty()

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
 mod closing;
 mod connecting;
 mod ctx;
@@ -19,3 +20,5 @@ mod rig;
 mod soak;
 mod stress;
 mod timers;
+#[cfg(feature = "tokio")]
+mod tokio;

@@ -4,26 +4,29 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed,
+};
 use std::time::Duration;
 
-use circuit::Policy;
+use conn_reactor::client::{ClientOptions, Clients, Reconnect};
 use conn_reactor::{Options, Reactor, Running};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use super::member::{CrewMessage, Member, Members};
+use super::member::{CrewMessage, Member, Members, WELCOME_WITHIN_MS};
 use super::reply::{Command, Outbox, Reply};
 
 /// Runs a command, at once or later on another thread.
 pub(crate) type Execute = Arc<dyn Fn(Command, Reply) + Send + Sync>;
 
 pub(crate) struct CrewConfig {
-    pub(crate) gateway: SocketAddr,
+    /// The preferred one first.
+    pub(crate) gateways: Vec<SocketAddr>,
     pub(crate) shards: usize,
     /// Most connections that are started in a second.
     pub(crate) ramp_per_s: u32,
-    pub(crate) reconnect: Policy,
+    pub(crate) reconnect: Reconnect,
     /// The crew ends when no member can connect any more.
     pub(crate) ends_with_members: bool,
     /// Beats carry made-up loads.
@@ -31,8 +34,9 @@ pub(crate) struct CrewConfig {
 }
 
 pub(crate) struct Crew {
-    running: Running<Members>,
+    running: Running<Clients<Members>>,
     counters: Arc<CrewCounters>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// What happens to a crew.
@@ -72,6 +76,11 @@ impl Crew {
             parts[index % shards].push(member);
         }
         let mut parts = parts.into_iter();
+        let stopping = Arc::<AtomicBool>::default();
+        let mut client_options = ClientOptions::new(config.gateways[0]);
+        client_options.endpoints.clone_from(&config.gateways);
+        client_options.reconnect = config.reconnect.clone();
+        client_options.establish_within_ms = WELCOME_WITHIN_MS;
         let options = Options {
             shards,
             write_bytes_max: 8 << 20,
@@ -79,12 +88,14 @@ impl Crew {
         };
         let reactor = Reactor::builder(options).build(|_| {
             let part = parts.next().expect("one part for each shard");
-            Members::new(
+            let members = Members::new(
                 Arc::clone(&config),
                 Arc::clone(&counters),
                 Arc::clone(&execute),
                 part,
-            )
+                Arc::clone(&stopping),
+            );
+            Clients::new(members, client_options.clone())
         })?;
         let running = reactor.run()?;
         for sender in running.senders() {
@@ -93,20 +104,31 @@ impl Crew {
                 return Err(io::Error::other("a new shard took no message"));
             }
         }
-        Ok(Self { running, counters })
+        Ok(Self {
+            running,
+            counters,
+            stopping,
+        })
     }
 
     pub(crate) fn counters(&self) -> &CrewCounters {
         &self.counters
     }
 
+    /// Puts messages into every mailbox until it takes no more.
+    #[cfg(test)]
+    pub(crate) fn fill_mailboxes(&self) {
+        for sender in self.running.senders() {
+            while sender.try_send(CrewMessage::Answers).is_ok() {}
+        }
+    }
+
     /// Asks every member to say goodbye.
     pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
         for sender in self.running.senders() {
-            if sender.try_send(CrewMessage::Stop).is_err() {
-                // Full: end without a goodbye. Stopped: it has ended.
-                sender.stop();
-            }
+            // Full: it will be read anyway, and each turn ends with a look at `stopping`. Stopped: it has ended.
+            drop(sender.try_send(CrewMessage::Stop));
         }
     }
 

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use conn_reactor::client::Reconnect;
 use hdrhistogram::Histogram;
 
 use super::crew::{Crew, CrewConfig};
 use super::ledger::{Answer, Ledger};
 use super::member::Member;
 use super::reply::{Command, Reply};
-use super::{RECONNECT_CAP_MS, random_id, reconnect_policy};
+use super::{RECONNECT_CAP_MS, random_id, reconnect};
 use crate::proto::{BootId, DeviceId};
 
 /// Most commands that one simulated device remembers.
@@ -151,11 +152,16 @@ impl Fleet {
                 Ok(Member::new(id, config.interval_ms, ledger, delta_beats))
             })
             .collect::<io::Result<Vec<_>>>()?;
+        let reconnect = Reconnect {
+            // Real devices do not know what others found out, and it is their storm that is simulated.
+            breaker: None,
+            ..reconnect(config.reconnect_cap_ms)
+        };
         let crew_config = CrewConfig {
-            gateway: config.gateway,
+            gateways: vec![config.gateway],
             shards: config.shards,
             ramp_per_s: config.ramp_per_s,
-            reconnect: reconnect_policy(config.reconnect_cap_ms),
+            reconnect,
             ends_with_members: false,
             simulates_load: true,
         };

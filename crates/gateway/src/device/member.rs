@@ -1,19 +1,19 @@
 //! One device of a crew, and what a reactor shard does for its members.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use circuit::Backoff;
-use conn_reactor::{CloseReason, Handler, Io, Opened, TimerKey, Token};
+use conn_reactor::CloseReason;
+use conn_reactor::client::{ClientId, ClientIo, Loss, Protocol, Why};
 
 use super::crew::{CrewConfig, CrewCounters, Execute};
 use super::ledger::{Admission, Answer, Ledger};
-use super::random_u64;
 use super::reply::{Command, Outbox, Reply};
 use super::session::{Event, Session};
 use crate::proto::{
     CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, GoAwayReason, ResultStatus,
-    encode_from_device,
+    SessionToken, encode_from_device,
 };
 
 /// Every so many beats a device repeats the results that the gateway has not acknowledged.
@@ -21,26 +21,22 @@ const REPEAT_BEATS: u32 = 4;
 
 /// A gateway that has not answered HELLO by then is given up; its own probe of an older connection
 /// takes a second or so.
-const WELCOME_WITHIN_MS: u64 = 10_000;
+pub(crate) const WELCOME_WITHIN_MS: u64 = 10_000;
+
+/// How long a device that stops waits for its gateway to have read the goodbye.
+const GOODBYE_WITHIN_MS: u64 = 1_000;
 
 /// How many bytes of results are repeated at one time, give or take a result. More than the
 /// connection may queue would close it, again after each reconnect.
 const REPEAT_BYTES_MAX: usize = 1 << 20;
 
-/// One device: what it says, what it remembers, and its connection.
+/// One device: what it says and what it remembers.
 pub(crate) struct Member {
-    device: Arc<str>,
     session: Session,
     ledger: Ledger,
-    backoff: Backoff,
-    connection: Option<Token>,
-    timer: Option<TimerKey>,
     beats: u32,
     /// When the oldest beat was sent whose answer is awaited.
     beat_sent: Option<Instant>,
-    /// The gateway said within which time to come back.
-    return_within_ms: Option<u32>,
-    retired: bool,
 }
 
 impl Member {
@@ -56,16 +52,10 @@ impl Member {
             Forms::FRAMED
         };
         Self {
-            device: id.as_str().into(),
             session: Session::new(id, ledger.boot(), interval_ms, forms),
             ledger,
-            backoff: Backoff::new(),
-            connection: None,
-            timer: None,
             beats: 0,
             beat_sent: None,
-            return_within_ms: None,
-            retired: false,
         }
     }
 }
@@ -76,124 +66,81 @@ pub(crate) enum CrewMessage {
     Start(Outbox),
     /// The outbox has answers.
     Answers,
-    /// Say goodbye and end.
+    /// The crew is stopping: look up.
     Stop,
 }
 
-/// What a member's one timer is for.
-#[derive(Clone, Copy)]
-pub(crate) enum Alarm {
-    Connect(usize),
-    /// The gateway has to have said something.
-    Welcome(usize),
-    Beat(usize),
-}
-
-/// One shard's members.
+/// What one shard's members say.
 pub(crate) struct Members {
     config: Arc<CrewConfig>,
     counters: Arc<CrewCounters>,
     execute: Execute,
-    members: Vec<Member>,
+    /// Those that have not begun to connect.
+    waiting: Vec<Member>,
     outbox: Option<Outbox>,
     out: Vec<u8>,
-    active: usize,
-    stopping: bool,
+    /// The crew was told to stop. Mailboxes are only told to look here, so a full one does no harm.
+    stopping: Arc<AtomicBool>,
+    has_stopped: bool,
 }
 
-type MembersIo = Io<Members>;
+type MembersIo<'a> = ClientIo<'a, Members>;
 
 impl Members {
     pub(crate) fn new(
         config: Arc<CrewConfig>,
         counters: Arc<CrewCounters>,
         execute: Execute,
-        members: Vec<Member>,
+        waiting: Vec<Member>,
+        stopping: Arc<AtomicBool>,
     ) -> Self {
-        let active = members.len();
         Self {
             config,
             counters,
             execute,
-            members,
+            waiting,
             outbox: None,
             out: Vec::new(),
-            active,
-            stopping: false,
+            stopping,
+            has_stopped: false,
         }
     }
 
-    fn start(&mut self, io: &mut MembersIo) {
+    fn start(&mut self, io: &mut MembersIo<'_>) {
         // Shards connect side by side, so each one takes its share of the rate.
         let per_s = u64::from(self.config.ramp_per_s)
             .div_ceil(self.config.shards as u64)
             .max(1);
-        for member in 0..self.members.len() {
-            self.set_alarm(io, Alarm::Connect(member), member as u64 * 1_000 / per_s);
+        for (place, member) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+            // None is added only when the crew stops already.
+            let _ = io.add(member, place as u64 * 1_000 / per_s);
         }
     }
 
-    fn set_alarm(&mut self, io: &mut MembersIo, alarm: Alarm, delay_ms: u64) {
-        let (Alarm::Connect(index) | Alarm::Welcome(index) | Alarm::Beat(index)) = alarm;
-        let timer = io.set_timer(io.deadline_after(delay_ms), alarm);
-        if let Some(old) = self.members[index].timer.replace(timer) {
-            io.cancel_timer(old);
-        }
-    }
-
-    fn connect(&mut self, io: &mut MembersIo, index: usize) {
-        if let Err(error) = io.connect(self.config.gateway, None, index as u64) {
-            tracing::debug!(%error, "a connection could not be started");
-            self.come_back(io, index);
-        }
-    }
-
-    /// Sets the alarm for the next try to connect.
-    fn come_back(&mut self, io: &mut MembersIo, index: usize) {
-        let member = &mut self.members[index];
-        if self.stopping || member.retired {
-            return;
-        }
-        let delay_ms = match member.return_within_ms.take() {
-            Some(within_ms) => random_u64() % (u64::from(within_ms) + 1),
-            None => member
-                .backoff
-                .next_delay_ms(&self.config.reconnect, random_u64()),
-        };
-        self.counters.reconnecting(delay_ms);
-        self.set_alarm(io, Alarm::Connect(index), delay_ms);
-    }
-
-    fn flush(&mut self, io: &mut MembersIo, index: usize) {
-        let Some(token) = self.members[index]
-            .connection
-            .filter(|_| !self.out.is_empty())
-        else {
-            return self.out.clear();
-        };
-        if io
-            .write(token, &self.out)
-            .is_err_and(|error| error.is_full())
+    fn flush(&mut self, io: &mut MembersIo<'_>, client: ClientId) {
+        if !self.out.is_empty()
+            && io
+                .write(client, &self.out)
+                .is_err_and(|error| error.is_full())
         {
-            io.close(
-                token,
-                CloseReason::Local(u16::from(ErrorCode::SlowReader.byte())),
-            );
+            let code = ErrorCode::SlowReader.byte().into();
+            io.hang_up(client, CloseReason::Local(code));
         }
         self.out.clear();
     }
 
-    fn beat(&mut self, io: &mut MembersIo, index: usize) {
+    fn beat(&mut self, io: &mut MembersIo<'_>, client: ClientId) {
         let now_ms = io.now_ms();
-        let load = self.load_of(index);
-        let member = &mut self.members[index];
-        let (Some(interval_ms), Some(token)) = (member.session.interval_ms(), member.connection)
-        else {
+        let Some(member) = io.state(client) else {
+            return;
+        };
+        let Some(interval_ms) = member.session.interval_ms() else {
             return;
         };
         if member.session.is_deserted(now_ms) {
-            return io.close(token, CloseReason::TimedOut);
+            return io.hang_up(client, CloseReason::TimedOut);
         }
+        let load = self.load_of(client, member.beats);
         member.beats = member.beats.wrapping_add(1);
         // The stamp wraps every 49 days; it only has to tell two beats apart.
         member.session.beat(now_ms as u32, load, &mut self.out);
@@ -203,27 +150,27 @@ impl Members {
             put_results(&member.ledger, &mut self.out);
         }
         self.counters.beat();
-        self.flush(io, index);
-        self.set_alarm(io, Alarm::Beat(index), interval_ms.into());
+        self.flush(io, client);
+        io.set_alarm(client, interval_ms.into());
     }
 
-    fn load_of(&self, index: usize) -> Option<u8> {
+    fn load_of(&self, client: ClientId, beats: u32) -> Option<u8> {
         if self.config.simulates_load {
-            let beats = self.members[index].beats as usize;
             // Up and down by 2 a beat, each device from another place.
-            let place = (index * 37 + beats * 2) % 200;
+            let place = (client.index() * 37 + beats as usize * 2) % 200;
             return Some(place.min(200 - place) as u8);
         }
         self.counters.load()
     }
 
-    fn on_event(&mut self, io: &mut MembersIo, index: usize, event: Event<'_>) {
+    fn on_event(&mut self, io: &mut MembersIo<'_>, client: ClientId, event: Event<'_>) {
         match event {
-            Event::Welcome => self.on_welcome(io, index),
-            Event::Probe => self.beat(io, index),
+            Event::Welcome { resume } => self.on_welcome(io, client, resume),
+            Event::Probe => self.beat(io, client),
             Event::BeatAck => {
-                let member = &mut self.members[index];
-                if let Some(sent) = member.beat_sent.take() {
+                if let Some(member) = io.state(client)
+                    && let Some(sent) = member.beat_sent.take()
+                {
                     let rtt = sent.elapsed();
                     member
                         .session
@@ -235,43 +182,56 @@ impl Members {
                 id,
                 timeout_ms,
                 payload,
-            } => {
-                self.on_command(index, id, timeout_ms, payload);
+            } => self.on_command(io, client, id, timeout_ms, payload),
+            Event::ResultAck { id } => {
+                if let Some(member) = io.state(client) {
+                    member.ledger.forget(id);
+                }
             }
-            Event::ResultAck { id } => self.members[index].ledger.forget(id),
-            Event::GoAway(goaway) => self.on_goaway(io, index, goaway),
-            Event::Refused { code, text } => self.on_refusal(io, index, code, text),
+            Event::GoAway(goaway) => self.on_goaway(io, client, goaway),
+            Event::Refused { code, text } => self.on_refusal(io, client, code, text),
         }
     }
 
-    fn on_welcome(&mut self, io: &mut MembersIo, index: usize) {
-        let member = &mut self.members[index];
-        member.backoff.reset();
+    fn on_welcome(&mut self, io: &mut MembersIo<'_>, client: ClientId, resume: SessionToken) {
+        if !io.is_established(client) {
+            self.counters.connected_one();
+        }
+        io.set_resume(client, Some(resume));
+        io.established(client);
+        let first_beat = io.random();
+        let Some(member) = io.state(client) else {
+            return;
+        };
         put_results(&member.ledger, &mut self.out);
         let interval_ms = u64::from(member.session.interval_ms().unwrap_or(1)).max(1);
-        self.counters.connected_one();
         // The first beat falls anywhere into the interval, so that a crowd does not beat as one.
-        self.set_alarm(io, Alarm::Beat(index), random_u64() % interval_ms);
+        io.set_alarm(client, first_beat % interval_ms);
     }
 
-    fn on_command(&mut self, index: usize, id: CommandId, timeout_ms: u32, payload: &[u8]) {
+    fn on_command(
+        &mut self,
+        io: &mut MembersIo<'_>,
+        client: ClientId,
+        id: CommandId,
+        timeout_ms: u32,
+        payload: &[u8],
+    ) {
         self.counters.command_received();
-        let member = &mut self.members[index];
+        let Some(member) = io.state(client) else {
+            return;
+        };
         match member.ledger.admit(id) {
             Admission::Execute => {
                 self.counters.command_executed();
-                let outbox = self
-                    .outbox
-                    .clone()
-                    .expect("members connect only after Start");
                 let payload = payload.to_vec();
                 let command = Command {
-                    device: Arc::clone(&member.device),
+                    device: Arc::clone(member.session.device()),
                     id,
                     payload,
                     timeout_ms,
                 };
-                (self.execute)(command, Reply::new(outbox, index, id));
+                (self.execute)(command, Reply::new(self.outbox(), client, id));
             }
             Admission::Running => self.counters.duplicate_ignored(),
             Admission::Repeat(answer) => {
@@ -282,60 +242,73 @@ impl Members {
         }
     }
 
-    fn on_goaway(&mut self, io: &mut MembersIo, index: usize, goaway: GoAway) {
+    fn outbox(&self) -> Outbox {
+        self.outbox
+            .clone()
+            .expect("members connect only after Start")
+    }
+
+    fn on_goaway(&mut self, io: &mut MembersIo<'_>, client: ClientId, goaway: GoAway) {
         match goaway.reason {
             GoAwayReason::Gone => self.counters.false_gone(),
             GoAwayReason::Replaced => {
-                self.retire(index, "another session took the device's id over");
+                return self.retire(io, client, "another session took the device's id over");
             }
             _ => {}
         }
         if goaway.retry_within_ms > 0 {
-            self.members[index].return_within_ms = Some(goaway.retry_within_ms);
+            io.return_within(client, goaway.retry_within_ms);
         }
-        self.hang_up(io, index);
+        self.hang_up(io, client);
     }
 
-    fn on_refusal(&mut self, io: &mut MembersIo, index: usize, code: ErrorCode, text: &str) {
-        tracing::warn!(
-            device = &*self.members[index].device,
-            code = code.name(),
-            text,
-            "refused"
-        );
+    fn on_refusal(
+        &mut self,
+        io: &mut MembersIo<'_>,
+        client: ClientId,
+        code: ErrorCode,
+        text: &str,
+    ) {
+        if let Some(member) = io.state(client) {
+            let device = &**member.session.device();
+            tracing::warn!(device, code = code.name(), text, "refused");
+        }
         self.counters.refused();
         if matches!(
             code,
             ErrorCode::BadVersion | ErrorCode::BadDeviceId | ErrorCode::BadPreface
         ) {
-            self.retire(index, text);
+            return self.retire(io, client, text);
         }
-        self.hang_up(io, index);
+        io.answered(client);
+        self.hang_up(io, client);
     }
 
-    fn hang_up(&mut self, io: &mut MembersIo, index: usize) {
+    fn hang_up(&mut self, io: &mut MembersIo<'_>, client: ClientId) {
         self.out.clear();
-        if let Some(token) = self.members[index].connection {
-            io.close(token, CloseReason::PeerClosed);
-        }
+        io.hang_up(client, CloseReason::PeerClosed);
     }
 
     /// This member will not connect again.
-    fn retire(&mut self, index: usize, why: &str) {
-        let member = &mut self.members[index];
-        if !std::mem::replace(&mut member.retired, true) {
-            self.active -= 1;
-            self.counters.retired(&member.device, why);
+    fn retire(&mut self, io: &mut MembersIo<'_>, client: ClientId, why: &str) {
+        self.out.clear();
+        if io.is_established(client) {
+            self.counters.disconnected_one(true);
+        }
+        if let Some(member) = io.remove(client) {
+            self.counters.retired(member.session.device(), why);
+        }
+        if io.is_empty() && self.config.ends_with_members {
+            io.stop(GOODBYE_WITHIN_MS);
         }
     }
 
-    fn on_answers(&mut self, io: &mut MembersIo) {
-        let outbox = self
-            .outbox
-            .clone()
-            .expect("members connect only after Start");
-        for (index, id, answer) in outbox.take() {
-            let member = &mut self.members[index];
+    fn on_answers(&mut self, io: &mut MembersIo<'_>) {
+        for (client, id, answer) in self.outbox().take() {
+            // A member that retired has no ledger any more.
+            let Some(member) = io.state(client) else {
+                continue;
+            };
             if answer.status == ResultStatus::Refused {
                 // It was not begun, so there is nothing to remember.
                 member.ledger.forget(id);
@@ -343,27 +316,28 @@ impl Members {
                 continue;
             }
             // Before the session is open nothing but HELLO may be said; WELCOME asks for results.
-            if member.session.interval_ms().is_some() {
+            if io.is_established(client) {
                 put_result(id, &answer, &mut self.out);
-                self.flush(io, index);
+                self.flush(io, client);
             }
         }
     }
 
-    fn on_stop(&mut self, io: &mut MembersIo) {
-        self.on_answers(io);
-        self.stopping = true;
+    fn stop(&mut self, io: &mut MembersIo<'_>) {
+        if self.outbox.is_some() {
+            self.on_answers(io);
+        }
         let leaving = GoAway {
             reason: GoAwayReason::Leaving,
             retry_within_ms: 0,
         };
-        for index in 0..self.members.len() {
-            if self.members[index].session.interval_ms().is_some() {
+        for client in io.clients() {
+            if io.is_established(client) {
                 encode_from_device(&FromDevice::GoAway(leaving), &mut self.out);
-                self.flush(io, index);
+                self.flush(io, client);
             }
         }
-        io.stop();
+        io.stop(GOODBYE_WITHIN_MS);
     }
 }
 
@@ -387,106 +361,80 @@ fn put_results(ledger: &Ledger, out: &mut Vec<u8>) {
     }
 }
 
-impl Handler for Members {
-    type Conn = usize;
-    type Timer = Alarm;
+impl Protocol for Members {
+    type Client = Member;
+    type Resume = SessionToken;
     type Message = CrewMessage;
 
-    fn opened(&mut self, io: &mut MembersIo, token: Token, opened: Opened) -> Option<usize> {
-        let Opened::Connected { tag, .. } = opened else {
-            return None;
-        };
-        let index = usize::try_from(tag).expect("tags are indices");
-        let member = &mut self.members[index];
-        member.connection = Some(token);
-        member.session.greet(&mut self.out);
-        self.flush(io, index);
-        self.set_alarm(io, Alarm::Welcome(index), WELCOME_WITHIN_MS);
-        Some(index)
+    fn connected(&mut self, io: &mut MembersIo<'_>, client: ClientId) {
+        let resume = io.resume(client).copied();
+        if let Some(member) = io.state(client) {
+            member.session.greet(resume, &mut self.out);
+        }
+        self.flush(io, client);
     }
 
-    fn data(&mut self, io: &mut MembersIo, token: Token, input: &[u8]) -> usize {
+    fn data(&mut self, io: &mut MembersIo<'_>, client: ClientId, input: &[u8]) -> usize {
         let now_ms = io.now_ms();
         let mut consumed = 0;
-        let Some(&mut index) = io.state(token) else {
-            return input.len();
-        };
-        while self.members[index].connection == Some(token) {
-            match self.members[index]
-                .session
-                .receive(now_ms, &input[consumed..])
-            {
+        while io.is_connected(client)
+            && let Some(member) = io.state(client)
+        {
+            match member.session.receive(now_ms, &input[consumed..]) {
                 Ok(None) => break,
                 Ok(Some((bytes, event))) => {
                     consumed += bytes;
-                    self.on_event(io, index, event);
+                    self.on_event(io, client, event);
                 }
                 Err(violation) => {
                     tracing::warn!(%violation, "the gateway does not speak this protocol");
-                    self.hang_up(io, index);
+                    self.hang_up(io, client);
                     return input.len();
                 }
             }
-            if io.state(token).is_none() {
-                break;
-            }
         }
-        self.flush(io, index);
+        self.flush(io, client);
         consumed
     }
 
-    fn closed(&mut self, io: &mut MembersIo, _token: Token, index: usize, why: CloseReason) {
-        let member = &mut self.members[index];
-        member.connection = None;
+    fn lost(&mut self, io: &mut MembersIo<'_>, client: ClientId, loss: Loss) {
+        let Some(member) = io.state(client) else {
+            return;
+        };
         member.beat_sent = None;
-        if let Some(timer) = member.timer.take() {
-            io.cancel_timer(timer);
-        }
-        if member.session.interval_ms().is_some() {
-            tracing::debug!(device = &*member.device, %why, "connection lost");
-            self.counters.disconnected_one(!self.stopping);
-        }
         member.session.disconnected();
-        self.come_back(io, index);
-        if self.active == 0 && self.config.ends_with_members && !self.stopping {
-            self.stopping = true;
-            io.stop();
+        let why = &loss.why;
+        tracing::debug!(device = &**member.session.device(), %why, "disconnected");
+        if matches!(why, Why::Connect(_)) {
+            self.counters.connect_failed();
+        }
+        if loss.was_established {
+            self.counters.disconnected_one(loss.retry_in_ms.is_some());
+        }
+        if let Some(delay_ms) = loss.retry_in_ms {
+            self.counters.reconnecting(delay_ms);
         }
     }
 
-    fn connect_failed(&mut self, io: &mut MembersIo, tag: u64, error: std::io::Error) {
-        tracing::debug!(%error, "the gateway cannot be reached");
-        self.counters.connect_failed();
-        self.come_back(io, usize::try_from(tag).expect("tags are indices"));
+    fn alarm(&mut self, io: &mut MembersIo<'_>, client: ClientId) {
+        self.beat(io, client);
     }
 
-    fn timer(&mut self, io: &mut MembersIo, _key: TimerKey, alarm: Alarm) {
-        match alarm {
-            Alarm::Connect(index) => {
-                self.members[index].timer = None;
-                self.connect(io, index);
-            }
-            Alarm::Welcome(index) => {
-                self.members[index].timer = None;
-                if let Some(token) = self.members[index].connection {
-                    io.close(token, CloseReason::TimedOut);
-                }
-            }
-            Alarm::Beat(index) => {
-                self.members[index].timer = None;
-                self.beat(io, index);
-            }
-        }
-    }
-
-    fn message(&mut self, io: &mut MembersIo, message: CrewMessage) {
+    fn message(&mut self, io: &mut MembersIo<'_>, message: CrewMessage) {
         match message {
             CrewMessage::Start(outbox) => {
                 self.outbox = Some(outbox);
                 self.start(io);
             }
             CrewMessage::Answers => self.on_answers(io),
-            CrewMessage::Stop => self.on_stop(io),
+            CrewMessage::Stop => {}
+        }
+    }
+
+    fn turn_ended(&mut self, io: &mut MembersIo<'_>) {
+        if !self.has_stopped && self.stopping.load(Ordering::Acquire) {
+            self.has_stopped = true;
+            self.stop(io);
         }
     }
 }

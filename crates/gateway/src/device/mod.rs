@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use circuit::{Jitter, Policy};
+use conn_reactor::client::Reconnect;
 
 pub use fleet::{Fleet, FleetConfig, FleetReport, Percentiles};
 pub use ledger::Answer;
@@ -53,15 +53,19 @@ pub const COMMANDS_MAX: usize = 1_024;
 const RECONNECT_CAP_MS: u32 = 30_000;
 
 /// How a device that lost its gateway comes back: spread over two seconds at once, then doubling
-/// up to `cap_ms` with full jitter.
-fn reconnect_policy(cap_ms: u32) -> Policy {
+/// up to `cap_ms` with full jitter. A breaker spares a gateway that is down some tries, for a few seconds at most.
+fn reconnect(cap_ms: u32) -> Reconnect {
     let cap_ms = cap_ms.max(1);
-    Policy {
-        base_ms: cap_ms.min(500),
-        cap_ms,
-        jitter: Jitter::Full,
-        first_window_ms: cap_ms.min(2_000),
+    let mut reconnect = Reconnect::default();
+    reconnect.backoff.base_ms = cap_ms.min(500);
+    reconnect.backoff.cap_ms = cap_ms;
+    reconnect.backoff.first_window_ms = cap_ms.min(2_000);
+    reconnect.stable_ms = cap_ms.min(5_000);
+    if let Some(breaker) = &mut reconnect.breaker {
+        breaker.open_ms = cap_ms.min(1_000).into();
+        breaker.open_max_ms = cap_ms.min(5_000).into();
     }
+    reconnect
 }
 
 /// One device that is connected to a gateway, or tries to be.
@@ -73,7 +77,7 @@ pub struct Device {
 /// Settings of a [`Device`].
 #[derive(Debug, Clone)]
 pub struct Builder {
-    gateway: SocketAddr,
+    gateways: Vec<SocketAddr>,
     id: String,
     interval_ms: u32,
     journal: Option<PathBuf>,
@@ -86,7 +90,7 @@ impl Device {
     #[must_use]
     pub fn builder(gateway: SocketAddr, id: impl Into<String>) -> Builder {
         Builder {
-            gateway,
+            gateways: vec![gateway],
             id: id.into(),
             interval_ms: 0,
             journal: None,
@@ -132,6 +136,14 @@ impl Device {
 }
 
 impl Builder {
+    /// Another gateway on the same store, for when those named before cannot be reached. The device stays with the one
+    /// that welcomed it, and comes back to that one first.
+    #[must_use]
+    pub fn fallback(mut self, gateway: SocketAddr) -> Self {
+        self.gateways.push(gateway);
+        self
+    }
+
     /// Asks for a beat every `interval_ms` milliseconds; 0, the default, leaves it to the gateway.
     #[must_use]
     pub fn interval_ms(mut self, interval_ms: u32) -> Self {
@@ -185,10 +197,10 @@ impl Builder {
         let jobs = worker.jobs.clone();
         let member = Member::new(id, self.interval_ms, ledger, self.delta_beats);
         let config = CrewConfig {
-            gateway: self.gateway,
+            gateways: self.gateways,
             shards: 1,
             ramp_per_s: u32::MAX,
-            reconnect: reconnect_policy(self.reconnect_cap_ms),
+            reconnect: reconnect(self.reconnect_cap_ms),
             ends_with_members: true,
             simulates_load: false,
         };
@@ -276,8 +288,4 @@ pub(crate) fn random_id() -> [u8; 16] {
     let mut id = [0; 16];
     getrandom::fill(&mut id).expect("the kernel's random source works after boot");
     id
-}
-
-pub(crate) fn random_u64() -> u64 {
-    getrandom::u64().expect("the kernel's random source works after boot")
 }

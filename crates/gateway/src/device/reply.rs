@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use conn_reactor::Sender;
+use conn_reactor::client::ClientId;
 use parking_lot::Mutex;
 
 use super::ledger::Answer;
@@ -28,7 +29,7 @@ pub struct Command {
 #[derive(Debug)]
 pub struct Reply {
     outbox: Outbox,
-    member: usize,
+    member: ClientId,
     id: CommandId,
     answered: bool,
 }
@@ -36,7 +37,7 @@ pub struct Reply {
 /// Answers that wait for their shard. As many as commands run, so bounded by the ledgers.
 #[derive(Clone)]
 pub(crate) struct Outbox {
-    answers: Arc<Mutex<Vec<(usize, CommandId, Answer)>>>,
+    answers: Arc<Mutex<Vec<(ClientId, CommandId, Answer)>>>,
     shard: Sender<CrewMessage>,
 }
 
@@ -48,7 +49,7 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn take(&self) -> Vec<(usize, CommandId, Answer)> {
+    pub(crate) fn take(&self) -> Vec<(ClientId, CommandId, Answer)> {
         std::mem::take(&mut *self.answers.lock())
     }
 }
@@ -60,7 +61,7 @@ impl std::fmt::Debug for Outbox {
 }
 
 impl Reply {
-    pub(crate) fn new(outbox: Outbox, member: usize, id: CommandId) -> Self {
+    pub(crate) fn new(outbox: Outbox, member: ClientId, id: CommandId) -> Self {
         Self {
             outbox,
             member,

@@ -1,6 +1,8 @@
 //! A device's side of one connection, without the connection: bytes and times in, bytes and events
 //! out.
 
+use std::sync::Arc;
+
 use heartbeat_codec::delta::{DELTA_BYTES_MAX, DeltaBeat, DeltaEncoder};
 
 use crate::proto::{
@@ -11,15 +13,13 @@ use crate::proto::{
 /// After so many delta beats one is a resync, which alone can tell the gateway a new round trip.
 const RESYNC_BEATS: u8 = 64;
 
-/// The protocol state of one device. It outlives connections: a new connection resumes the last
-/// session when the gateway still holds that one open.
+/// The protocol state of one device. It outlives connections.
 #[derive(Debug)]
 pub(crate) struct Session {
-    device: Box<str>,
+    device: Arc<str>,
     boot: BootId,
     /// What the device asks for; the gateway decides.
     wanted_interval_ms: u32,
-    resume: Option<SessionToken>,
     /// The forms of beat that the device offers.
     forms: Forms,
     open: Option<Open>,
@@ -44,7 +44,10 @@ struct Delta {
 /// What a device learns from its gateway.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    Welcome,
+    Welcome {
+        /// For the next HELLO: it resumes this session if the gateway still holds it open.
+        resume: SessionToken,
+    },
     Probe,
     BeatAck,
     Command {
@@ -74,14 +77,17 @@ impl Session {
             device,
             boot,
             wanted_interval_ms,
-            resume: None,
             forms,
             open: None,
         }
     }
 
-    /// A connection stands: says who is there.
-    pub(crate) fn greet(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn device(&self) -> &Arc<str> {
+        &self.device
+    }
+
+    /// A connection stands: says who is there, and which session it would resume.
+    pub(crate) fn greet(&mut self, resume: Option<SessionToken>, out: &mut Vec<u8>) {
         self.open = None;
         encode_preface(out);
         let device = DeviceId::parse(self.device.as_bytes()).expect("new took a checked id");
@@ -89,7 +95,7 @@ impl Session {
             device,
             boot: self.boot,
             interval_ms: self.wanted_interval_ms,
-            resume: self.resume,
+            resume,
             forms: self.forms,
         };
         encode_from_device(&FromDevice::Hello(hello), out);
@@ -164,7 +170,6 @@ impl Session {
                     let why = "WELCOME grants a form of beat that was not offered";
                     Violation::new(ErrorCode::Malformed, why)
                 })?;
-                self.resume = Some(welcome.session);
                 self.open = Some(Open {
                     welcome,
                     heard_ms: now_ms,
@@ -173,7 +178,9 @@ impl Session {
                         .contains(Forms::DELTA)
                         .then(|| Delta::new(welcome.interval_ms)),
                 });
-                Event::Welcome
+                Event::Welcome {
+                    resume: welcome.session,
+                }
             }
             ToDevice::BeatAck(_) | ToDevice::DeltaAck => Event::BeatAck,
             ToDevice::Probe => Event::Probe,

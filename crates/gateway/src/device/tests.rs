@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::{Answer, Device};
+use super::crew::{Crew, CrewConfig};
+use super::ledger::Ledger;
+use super::member::Member;
+use super::{Answer, Command, Device, Reply, reconnect};
 use crate::proto::{
-    BeatAck, BootId, CommandId, Forms, FromDevice, FrontDoor, Native, NativePhase, ResultStatus,
-    SessionToken, Step, ToDevice, Welcome,
+    BeatAck, BootId, CommandId, DeviceId, Forms, FromDevice, FrontDoor, Native, NativePhase,
+    ResultStatus, SessionToken, Step, ToDevice, Welcome,
 };
 
 /// What the gateway hears, owned.
@@ -222,5 +225,64 @@ fn stopping_finishes_the_command_that_runs_and_refuses_the_next() {
     session.hear_result(A, &[]);
     session.command(B);
     session.hear_result(B, &[A]);
+    device.stop().unwrap();
+}
+
+#[test]
+fn a_crew_whose_mailbox_is_full_says_goodbye_too() {
+    let (gateway, addr) = Gateway::start();
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    let begun = parking_lot::Mutex::new((begun, may_go_on));
+    // On the reactor's thread, so meanwhile nobody reads the mailbox.
+    let execute = move |_: Command, reply: Reply| {
+        let (begun, may_go_on) = &*begun.lock();
+        begun.send(()).unwrap();
+        may_go_on.recv().unwrap();
+        reply.answer(Answer::json("1"));
+    };
+    let config = CrewConfig {
+        gateways: vec![addr],
+        shards: 1,
+        ramp_per_s: u32::MAX,
+        reconnect: reconnect(1),
+        ends_with_members: false,
+        simulates_load: false,
+    };
+    let id = DeviceId::parse(b"a").unwrap();
+    let member = Member::new(id, 0, Ledger::in_memory(BootId([1; 16]), 16), false);
+    let crew = Crew::start(config, vec![member], Arc::new(execute)).unwrap();
+    let (mut session, _) = gateway.accept();
+    session.welcome();
+    session.command(A);
+    has_begun.recv().unwrap();
+    crew.fill_mailboxes();
+    crew.stop();
+    go_on.send(()).unwrap();
+    session.hear_result(A, &[]);
+    let said: Vec<Heard> = std::iter::from_fn(|| Some(session.hear()))
+        .take_while(|heard| *heard != Heard::End)
+        .filter(|heard| *heard != Heard::Beat)
+        .collect();
+    assert_eq!(said, [Heard::Goodbye]);
+    drop(session);
+    crew.end().unwrap();
+}
+
+#[test]
+fn a_device_whose_gateway_cannot_be_reached_goes_to_its_fallback() {
+    let (gone, gone_addr) = Gateway::start();
+    drop(gone);
+    let (gateway, addr) = Gateway::start();
+    let device = Device::builder(gone_addr, "a")
+        .fallback(addr)
+        .reconnect_cap_ms(1)
+        .start(|_| Answer::json("1"))
+        .unwrap();
+    let (mut session, _) = gateway.accept();
+    session.welcome();
+    session.command(A);
+    session.hear_result(A, &[]);
+    drop(session);
     device.stop().unwrap();
 }
