@@ -70,8 +70,6 @@ impl<H: Handler> Running<H> {
                     },
                 );
                 self.finish_closes();
-                // While what accept made in the kernel is in the cache.
-                self.tell_kernel();
             }
             Err(Errno::AGAIN) => listener.pending = false,
             Err(error) => {
