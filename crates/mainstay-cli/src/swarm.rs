@@ -49,6 +49,9 @@ pub(crate) struct SwarmArgs {
         default_value = "delta"
     )]
     beats: Beats,
+    /// Beat in UDP datagrams, if the gateway takes them (it was started with --udp)
+    #[arg(long, env = "MAINSTAY_SWARM_UDP", value_parser = clap::builder::FalseyValueParser::new())]
+    udp: bool,
     /// How long to stay, counted from the start; without it until Ctrl-C
     #[arg(long = "for", value_name = "TIME", env = "MAINSTAY_SWARM_FOR", value_parser = parse_duration)]
     stay: Option<Duration>,
@@ -80,6 +83,7 @@ struct Report {
     lost: u64,
     false_gone: u64,
     beats: u64,
+    datagrams: Datagrams,
     /// All null without a round trip.
     beat_rtt_ms: Quantiles,
     commands: Commands,
@@ -88,6 +92,12 @@ struct Report {
     refused: u64,
     connect_failed: u64,
     reconnects: Reconnects,
+}
+
+#[derive(Serialize)]
+struct Datagrams {
+    sent: u64,
+    unanswered: u64,
 }
 
 #[derive(Serialize)]
@@ -136,6 +146,7 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
         ramp_per_s: args.ramp,
         shards: args.shards.into(),
         delta_beats: args.beats == Beats::Delta,
+        datagrams: args.udp,
         ..FleetConfig::new(args.connect, args.devices)
     };
     let started = Instant::now();
@@ -166,6 +177,10 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             lost: report.lost,
             false_gone: report.false_gone,
             beats: report.beats,
+            datagrams: Datagrams {
+                sent: report.datagrams,
+                unanswered: report.datagrams_unanswered,
+            },
             beat_rtt_ms: rtt.into(),
             commands: Commands {
                 received: report.commands_received,
@@ -196,6 +211,13 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
         report.false_gone
     );
     outln!("beats      {}", report.beats);
+    if report.datagrams > 0 {
+        outln!(
+            "datagrams  {} of them, {} not acknowledged in time",
+            report.datagrams,
+            report.datagrams_unanswered
+        );
+    }
     match rtt {
         Some(Percentiles {
             p50,

@@ -14,6 +14,7 @@ use conn_reactor::{Options, Reactor, Running};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
+use super::datagrams::DatagramSocket;
 use super::member::{CrewMessage, Member, Members, WELCOME_WITHIN_MS};
 use super::reply::{Command, Outbox, Reply};
 
@@ -27,6 +28,8 @@ pub(crate) struct CrewConfig {
     /// Most connections that are started in a second.
     pub(crate) ramp_per_s: u32,
     pub(crate) reconnect: Reconnect,
+    /// Beats go as datagrams where the gateway takes them.
+    pub(crate) datagrams: bool,
     /// The crew ends when no member can connect any more.
     pub(crate) ends_with_members: bool,
     /// Beats carry made-up loads.
@@ -50,6 +53,8 @@ pub(crate) struct CrewCounters {
     /// Pauses before tries to come back, in milliseconds.
     pub(crate) reconnect_delays: Mutex<Histogram<u64>>,
     pub(crate) beats: AtomicU64,
+    pub(crate) datagrams: AtomicU64,
+    pub(crate) datagrams_unanswered: AtomicU64,
     pub(crate) commands_received: AtomicU64,
     pub(crate) commands_executed: AtomicU64,
     pub(crate) duplicates_ignored: AtomicU64,
@@ -100,7 +105,14 @@ impl Crew {
         let running = reactor.run()?;
         for sender in running.senders() {
             let outbox = Outbox::new(sender.clone());
-            if sender.try_send(CrewMessage::Start(outbox)).is_err() {
+            let datagrams = config.datagrams.then(|| {
+                let wake = sender.clone();
+                // Full: the shard has much to do, and looks again at the next ack.
+                let wake = move || drop(wake.try_send(CrewMessage::Acks));
+                DatagramSocket::open(config.gateways[0], wake)
+            });
+            let start = CrewMessage::Start(outbox, datagrams.transpose()?);
+            if sender.try_send(start).is_err() {
                 return Err(io::Error::other("a new shard took no message"));
             }
         }
@@ -163,6 +175,8 @@ impl CrewCounters {
             connect_failed: AtomicU64::new(0),
             reconnect_delays: Mutex::new(histogram(u32::MAX.into())),
             beats: AtomicU64::new(0),
+            datagrams: AtomicU64::new(0),
+            datagrams_unanswered: AtomicU64::new(0),
             commands_received: AtomicU64::new(0),
             commands_executed: AtomicU64::new(0),
             duplicates_ignored: AtomicU64::new(0),
@@ -206,6 +220,14 @@ impl CrewCounters {
 
     pub(crate) fn beat(&self) {
         self.beats.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn datagram(&self) {
+        self.datagrams.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn datagram_unanswered(&self) {
+        self.datagrams_unanswered.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn round_trip(&self, time: Duration) {

@@ -12,7 +12,7 @@ use super::crew::{Crew, CrewConfig};
 use super::ledger::{Answer, Ledger};
 use super::member::Member;
 use super::reply::{Command, Reply};
-use super::{RECONNECT_CAP_MS, random_id, reconnect};
+use super::{RECONNECT_CAP_MS, forms, random_id, reconnect};
 use crate::proto::{BootId, DeviceId};
 
 /// Most commands that one simulated device remembers.
@@ -37,6 +37,8 @@ pub struct FleetConfig {
     pub reconnect_cap_ms: u32,
     /// Beat in one byte, mostly, when the gateway can read that.
     pub delta_beats: bool,
+    /// Beat in UDP datagrams when the gateway takes them.
+    pub datagrams: bool,
 }
 
 impl FleetConfig {
@@ -52,6 +54,7 @@ impl FleetConfig {
             shards: 1,
             reconnect_cap_ms: RECONNECT_CAP_MS,
             delta_beats: true,
+            datagrams: false,
         }
     }
 }
@@ -84,6 +87,10 @@ pub struct FleetReport {
     pub reconnect_delay_ms: Option<Percentiles>,
     /// Beats sent.
     pub beats: u64,
+    /// Those among them that went as datagrams.
+    pub datagrams: u64,
+    /// Those of these that were not acknowledged in time, and were repeated on the connection.
+    pub datagrams_unanswered: u64,
     /// Beat round trips in milliseconds, once there was one.
     pub beat_rtt_ms: Option<Percentiles>,
     /// Commands that arrived, repeated ones included.
@@ -148,8 +155,8 @@ impl Fleet {
                 let id = DeviceId::parse(id.as_bytes())
                     .map_err(|violation| io::Error::new(io::ErrorKind::InvalidInput, violation))?;
                 let ledger = Ledger::in_memory(BootId(random_id()), COMMANDS_MAX);
-                let delta_beats = config.delta_beats;
-                Ok(Member::new(id, config.interval_ms, ledger, delta_beats))
+                let forms = forms(config.delta_beats, config.datagrams);
+                Ok(Member::new(id, config.interval_ms, ledger, forms))
             })
             .collect::<io::Result<Vec<_>>>()?;
         let reconnect = Reconnect {
@@ -163,6 +170,7 @@ impl Fleet {
             ramp_per_s: config.ramp_per_s,
             reconnect,
             ends_with_members: false,
+            datagrams: config.datagrams,
             simulates_load: true,
         };
         Ok(Self {
@@ -185,6 +193,8 @@ impl Fleet {
             reconnects: delays.len(),
             reconnect_delay_ms: Percentiles::of(&delays, 1.0),
             beats: counters.beats.load(Relaxed),
+            datagrams: counters.datagrams.load(Relaxed),
+            datagrams_unanswered: counters.datagrams_unanswered.load(Relaxed),
             beat_rtt_ms: Percentiles::of(&counters.round_trips.lock(), 1_000.0),
             commands_received: counters.commands_received.load(Relaxed),
             commands_executed: counters.commands_executed.load(Relaxed),

@@ -8,6 +8,7 @@ use conn_reactor::CloseReason;
 use conn_reactor::client::{ClientId, ClientIo, Loss, Protocol, Why};
 
 use super::crew::{CrewConfig, CrewCounters, Execute};
+use super::datagrams::{DatagramSocket, ack_within_ms};
 use super::ledger::{Admission, Answer, Ledger};
 use super::reply::{Command, Outbox, Reply};
 use super::session::{Event, Session};
@@ -40,17 +41,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(
-        id: DeviceId<'_>,
-        interval_ms: u32,
-        ledger: Ledger,
-        delta_beats: bool,
-    ) -> Self {
-        let forms = if delta_beats {
-            Forms::DELTA
-        } else {
-            Forms::FRAMED
-        };
+    pub(crate) fn new(id: DeviceId<'_>, interval_ms: u32, ledger: Ledger, forms: Forms) -> Self {
         Self {
             session: Session::new(id, ledger.boot(), interval_ms, forms),
             ledger,
@@ -63,9 +54,11 @@ impl Member {
 /// What others say to a shard of members.
 pub(crate) enum CrewMessage {
     /// Begin to connect; answers come through this outbox.
-    Start(Outbox),
+    Start(Outbox, Option<DatagramSocket>),
     /// The outbox has answers.
     Answers,
+    /// The socket for datagrams has acks.
+    Acks,
     /// The crew is stopping: look up.
     Stop,
 }
@@ -78,6 +71,7 @@ pub(crate) struct Members {
     /// Those that have not begun to connect.
     waiting: Vec<Member>,
     outbox: Option<Outbox>,
+    datagrams: Option<DatagramSocket>,
     out: Vec<u8>,
     /// The crew was told to stop. Mailboxes are only told to look here, so a full one does no harm.
     stopping: Arc<AtomicBool>,
@@ -100,6 +94,7 @@ impl Members {
             execute,
             waiting,
             outbox: None,
+            datagrams: None,
             out: Vec::new(),
             stopping,
             has_stopped: false,
@@ -140,7 +135,7 @@ impl Members {
         if member.session.is_deserted(now_ms) {
             return io.hang_up(client, CloseReason::TimedOut);
         }
-        let load = self.load_of(client, member.beats);
+        let load = load_of(&self.config, &self.counters, client, member.beats);
         member.beats = member.beats.wrapping_add(1);
         // The stamp wraps every 49 days; it only has to tell two beats apart.
         member.session.beat(now_ms as u32, load, &mut self.out);
@@ -154,13 +149,70 @@ impl Members {
         io.set_alarm(client, interval_ms.into());
     }
 
-    fn load_of(&self, client: ClientId, beats: u32) -> Option<u8> {
-        if self.config.simulates_load {
-            // Up and down by 2 a beat, each device from another place.
-            let place = (client.index() * 37 + beats as usize * 2) % 200;
-            return Some(place.min(200 - place) as u8);
+    /// Beats beside the connection, and waits for the ack. `false`: that way is not there, or not open now.
+    fn beat_in_datagram(&mut self, io: &mut MembersIo<'_>, client: ClientId) -> bool {
+        let now_ms = io.now_ms();
+        let endpoint = io
+            .endpoint(client)
+            .and_then(|at| self.config.gateways.get(at));
+        let (Some(socket), Some(endpoint)) = (&mut self.datagrams, endpoint) else {
+            return false;
+        };
+        let mut to = *endpoint;
+        let Some(member) = io.state(client) else {
+            return false;
+        };
+        let (Some(interval_ms), Some(grace_ms)) =
+            (member.session.interval_ms(), member.session.grace_ms())
+        else {
+            return false;
+        };
+        if member.session.is_deserted(now_ms) {
+            return false;
         }
-        self.counters.load()
+        let load = load_of(&self.config, &self.counters, client, member.beats);
+        let beat = member.session.plain_beat(now_ms as u32, load);
+        let Some(beats) = member.session.datagrams() else {
+            return false;
+        };
+        let Some(datagram) = beats.seal(now_ms, &beat) else {
+            return false;
+        };
+        to.set_port(beats.door().port);
+        socket.send(client, beats.door().peer, to, &datagram);
+        member.beats = member.beats.wrapping_add(1);
+        member.beat_sent = Some(Instant::now());
+        if member.beats.is_multiple_of(REPEAT_BEATS) {
+            put_results(&member.ledger, &mut self.out);
+        }
+        self.counters.beat();
+        self.counters.datagram();
+        self.flush(io, client);
+        io.set_alarm(client, ack_within_ms(interval_ms, grace_ms).into());
+        true
+    }
+
+    fn on_acks(&mut self, io: &mut MembersIo<'_>) {
+        let now_ms = io.now_ms();
+        let acks = self.datagrams.as_mut().map(DatagramSocket::take);
+        for (client, ack) in acks.unwrap_or_default() {
+            let Some(member) = io.state(client) else {
+                continue;
+            };
+            let beats = member.session.datagrams();
+            let Some(ago_ms) = beats.and_then(|it| it.hear(now_ms, &ack)) else {
+                continue;
+            };
+            member.session.heard(now_ms);
+            if let Some(sent) = member.beat_sent.take() {
+                let rtt = sent.elapsed();
+                let rtt_ms = u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX);
+                member.session.set_rtt_ms(rtt_ms);
+                self.counters.round_trip(rtt);
+            }
+            let interval_ms = member.session.interval_ms().unwrap_or(1);
+            io.set_alarm(client, u64::from(interval_ms).saturating_sub(ago_ms));
+        }
     }
 
     fn on_event(&mut self, io: &mut MembersIo<'_>, client: ClientId, event: Event<'_>) {
@@ -341,6 +393,20 @@ impl Members {
     }
 }
 
+fn load_of(
+    config: &CrewConfig,
+    counters: &CrewCounters,
+    client: ClientId,
+    beats: u32,
+) -> Option<u8> {
+    if config.simulates_load {
+        // Up and down by 2 a beat, each device from another place.
+        let place = (client.index() * 37 + beats as usize * 2) % 200;
+        return Some(place.min(200 - place) as u8);
+    }
+    counters.load()
+}
+
 fn put_result(id: CommandId, answer: &Answer, out: &mut Vec<u8>) {
     let result = FromDevice::Result {
         id,
@@ -402,6 +468,10 @@ impl Protocol for Members {
             return;
         };
         member.beat_sent = None;
+        let peer = member.session.datagrams().map(|it| it.door().peer);
+        if let (Some(socket), Some(peer)) = (&mut self.datagrams, peer) {
+            socket.forget(peer);
+        }
         member.session.disconnected();
         let why = &loss.why;
         tracing::debug!(device = &**member.session.device(), %why, "disconnected");
@@ -417,16 +487,28 @@ impl Protocol for Members {
     }
 
     fn alarm(&mut self, io: &mut MembersIo<'_>, client: ClientId) {
-        self.beat(io, client);
+        let Some(member) = io.state(client) else {
+            return;
+        };
+        let is_lost = member.session.datagrams().is_some_and(|it| it.give_up());
+        if is_lost {
+            member.beat_sent = None;
+            self.counters.datagram_unanswered();
+        }
+        if is_lost || !self.beat_in_datagram(io, client) {
+            self.beat(io, client);
+        }
     }
 
     fn message(&mut self, io: &mut MembersIo<'_>, message: CrewMessage) {
         match message {
-            CrewMessage::Start(outbox) => {
+            CrewMessage::Start(outbox, datagrams) => {
                 self.outbox = Some(outbox);
+                self.datagrams = datagrams;
                 self.start(io);
             }
             CrewMessage::Answers => self.on_answers(io),
+            CrewMessage::Acks => self.on_acks(io),
             CrewMessage::Stop => {}
         }
     }

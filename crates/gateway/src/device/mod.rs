@@ -17,6 +17,7 @@
 //! ```
 
 mod crew;
+mod datagrams;
 mod fleet;
 mod journal;
 mod ledger;
@@ -40,7 +41,7 @@ pub use fleet::{Fleet, FleetConfig, FleetReport, Percentiles};
 pub use ledger::Answer;
 pub use reply::{Command, Reply};
 
-use crate::proto::{BootId, DeviceId};
+use crate::proto::{BootId, DeviceId, Forms};
 use crew::{Crew, CrewConfig};
 use ledger::Ledger;
 use member::Member;
@@ -68,6 +69,16 @@ fn reconnect(cap_ms: u32) -> Reconnect {
     reconnect
 }
 
+/// The forms of beat to offer.
+fn forms(delta: bool, datagrams: bool) -> Forms {
+    let stream = if delta { Forms::DELTA } else { Forms::FRAMED };
+    let beside = match datagrams {
+        true => Forms::DATAGRAM,
+        false => Forms::FRAMED,
+    };
+    stream | beside
+}
+
 /// One device that is connected to a gateway, or tries to be.
 pub struct Device {
     crew: Crew,
@@ -83,6 +94,7 @@ pub struct Builder {
     journal: Option<PathBuf>,
     reconnect_cap_ms: u32,
     delta_beats: bool,
+    datagrams: bool,
 }
 
 impl Device {
@@ -96,6 +108,7 @@ impl Device {
             journal: None,
             reconnect_cap_ms: RECONNECT_CAP_MS,
             delta_beats: true,
+            datagrams: false,
         }
     }
 
@@ -175,6 +188,14 @@ impl Builder {
         self
     }
 
+    /// Whether to beat in UDP datagrams when the gateway takes them; false by default. A beat that is not acknowledged in
+    /// time is repeated on the connection, and a way that swallows datagrams is left alone. One more thread hears the acks.
+    #[must_use]
+    pub fn datagrams(mut self, datagrams: bool) -> Self {
+        self.datagrams = datagrams;
+        self
+    }
+
     /// Starts the device: a reactor thread, and a worker thread that runs `execute` for one command
     /// after the other. A panic in `execute` leaves its command in doubt and the worker running.
     ///
@@ -195,13 +216,19 @@ impl Builder {
         };
         let worker = Worker::start(execute)?;
         let jobs = worker.jobs.clone();
-        let member = Member::new(id, self.interval_ms, ledger, self.delta_beats);
+        let member = Member::new(
+            id,
+            self.interval_ms,
+            ledger,
+            forms(self.delta_beats, self.datagrams),
+        );
         let config = CrewConfig {
             gateways: self.gateways,
             shards: 1,
             ramp_per_s: u32::MAX,
             reconnect: reconnect(self.reconnect_cap_ms),
             ends_with_members: true,
+            datagrams: self.datagrams,
             simulates_load: false,
         };
         let execute = move |command, reply| {

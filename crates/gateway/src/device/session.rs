@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use heartbeat_codec::delta::{DELTA_BYTES_MAX, DeltaBeat, DeltaEncoder};
 
+use super::datagrams::DatagramBeats;
 use crate::proto::{
     Beat, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, Hello, SessionToken,
     ToDevice, Violation, Welcome, decode_to_device, encode_from_device, encode_preface,
@@ -31,6 +32,7 @@ struct Open {
     heard_ms: u64,
     rtt_ms: Option<u16>,
     delta: Option<Delta>,
+    datagrams: Option<DatagramBeats>,
 }
 
 /// Where the delta beats of a connection stand.
@@ -120,6 +122,32 @@ impl Session {
         })
     }
 
+    /// How long the gateway waits for a beat beyond the interval, while the session is open.
+    pub(crate) fn grace_ms(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.welcome.grace_ms)
+    }
+
+    /// The beats in datagrams, if they were agreed on.
+    pub(crate) fn datagrams(&mut self) -> Option<&mut DatagramBeats> {
+        self.open.as_mut()?.datagrams.as_mut()
+    }
+
+    /// What a beat in a datagram says now.
+    pub(crate) fn plain_beat(&self, stamp_ms: u32, load_percent: Option<u8>) -> Beat {
+        Beat {
+            stamp_ms,
+            load_percent,
+            rtt_ms: self.open.as_ref().and_then(|open| open.rtt_ms),
+        }
+    }
+
+    /// The gateway answered, on the connection or elsewhere.
+    pub(crate) fn heard(&mut self, now_ms: u64) {
+        if let Some(open) = &mut self.open {
+            open.heard_ms = now_ms;
+        }
+    }
+
     /// Says that the device lives.
     pub(crate) fn beat(&mut self, stamp_ms: u32, load_percent: Option<u8>, out: &mut Vec<u8>) {
         let rtt_ms = self.open.as_ref().and_then(|open| open.rtt_ms);
@@ -134,14 +162,8 @@ impl Session {
                 out,
             );
         }
-        encode_from_device(
-            &FromDevice::Beat(Beat {
-                stamp_ms,
-                load_percent,
-                rtt_ms,
-            }),
-            out,
-        );
+        let beat = self.plain_beat(stamp_ms, load_percent);
+        encode_from_device(&FromDevice::Beat(beat), out);
     }
 
     /// Remembers the newest round trip for the next beat.
@@ -161,9 +183,7 @@ impl Session {
         let Some((consumed, message)) = decode_to_device(input)? else {
             return Ok(None);
         };
-        if let Some(open) = &mut self.open {
-            open.heard_ms = now_ms;
-        }
+        self.heard(now_ms);
         let event = match message {
             ToDevice::Welcome(welcome) => {
                 let agreed = self.forms.accept(welcome.forms).map_err(|_| {
@@ -174,6 +194,9 @@ impl Session {
                     welcome,
                     heard_ms: now_ms,
                     rtt_ms: None,
+                    datagrams: welcome
+                        .datagrams
+                        .map(|door| DatagramBeats::new(door, &welcome.session)),
                     delta: agreed
                         .contains(Forms::DELTA)
                         .then(|| Delta::new(welcome.interval_ms)),

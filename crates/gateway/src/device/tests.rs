@@ -248,9 +248,10 @@ fn a_crew_whose_mailbox_is_full_says_goodbye_too() {
         reconnect: reconnect(1),
         ends_with_members: false,
         simulates_load: false,
+        datagrams: false,
     };
     let id = DeviceId::parse(b"a").unwrap();
-    let member = Member::new(id, 0, Ledger::in_memory(BootId([1; 16]), 16), false);
+    let member = Member::new(id, 0, Ledger::in_memory(BootId([1; 16]), 16), Forms::FRAMED);
     let crew = Crew::start(config, vec![member], Arc::new(execute)).unwrap();
     let (mut session, _) = gateway.accept();
     session.welcome();

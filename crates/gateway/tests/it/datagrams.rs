@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use gateway::device::{Fleet, FleetConfig};
 use gateway::proto::{
     Beat, DATAGRAM_ACK_BYTES, DATAGRAM_BYTES, ErrorCode, Forms, GoAwayReason, SessionToken,
     datagram_key,
@@ -265,4 +266,48 @@ fn datagrams_are_for_those_who_ask_and_gateways_that_have_them() {
     // A datagram's bytes on the connection are no frame.
     peer.write(&[0xb1; DATAGRAM_BYTES]);
     peer.rejected(ErrorCode::Malformed);
+}
+
+#[test]
+fn a_fleet_beats_in_datagrams_and_goes_on_after_a_restart() {
+    let rig = rig(|_| {});
+    let fleet = Fleet::start(FleetConfig {
+        interval_ms: 100,
+        reconnect_cap_ms: 100,
+        datagrams: true,
+        ..FleetConfig::new(rig.device_addr, 20)
+    })
+    .unwrap();
+    let heard = |rig: &Rig| rig.metric("mainstay_datagram_beats_total");
+    until("datagrams are heard", || heard(&rig) >= 200.0);
+    let (device_addr, udp_addr) = (rig.device_addr, rig.udp_addr);
+    let rig = rig.restart_with(|config| {
+        config.listen = device_addr;
+        config.udp = udp_addr;
+    });
+    until("they are heard again", || heard(&rig) >= 200.0);
+    let report = fleet.stop().unwrap();
+    assert!(report.datagrams >= 400, "{report:?}");
+    assert_eq!(report.false_gone, 0, "{report:?}");
+}
+
+/// Datagrams go to the address of the connection, and the gateway takes them at another.
+#[test]
+fn a_device_whose_datagrams_are_swallowed_beats_on_its_connection() {
+    let rig = rig(|config| config.udp = Some(([127, 0, 0, 2], 0).into()));
+    let fleet = Fleet::start(FleetConfig {
+        interval_ms: 200,
+        datagrams: true,
+        ..FleetConfig::new(rig.device_addr, 1)
+    })
+    .unwrap();
+    until("it has given datagrams up", || {
+        fleet.report().datagrams_unanswered >= 3
+    });
+    until("its beats are heard", || {
+        rig.metric("mainstay_beats_total") >= 10.0
+    });
+    let report = fleet.stop().unwrap();
+    assert_eq!((report.lost, report.false_gone), (0, 0), "{report:?}");
+    assert_eq!(rig.metric("mainstay_datagram_beats_total"), 0.0);
 }

@@ -1,0 +1,219 @@
+//! Beats in datagrams: when a device sends one, and the socket that a shard's members share.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use conn_reactor::client::ClientId;
+use heartbeat_codec::datagram::Sender;
+use parking_lot::Mutex;
+
+use crate::proto::{
+    Beat, DATAGRAM_ACK_BYTES, DATAGRAM_BYTES, DatagramDoor, SessionToken, datagram_key,
+};
+
+/// After so many beats in a row without an ack the way is taken for closed.
+const UNANSWERED_MAX: u8 = 3;
+
+/// So many beats then go over the connection before a datagram is tried again.
+const REST_BEATS: u8 = 16;
+
+/// The longest wait for an ack before the beat is repeated on the connection.
+const ACK_WITHIN_MS: u32 = 1_000;
+
+/// Acks that may wait for a shard; further ones are as good as lost.
+const ACKS_MAX: usize = 4_096;
+
+/// How soon the thread that hears acks notices that its shard has ended.
+const LOOK_UP: Duration = Duration::from_millis(500);
+
+/// A session's beats in datagrams. No socket and no clock.
+#[derive(Debug)]
+pub(crate) struct DatagramBeats {
+    door: DatagramDoor,
+    sender: Sender,
+    /// When the beat was sent whose ack is awaited.
+    sent_ms: Option<u64>,
+    unanswered: u8,
+    resting: u8,
+}
+
+impl DatagramBeats {
+    pub(crate) fn new(door: DatagramDoor, session: &SessionToken) -> Self {
+        Self {
+            door,
+            sender: Sender::new(door.peer, datagram_key(session)),
+            sent_ms: None,
+            unanswered: 0,
+            resting: 0,
+        }
+    }
+
+    pub(crate) fn door(&self) -> DatagramDoor {
+        self.door
+    }
+
+    /// The datagram of a beat; `None` while the way is taken for closed.
+    pub(crate) fn seal(&mut self, now_ms: u64, beat: &Beat) -> Option<[u8; DATAGRAM_BYTES]> {
+        if self.resting > 0 {
+            self.resting -= 1;
+            return None;
+        }
+        let datagram = self.sender.seal(beat)?;
+        self.sent_ms = Some(now_ms);
+        Some(datagram)
+    }
+
+    /// No ack came in time. `false`: none was awaited.
+    pub(crate) fn give_up(&mut self) -> bool {
+        if self.sent_ms.take().is_none() {
+            return false;
+        }
+        self.unanswered += 1;
+        if self.unanswered >= UNANSWERED_MAX {
+            (self.unanswered, self.resting) = (0, REST_BEATS);
+        }
+        true
+    }
+
+    /// Takes an ack; how long ago the beat was sent that it ends the wait for. `None`: it is nobody's, or late.
+    pub(crate) fn hear(&mut self, now_ms: u64, ack: &[u8]) -> Option<u64> {
+        self.sender.open_ack(ack).ok()?;
+        self.unanswered = 0;
+        let sent_ms = self.sent_ms.take()?;
+        Some(now_ms.saturating_sub(sent_ms))
+    }
+}
+
+/// How long to wait for an ack, so that the beat on the connection still comes in time.
+pub(crate) fn ack_within_ms(interval_ms: u32, grace_ms: u32) -> u32 {
+    ACK_WITHIN_MS.min(grace_ms / 2).min(interval_ms).max(1)
+}
+
+/// One shard's socket. Dropping it ends its thread, soon.
+pub(crate) struct DatagramSocket {
+    socket: Arc<UdpSocket>,
+    acks: Arc<Acks>,
+    /// Whose acks have this number.
+    peers: HashMap<u32, ClientId>,
+}
+
+/// What the thread heard and the shard has not read.
+#[derive(Default)]
+struct Acks(Mutex<Vec<[u8; DATAGRAM_ACK_BYTES]>>);
+
+impl DatagramSocket {
+    /// A socket for datagrams to `gateway`. Its thread, `mainstay-device-udp`, calls `wake` when acks are there to be read.
+    pub(crate) fn open(gateway: SocketAddr, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let any: IpAddr = match gateway {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = Arc::new(UdpSocket::bind((any, 0))?);
+        socket.set_read_timeout(Some(LOOK_UP))?;
+        let acks = Arc::<Acks>::default();
+        let (ear, heard) = (Arc::clone(&socket), Arc::downgrade(&acks));
+        thread::Builder::new()
+            .name("mainstay-device-udp".into())
+            .spawn(move || hear(&ear, &heard, wake))?;
+        Ok(Self {
+            socket,
+            acks,
+            peers: HashMap::new(),
+        })
+    }
+
+    /// Sends a beat of `client`. A datagram that cannot be sent is a lost one.
+    pub(crate) fn send(&mut self, client: ClientId, peer: u32, to: SocketAddr, datagram: &[u8]) {
+        self.peers.insert(peer, client);
+        if let Err(error) = self.socket.send_to(datagram, to) {
+            tracing::debug!(%error, "a beat could not be sent as a datagram");
+        }
+    }
+
+    /// The session of `peer` ended.
+    pub(crate) fn forget(&mut self, peer: u32) {
+        self.peers.remove(&peer);
+    }
+
+    /// The acks that came, and whose they claim to be.
+    pub(crate) fn take(&mut self) -> Vec<(ClientId, [u8; DATAGRAM_ACK_BYTES])> {
+        let acks = std::mem::take(&mut *self.acks.0.lock());
+        let whose = |ack: [u8; DATAGRAM_ACK_BYTES]| {
+            let peer = u32::from_le_bytes([ack[1], ack[2], ack[3], ack[4]]);
+            Some((*self.peers.get(&peer)?, ack))
+        };
+        acks.into_iter().filter_map(whose).collect()
+    }
+}
+
+fn hear(socket: &UdpSocket, acks: &Weak<Acks>, wake: impl Fn()) {
+    let mut buffer = [0; DATAGRAM_ACK_BYTES + 1];
+    loop {
+        let received = socket.recv(&mut buffer);
+        let Some(acks) = acks.upgrade() else { return };
+        if received.is_ok_and(|bytes| bytes == DATAGRAM_ACK_BYTES)
+            && let Some(ack) = buffer.first_chunk()
+        {
+            let mut acks = acks.0.lock();
+            let is_first = acks.is_empty();
+            if acks.len() < ACKS_MAX {
+                acks.push(*ack);
+            }
+            drop(acks);
+            if is_first {
+                wake();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_that_swallows_datagrams_is_left_alone_for_a_while() {
+        let door = DatagramDoor { peer: 7, port: 1 };
+        let mut beats = DatagramBeats::new(door, &SessionToken([7; 16]));
+        let mut sent = Vec::new();
+        for now_ms in 0..60 {
+            sent.push(beats.seal(now_ms, &Beat::default()).is_some());
+            beats.give_up();
+        }
+        let tried: Vec<_> = (0..60).filter(|at| sent[*at]).collect();
+        assert_eq!(tried, [0, 1, 2, 19, 20, 21, 38, 39, 40, 57, 58, 59]);
+    }
+
+    #[test]
+    fn an_ack_opens_the_way_again() {
+        let token = SessionToken([7; 16]);
+        let mut beats = DatagramBeats::new(DatagramDoor { peer: 7, port: 1 }, &token);
+        let mut gateway = crate::proto::DatagramPeers::new(0);
+        gateway.insert(7, &token, ());
+        for now_ms in 0..100 {
+            let datagram = beats.seal(now_ms, &Beat::default()).expect("it is open");
+            let heard = gateway.open(now_ms, &datagram).unwrap();
+            // Every third ack comes in time, the others after it was given up.
+            if now_ms % 3 == 0 {
+                assert_eq!(beats.hear(now_ms + 5, &heard.ack), Some(5));
+                assert!(!beats.give_up());
+            } else {
+                assert!(beats.give_up());
+                assert_eq!(beats.hear(now_ms + 5, &heard.ack), None);
+            }
+        }
+        assert_eq!(beats.hear(0, b"no ack"), None);
+    }
+
+    #[test]
+    fn there_is_time_for_the_beat_on_the_connection() {
+        assert_eq!(ack_within_ms(30_000, 5_000), 1_000);
+        assert_eq!(ack_within_ms(100, 5_000), 100);
+        assert_eq!(ack_within_ms(30_000, 300), 150);
+        assert_eq!(ack_within_ms(30_000, 0), 1);
+    }
+}
