@@ -60,9 +60,13 @@ mod error;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod perf;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod probe;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod ring;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod spec;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod sys;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod turns;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
@@ -72,6 +76,8 @@ mod wait;
 pub use error::RingError;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use perf::{PerfOptions, PerfReader, PerfRecord, WakeUp};
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use probe::{KernelFacts, KernelFeature, KernelFeatures, Limits, MissingFeature, Support};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use ring::*;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]

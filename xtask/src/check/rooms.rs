@@ -22,11 +22,15 @@ const ROOMS: &[(&str, &str)] = &[
     ),
     (
         "crates/ebpf-ring/src/perf/mapping.rs",
-        "perf_event_open, which rustix has not, and the kernel's memory",
+        "the kernel's memory, mapped and read while the kernel writes",
     ),
     (
         "crates/ebpf-ring/src/ring/mapping.rs",
         "the kernel's memory, mapped and read while the kernel writes",
+    ),
+    (
+        "crates/ebpf-ring/src/sys.rs",
+        "bpf(2), perf_event_open(2) and what the probe tries, which rustix has not",
     ),
     (
         "crates/kernel-scope/src/overhead.rs",

@@ -3,12 +3,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::cpus;
-use super::mapping::{Attr, Mapping, perf_event_open};
+use super::mapping::Mapping;
 use super::walk::{self, Consumer};
 use crate::counters::CounterSource;
 use crate::edges::Edges;
 use crate::error::RingError;
 use crate::stats::RingStats;
+use crate::sys::{Follow, PerfAttr, perf_event_open};
 use crate::turns::{Turn, Turns};
 use crate::wait::{Closer, Wait, Waiter, Watched};
 use crate::walk::{Drained, Look, Stop};
@@ -59,14 +60,14 @@ impl PerfOptions {
         Err(RingError::io("opening perf buffers", why))
     }
 
-    fn attr(self) -> Attr {
+    fn attr(self) -> PerfAttr<'static> {
         let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
         let half = self.pages.saturating_mul(page) / 2;
         // The kernel keeps the number in an int: a negative one would wake for every record.
         const EVENTS_MAX: u32 = i32::MAX.unsigned_abs();
         match self.wake {
-            WakeUp::Events(events) => Attr::waking_by_events(events.clamp(1, EVENTS_MAX)),
-            WakeUp::Bytes(bytes) => Attr::waking_by_bytes(bytes.clamp(1, half)),
+            WakeUp::Events(events) => PerfAttr::waking_by_events(events.clamp(1, EVENTS_MAX)),
+            WakeUp::Bytes(bytes) => PerfAttr::waking_by_bytes(bytes.clamp(1, half)),
         }
     }
 }
@@ -106,7 +107,7 @@ struct Buffer {
 
 impl Buffer {
     fn open(cpu: u32, options: PerfOptions) -> Result<Self, RingError> {
-        let fd = perf_event_open(&options.attr(), cpu)
+        let fd = perf_event_open(&options.attr(), Follow::Cpu(cpu))
             .map_err(|e| RingError::io("opening the perf buffer of a CPU (CAP_PERFMON)", e))?;
         let mapping = Mapping::new(&fd, options.pages)?;
         let consumer = Consumer::new(mapping.view())?;

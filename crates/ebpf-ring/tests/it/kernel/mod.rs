@@ -17,6 +17,7 @@ macro_rules! flood_or_skip {
 
 mod accounts;
 mod perf;
+mod probe;
 mod sharing;
 mod truths;
 mod waiting;
