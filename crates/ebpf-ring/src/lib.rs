@@ -54,9 +54,20 @@ pub use walk::{Commit, Drained, Stop};
 
 // What follows maps real memory and sleeps in the kernel, which loom cannot watch.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod cpus;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod edges;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod error;
+#[cfg(all(
+    feature = "libbpf",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom)
+))]
+mod libbpf;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod map;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod perf;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
@@ -74,6 +85,8 @@ mod wait;
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use error::RingError;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use map::{BpfMap, MapCounters};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use perf::{PerfOptions, PerfReader, PerfRecord, WakeUp};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]

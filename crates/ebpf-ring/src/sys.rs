@@ -8,11 +8,15 @@ use std::ffi::CStr;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::{offset_of, size_of};
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// Commands of include/uapi/linux/bpf.h.
 const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
+const OBJ_GET: libc::c_int = 7;
+const MAP_GET_FD_BY_ID: libc::c_int = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const LINK_CREATE: libc::c_int = 28;
@@ -85,33 +89,28 @@ pub(crate) fn load_nothing(program: Program) -> io::Result<OwnedFd> {
 
 /// Bytes of machine code that the kernel made of a program; 0 without a JIT.
 pub(crate) fn jited_bytes(program: &OwnedFd) -> io::Result<u32> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct ProgInfo {
-        kind: u32,
-        id: u32,
-        tag: [u8; 8],
-        jited_bytes: u32,
-        xlated_bytes: u32,
-        jited: u64,
-        xlated: u64,
-    }
+    // `struct bpf_prog_info`: type, id, tag, jited_prog_len, xlated_prog_len
+    info_by_fd(program).map(|[_, _, _, _, jited_bytes, _]| jited_bytes)
+}
+
+/// The first words of what the kernel tells of a program or a map. None of them is an address, nor
+/// room behind one.
+fn info_by_fd(fd: &OwnedFd) -> io::Result<[u32; 6]> {
     #[repr(C)]
     struct InfoByFd {
         fd: i32,
         info_bytes: u32,
         info: u64,
     }
-    let mut info = ProgInfo::default();
+    let mut info = [0u32; 6];
     let mut attr = InfoByFd {
-        fd: program.as_raw_fd(),
-        info_bytes: size_of::<ProgInfo>() as u32,
-        info: (&raw mut info).expose_provenance() as u64,
+        fd: fd.as_raw_fd(),
+        info_bytes: size_of::<[u32; 6]>() as u32,
+        info: info.as_mut_ptr().expose_provenance() as u64,
     };
-    // SAFETY: the kernel writes `info_bytes` bytes to `info`, which is that long; its own two
-    // addresses are null, with no room behind them.
+    // SAFETY: the kernel reads and writes `info_bytes` bytes at `info`, which is that long.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    Ok(info.jited_bytes)
+    Ok(info)
 }
 
 /// Makes a map without a name: `enum bpf_map_type`, and the parts of a `MapSpec`.
@@ -123,6 +122,114 @@ pub(crate) fn map_create(
     // SAFETY: five numbers, no address.
     let fd = unsafe { bpf(MAP_CREATE, &mut attr) }?;
     Ok(owned(fd))
+}
+
+/// A pinned object.
+pub(crate) fn obj_get(path: &CStr) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct ObjGet {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let mut attr = ObjGet {
+        path: path.as_ptr().expose_provenance() as u64,
+        fd: 0,
+        flags: 0,
+    };
+    // SAFETY: the address is of a string with its NUL, borrowed for the call.
+    let fd = unsafe { bpf(OBJ_GET, &mut attr) }?;
+    Ok(owned(fd))
+}
+
+/// The map with this id.
+pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    // id, next_id, open_flags
+    let mut attr = [id, 0, 0];
+    // SAFETY: three numbers, no address.
+    let fd = unsafe { bpf(MAP_GET_FD_BY_ID, &mut attr) }?;
+    Ok(owned(fd))
+}
+
+/// A map, with the sizes that the kernel tells of it.
+#[derive(Debug)]
+pub(crate) struct MapFd {
+    fd: OwnedFd,
+    key_bytes: usize,
+    /// What a lookup writes.
+    value_bytes: usize,
+}
+
+impl MapFd {
+    /// `cpus`: how many there can be, for maps with a value for each.
+    pub(crate) fn new(fd: OwnedFd, cpus: usize) -> io::Result<Self> {
+        // PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
+        const PERCPU: [u32; 4] = [5, 6, 10, 21];
+        // `struct bpf_map_info`: type, id, key_size, value_size, max_entries, map_flags
+        let [kind, _, key_bytes, value_bytes, ..] = info_by_fd(&fd)?.map(|word| word as usize);
+        let is_percpu = PERCPU.iter().any(|percpu| *percpu as usize == kind);
+        Ok(Self {
+            fd,
+            key_bytes,
+            value_bytes: match is_percpu {
+                true => value_bytes.next_multiple_of(8) * cpus,
+                false => value_bytes,
+            },
+        })
+    }
+
+    /// The value at `key`, with that of each CPU in a row where each has one.
+    ///
+    /// # Panics
+    ///
+    /// When the key has not the map's length.
+    pub(crate) fn lookup(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.value_bytes];
+        let value_at = value.as_mut_ptr().expose_provenance() as u64;
+        let mut attr = self.element(key, value_at);
+        // SAFETY: the key has the map's length, asserted by `element`; the value has room for what
+        // the kernel writes, a value for each possible CPU where there are several.
+        match unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) } {
+            Ok(_) => Ok(Some(value)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Puts `value` at `key`.
+    ///
+    /// # Panics
+    ///
+    /// When the key or the value has not the map's length.
+    pub(crate) fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        assert_eq!(value.len(), self.value_bytes, "bytes of a value");
+        let mut attr = self.element(key, value.as_ptr().expose_provenance() as u64);
+        // SAFETY: key and value have the map's lengths, asserted here and by `element`.
+        unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+    }
+
+    /// `map_fd`, key, value, flags.
+    fn element(&self, key: &[u8], value: u64) -> [u64; 4] {
+        assert_eq!(key.len(), self.key_bytes, "bytes of a key");
+        let fd = u64::from(self.fd.as_raw_fd().cast_unsigned());
+        // The kernel's field is a u32 with padding behind it.
+        let fd = if cfg!(target_endian = "big") {
+            fd << 32
+        } else {
+            fd
+        };
+        [fd, key.as_ptr().expose_provenance() as u64, value, 0]
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for MapFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// Attaches a raw tracepoint program to the tracepoint `name`, or a tracing program to what it was

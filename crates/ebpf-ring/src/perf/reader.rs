@@ -2,12 +2,14 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::cpus;
 use super::mapping::Mapping;
 use super::walk::{self, Consumer};
 use crate::counters::CounterSource;
+use crate::cpus;
 use crate::edges::Edges;
 use crate::error::RingError;
+use crate::map::BpfMap;
+use crate::spec::MapKind;
 use crate::stats::RingStats;
 use crate::sys::{Follow, PerfAttr, perf_event_open};
 use crate::turns::{Turn, Turns};
@@ -152,7 +154,7 @@ impl Buffer {
 pub struct PerfReader {
     buffers: Vec<Buffer>,
     /// The map, if this reader put its buffers there.
-    map: Option<OwnedFd>,
+    map: Option<BpfMap>,
     edges: Edges,
     waiter: Waiter,
     turns: Turns,
@@ -163,8 +165,8 @@ pub struct PerfReader {
 
 impl PerfReader {
     /// Opens a buffer for each CPU that is online. Put each of [`buffers`](Self::buffers) into the
-    /// map, with its CPU as the key and the number of its descriptor (`u32`) as the value; with the
-    /// feature `libbpf`, `from_map` does so. Keep the map's descriptor open: when it closes, the
+    /// map, with its CPU as the key and the number of its descriptor (`u32`) as the value;
+    /// [`from_fd`](Self::from_fd) does so. Keep the map's descriptor open: when it closes, the
     /// kernel takes the buffers out again.
     ///
     /// # Errors
@@ -193,10 +195,24 @@ impl PerfReader {
         })
     }
 
-    #[cfg(feature = "libbpf")]
-    pub(super) fn keeping(mut self, map: OwnedFd) -> Self {
-        self.map = Some(map);
-        self
+    /// As [`open`](Self::open), and puts each CPU's buffer into `map`, a descriptor or a
+    /// [`BpfMap`], which it keeps. What another reader put there is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As `open`; [`is_wrong_map`](RingError::is_wrong_map) when `map` is not a
+    /// `PERF_EVENT_ARRAY`; also when its `max_entries` leave out a CPU that is online.
+    pub fn from_fd(map: impl Into<OwnedFd>, options: PerfOptions) -> Result<Self, RingError> {
+        let map = BpfMap::from_fd(map)?;
+        map.expect_kind(MapKind::PerfEventArray)?;
+        let mut reader = Self::open(options)?;
+        for (cpu, fd) in reader.buffers() {
+            map.put(cpu, fd)
+                .map_err(|e| RingError::io("putting a CPU's perf buffer into the map", e))?;
+        }
+        // The kernel takes a buffer out when the file closes through which it was put in.
+        reader.map = Some(map);
+        Ok(reader)
     }
 
     /// Joins the counters of `mainstay_ring.h` to [`stats`](Self::stats).

@@ -16,6 +16,7 @@ macro_rules! flood_or_skip {
 }
 
 mod accounts;
+mod opening;
 mod perf;
 mod probe;
 mod sharing;
