@@ -62,6 +62,11 @@ const PROGRAMS: &[Program] = &[
         skeleton: None,
     },
     Program {
+        source: "bpf/ring_shards.bpf.c",
+        object: "crates/ebpf-ring/tests/bpf/ring_shards.bpf.o",
+        skeleton: None,
+    },
+    Program {
         source: "bpf/ring_load.bpf.c",
         object: "benches/bpf/ring_load.bpf.o",
         skeleton: None,

@@ -53,12 +53,21 @@ mod walk;
 pub use walk::{Commit, Drained, Stop};
 
 // What follows maps real memory and sleeps in the kernel, which loom cannot watch.
+#[cfg(all(
+    feature = "tokio",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom)
+))]
+mod async_reader;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod cpus;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod edges;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod error;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod groups;
 #[cfg(all(
     feature = "libbpf",
     target_os = "linux",
@@ -83,8 +92,17 @@ mod turns;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod wait;
 
+#[cfg(all(
+    feature = "tokio",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom)
+))]
+pub use async_reader::{AsyncReader, EventReader};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use error::RingError;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use groups::{CpuGroups, GroupBy};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use map::{BpfMap, MapCounters};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]

@@ -377,7 +377,7 @@ impl MapSpec {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MapInfo {
     pub(crate) map_type: u32,
-    key_size: u32,
+    pub(crate) key_size: u32,
     pub(crate) value_size: u32,
     pub(crate) max_entries: u32,
     map_flags: MapFlags,

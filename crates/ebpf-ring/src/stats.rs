@@ -17,7 +17,7 @@ use crate::{
 ///
 /// holds exactly. While programs write, the parts are read one after the other and so may
 /// differ by what happened in between.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RingStats {
     /// Records handed to a callback of this reader.
@@ -56,6 +56,16 @@ impl RingStats {
 }
 
 impl RingStats {
+    /// Adds what another ring's consumer took and what lies behind it, not its counters.
+    #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.delivered_bytes += other.delivered_bytes;
+        self.discarded += other.discarded;
+        self.pending += other.pending;
+        self.pending_bytes += other.pending_bytes;
+    }
+
     /// The counters of all CPUs together.
     #[must_use]
     pub fn counters(&self) -> Option<Counters> {

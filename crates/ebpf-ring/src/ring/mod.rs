@@ -4,10 +4,12 @@ mod batch;
 mod mapping;
 mod reader;
 mod set;
+mod sharded;
 mod shared;
 
 pub use batch::{Batch, BatchIter};
 pub(crate) use mapping::Range;
 pub use reader::{Record, RingReader};
 pub use set::RingSet;
+pub use sharded::ShardedRings;
 pub use shared::{Claim, ClaimIter, SharedReader};

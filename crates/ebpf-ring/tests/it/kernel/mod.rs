@@ -16,10 +16,14 @@ macro_rules! flood_or_skip {
 }
 
 mod accounts;
+#[cfg(feature = "tokio")]
+mod awaiting;
 mod opening;
 mod perf;
 mod probe;
+mod shards;
 mod sharing;
+mod soak;
 mod truths;
 mod waiting;
 

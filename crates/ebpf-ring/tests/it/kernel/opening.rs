@@ -26,11 +26,9 @@ impl Bpffs {
         let dir = tempfile::tempdir().expect("a folder");
         let mut mount = Command::new("mount");
         let mounted = mount.args(["-t", "bpf", "bpf"]).arg(dir.path()).status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(dir));
-        }
-        println!("SKIP: a bpf file system cannot be mounted");
-        None
+        mounted
+            .is_ok_and(|status| status.success())
+            .then_some(Self(dir))
     }
 
     fn path(&self) -> &Path {
@@ -70,7 +68,10 @@ fn a_ring_and_its_counters_open_by_id() {
 #[test]
 fn a_pin_opens_when_it_is_what_is_wanted() {
     let flood = flood_or_skip!();
-    let Some(bpffs) = Bpffs::mount() else { return };
+    let Some(bpffs) = Bpffs::mount() else {
+        println!("SKIP: a bpf file system cannot be mounted here");
+        return;
+    };
     let pin = bpffs.path().join("events");
     flood.map("flood").pin(&pin).expect("a pin");
     let map = BpfMap::pinned(&pin, &RING).expect("it is the same");
@@ -109,7 +110,10 @@ fn a_pin_opens_when_it_is_what_is_wanted() {
 #[test]
 fn what_is_no_pin_of_a_map_is_refused() {
     let flood = flood_or_skip!();
-    let Some(bpffs) = Bpffs::mount() else { return };
+    let Some(bpffs) = Bpffs::mount() else {
+        println!("SKIP: a bpf file system cannot be mounted here");
+        return;
+    };
     let error = BpfMap::pinned(bpffs.path().join("none"), &RING).expect_err("nothing is there");
     assert!(error.to_string().contains("none failed"), "{error}");
     let program = bpffs.path().join("program");
