@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use crate::error::RingError;
 use crate::map::duplicate;
 use crate::perf::PerfReader;
-use crate::ring::{RingReader, RingSet, ShardedRings};
+use crate::ring::{OverwriteReader, RingReader, RingSet, ShardedRings};
 use crate::wait::{Closer, Wait};
 
 /// A reader that an [`AsyncReader`] can hold. Not for others to implement.
@@ -50,7 +50,13 @@ macro_rules! event_readers {
     )*};
 }
 
-event_readers!(RingReader, RingSet, ShardedRings, PerfReader);
+event_readers!(
+    RingReader,
+    RingSet,
+    ShardedRings,
+    PerfReader,
+    OverwriteReader
+);
 
 /// A reader that is awaited instead of waited for.
 ///

@@ -123,6 +123,13 @@ pub fn walk_hostile_memory(consumer_pos: u64, producer_pos: u64, headers: &[u32]
     heap::walk_hostile_memory(consumer_pos, producer_pos, headers);
 }
 
+/// For the fuzz target `perf_walk`: the walker of perf buffers over memory that says anything.
+#[cfg(all(fuzzing, target_os = "linux", target_pointer_width = "64"))]
+#[doc(hidden)]
+pub fn walk_hostile_buffer(tail: u64, head: u64, data: &[u8]) {
+    perf::walk_hostile_buffer(tail, head, data);
+}
+
 /// The README's examples compile.
 #[cfg(all(doctest, target_os = "linux", target_pointer_width = "64"))]
 #[doc = include_str!("../README.md")]

@@ -401,6 +401,11 @@ impl MapInfo {
         Err(RingError::wrong_map(why))
     }
 
+    /// A ring whose new records replace the oldest.
+    pub(crate) fn overwrites(&self) -> bool {
+        self.map_flags.has(MapFlags::RB_OVERWRITE)
+    }
+
     fn parse(fdinfo: &str) -> Option<Self> {
         let field = |name: &str| {
             let line = fdinfo

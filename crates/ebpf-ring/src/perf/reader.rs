@@ -296,15 +296,10 @@ impl PerfReader {
     /// [`is_corrupt`](RingError::is_corrupt), or the counter map cannot be read.
     pub fn stats(&self) -> Result<RingStats, RingError> {
         let per_cpu = self.counters.as_deref().map(CounterSource::per_cpu);
+        let per_cpu = per_cpu.transpose();
         let mut stats = RingStats {
-            delivered: 0,
-            delivered_bytes: 0,
-            discarded: 0,
-            pending: 0,
-            pending_bytes: 0,
-            per_cpu: per_cpu
-                .transpose()
-                .map_err(|e| RingError::io("reading the counter map", e))?,
+            per_cpu: per_cpu.map_err(|e| RingError::io("reading the counter map", e))?,
+            ..RingStats::default()
         };
         for Buffer {
             mapping, consumer, ..

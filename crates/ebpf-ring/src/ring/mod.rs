@@ -2,6 +2,7 @@
 
 mod batch;
 mod mapping;
+mod overwrite;
 mod reader;
 mod set;
 mod sharded;
@@ -9,6 +10,7 @@ mod shared;
 
 pub use batch::{Batch, BatchIter};
 pub(crate) use mapping::Range;
+pub use overwrite::OverwriteReader;
 pub use reader::{Record, RingReader};
 pub use set::RingSet;
 pub use sharded::ShardedRings;

@@ -243,5 +243,10 @@ impl fmt::Debug for RingReader {
 fn ring_size(fd: BorrowedFd<'_>) -> Result<u32, RingError> {
     let found = MapInfo::read(fd)?;
     found.expect_kind(MapKind::RingBuf)?;
+    if found.overwrites() {
+        return Err(RingError::wrong_map(
+            "its records are overwritten; open it with OverwriteReader",
+        ));
+    }
     Ok(found.max_entries)
 }

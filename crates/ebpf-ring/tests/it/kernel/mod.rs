@@ -19,6 +19,7 @@ mod accounts;
 #[cfg(feature = "tokio")]
 mod awaiting;
 mod opening;
+mod overwriting;
 mod perf;
 mod probe;
 mod shards;

@@ -8,14 +8,16 @@ use rustix::event::{Timespec, epoll};
 
 use super::{Flood, FloodRecord, perf};
 
-/// Written by one run of the program.
+/// Written by one run of the program in a flood.
 const BURST: u32 = 10_000;
+/// And where the reader shall catch up and sleep again and again.
+const SMALL_BURST: u32 = 20;
 
-/// How many events a flood has; some hundred thousand without a wish.
-fn bursts() -> u64 {
+/// How many events there are; some hundred thousand without a wish.
+fn bursts_of(size: u32) -> u64 {
     let wish = std::env::var("MAINSTAY_EVENTS").ok();
     let events: u64 = wish.map_or(300_000, |wish| wish.parse().expect("a number of events"));
-    events.div_ceil(BURST.into())
+    events.div_ceil(size.into())
 }
 
 /// Two writers at once, `bursts` together, beside what reads until both are done.
@@ -73,7 +75,7 @@ fn account(name: &str, stats: &RingStats, events: u64, started: Instant) -> Stri
 #[test]
 fn a_flood_of_a_ring_balances() {
     let flood = flood_or_skip!();
-    let (bursts, started) = (bursts(), Instant::now());
+    let (bursts, started) = (bursts_of(BURST), Instant::now());
     let mut ring = flood.reader();
     beside_writers(
         bursts,
@@ -101,7 +103,7 @@ fn a_flood_of_a_ring_balances() {
 fn a_flood_of_perf_buffers_balances() {
     use perf::Flood;
     let flood = flood_or_skip!();
-    let (bursts, started) = (bursts(), Instant::now());
+    let (bursts, started) = (bursts_of(BURST), Instant::now());
     let mut buffers = flood.reader(64, WakeUp::Bytes(64 * 1024));
     let write = |writer: u32| flood.write_by(BURST.into(), writer.into());
     beside_writers(bursts, write, |done| {
@@ -122,37 +124,43 @@ fn a_flood_of_perf_buffers_balances() {
     println!("{}", account("perf", &stats, events, started));
 }
 
+/// Everything was written, and nothing is left to read. The last record may be one that is lost: then
+/// the ring was full, and this is asked later.
+fn is_over(ring: &RingReader, events: u64) -> bool {
+    let stats = ring.stats().expect("a sound ring");
+    (stats.seen(), stats.pending) == (Some(events), 0)
+}
+
+fn drain_all(ring: &mut RingReader) {
+    let drained = ring.drain(u64::MAX, |record| {
+        FloodRecord::parse(record.bytes());
+    });
+    drained.expect("a sound ring");
+}
+
 /// After a lost wake-up nothing would ever wake again: the kernel wakes only a consumer that has
-/// caught up. So a sleep that ends by its time with records in the ring is one.
+/// caught up. So a sleep that ends by its time is one.
 #[test]
-fn no_edge_is_lost_in_a_flood() {
+fn no_edge_is_lost() {
     const LONG: Timespec = Timespec {
         tv_sec: 20,
         tv_nsec: 0,
     };
     let flood = flood_or_skip!();
-    let (bursts, started) = (bursts(), Instant::now());
-    let mut ring: RingReader = flood.reader();
+    let (bursts, started) = (bursts_of(SMALL_BURST), Instant::now());
+    let (mut ring, events) = (flood.reader(), bursts * u64::from(SMALL_BURST));
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("a descriptor is left");
     let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
     epoll::add(&poll, &ring, epoll::EventData::new_u64(1), edges).expect("a ring can be polled");
-    let (mut sleeps, events) = (0u64, bursts * u64::from(BURST));
-    // The last record may be one that is lost: then the ring was full, and this looks later.
-    let is_all = |ring: &RingReader| {
-        let stats = ring.stats().expect("a sound ring");
-        (stats.seen(), stats.pending) == (Some(events), 0)
-    };
+    let mut sleeps = 0u64;
     beside_writers(
         bursts,
-        |writer| flood.run("write_records", BURST, writer, 0),
+        |writer| flood.run("write_records", SMALL_BURST, writer, 0),
         |_| loop {
             while ring.wait(Wait::Event).expect("a sound ring") {
-                let drained = ring.drain(u64::MAX, |record| {
-                    FloodRecord::parse(record.bytes());
-                });
-                drained.expect("a sound ring");
+                drain_all(&mut ring);
             }
-            if is_all(&ring) {
+            if is_over(&ring, events) {
                 return;
             }
             sleeps += 1;
@@ -163,8 +171,39 @@ fn no_edge_is_lost_in_a_flood() {
         },
     );
     let stats = ring.stats().expect("a sound ring");
-    assert_eq!(stats.pending, 0);
     assert!(sleeps > 0, "it tests nothing");
     let account = account("edges", &stats, events, started);
     println!("{account}; {sleeps} sleeps, no wake-up lost");
+}
+
+/// As `no_edge_is_lost`, on tokio.
+#[cfg(feature = "tokio")]
+#[test]
+fn no_await_sleeps_for_ever() {
+    const LONG: Duration = Duration::from_secs(20);
+    let flood = flood_or_skip!();
+    let (bursts, started) = (bursts_of(SMALL_BURST), Instant::now());
+    let events = bursts * u64::from(SMALL_BURST);
+    let (ring, awaits) = beside_writers(
+        bursts,
+        |writer| flood.run("write_records", SMALL_BURST, writer, 0),
+        |_| {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut ring = ebpf_ring::AsyncReader::new(flood.reader()).expect("a runtime");
+                let mut awaits = 0u64;
+                while !is_over(ring.get_ref(), events) {
+                    awaits += 1;
+                    let ready = tokio::time::timeout(LONG, ring.ready()).await;
+                    ready.expect("no wake-up is lost").expect("a sound ring");
+                    drain_all(ring.get_mut());
+                }
+                (ring.into_inner(), awaits)
+            })
+        },
+    );
+    let stats = ring.stats().expect("a sound ring");
+    let account = account("tokio", &stats, events, started);
+    println!("{account}; {awaits} awaits, no wake-up lost");
 }
