@@ -20,9 +20,11 @@
 //! }
 //! ```
 //!
-//! Feature `libbpf`: `RingReader::from_map`, `PerfReader::from_map` and `MapCounters` for libbpf-rs maps. It needs a C
+//! [`KernelFeatures`] says what the kernel lets a process do, and [`BpfMap`] opens maps of others.
+//!
+//! Feature `libbpf`: `RingReader::from_map`, `PerfReader::from_map` and `MapCounters::new` for libbpf-rs maps. It needs a C
 //! compiler, make, pkg-config and the libelf headers at build time; without it this crate is Rust
-//! only.
+//! only. Feature `tokio`: `AsyncReader`.
 //!
 //! 64-bit Linux; on other systems the crate compiles to the counters alone.
 
