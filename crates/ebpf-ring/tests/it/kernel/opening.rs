@@ -2,11 +2,11 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
-use std::process::Command;
 
 use ebpf_ring::{
     BpfMap, MapCounters, MapFlags, MapKind, MapSpec, PerfOptions, PerfReader, RingReader,
 };
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::Flood;
 
@@ -22,13 +22,10 @@ const RING: MapSpec = MapSpec {
 struct Bpffs(tempfile::TempDir);
 
 impl Bpffs {
-    fn mount() -> Option<Self> {
+    fn mount() -> rustix::io::Result<Self> {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "bpf", "bpf"]).arg(dir.path()).status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then_some(Self(dir))
+        mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
+        Ok(Self(dir))
     }
 
     fn path(&self) -> &Path {
@@ -38,7 +35,7 @@ impl Bpffs {
 
 impl Drop for Bpffs {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
+        let _ = unmount(self.0.path(), UnmountFlags::DETACH);
     }
 }
 
@@ -68,9 +65,12 @@ fn a_ring_and_its_counters_open_by_id() {
 #[test]
 fn a_pin_opens_when_it_is_what_is_wanted() {
     let flood = flood_or_skip!();
-    let Some(bpffs) = Bpffs::mount() else {
-        println!("SKIP: a bpf file system cannot be mounted here");
-        return;
+    let bpffs = match Bpffs::mount() {
+        Ok(bpffs) => bpffs,
+        Err(error) => {
+            println!("SKIP: a bpf file system cannot be mounted here: {error}");
+            return;
+        }
     };
     let pin = bpffs.path().join("events");
     flood.map("flood").pin(&pin).expect("a pin");
@@ -110,9 +110,12 @@ fn a_pin_opens_when_it_is_what_is_wanted() {
 #[test]
 fn what_is_no_pin_of_a_map_is_refused() {
     let flood = flood_or_skip!();
-    let Some(bpffs) = Bpffs::mount() else {
-        println!("SKIP: a bpf file system cannot be mounted here");
-        return;
+    let bpffs = match Bpffs::mount() {
+        Ok(bpffs) => bpffs,
+        Err(error) => {
+            println!("SKIP: a bpf file system cannot be mounted here: {error}");
+            return;
+        }
     };
     let error = BpfMap::pinned(bpffs.path().join("none"), &RING).expect_err("nothing is there");
     assert!(error.to_string().contains("none failed"), "{error}");
