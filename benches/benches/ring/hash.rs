@@ -57,7 +57,8 @@ impl Maps {
 
     /// What the kernel says that the map holds of memory.
     fn kib(&self, map: &str) -> u64 {
-        let file = format!("/proc/self/fdinfo/{}", self.map(map).as_fd().as_raw_fd());
+        let map = self.map(map);
+        let file = format!("/proc/self/fdinfo/{}", map.as_fd().as_raw_fd());
         let info = std::fs::read_to_string(file).expect("/proc");
         let bytes = info.lines().find_map(|line| line.strip_prefix("memlock:"));
         let bytes: u64 = bytes.expect("it tells").trim().parse().expect("a number");
