@@ -47,6 +47,11 @@ const PROGRAMS: &[Program] = &[
         skeleton: Some("crates/kernel-scope/src/bpf/fds.skel.rs"),
     },
     Program {
+        source: "bpf/hash_load.bpf.c",
+        object: "benches/bpf/hash_load.bpf.o",
+        skeleton: None,
+    },
+    Program {
         source: "bpf/map_iter.bpf.c",
         object: "crates/kernel-scope/src/bpf/map_iter.bpf.o",
         skeleton: Some("crates/kernel-scope/src/bpf/map_iter.skel.rs"),
@@ -59,6 +64,11 @@ const PROGRAMS: &[Program] = &[
     Program {
         source: "bpf/ring_flood.bpf.c",
         object: "crates/ebpf-ring/tests/bpf/ring_flood.bpf.o",
+        skeleton: None,
+    },
+    Program {
+        source: "bpf/ring_shards.bpf.c",
+        object: "crates/ebpf-ring/tests/bpf/ring_shards.bpf.o",
         skeleton: None,
     },
     Program {

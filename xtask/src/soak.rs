@@ -114,6 +114,17 @@ const SOAKS: &[Soak] = &[
         ],
     },
     Soak {
+        name: "ring",
+        about: "floods of rings and perf buffers beside a reader, every event accounted for; no lost wake-up of an edge; as root",
+        package: "ebpf-ring",
+        filters: &["soak::"],
+        counts: &[Count {
+            flag: "--events",
+            variable: "MAINSTAY_EVENTS",
+            default: 100_000_000,
+        }],
+    },
+    Soak {
         name: "schedule",
         about: "kill -9 of two schedulers on one store, then every firing has run once or says why not",
         package: "mainstay-cli",

@@ -1,9 +1,10 @@
 //! Readers of BPF ring buffers and perf buffers: ours beside libbpf-rs. Needs root.
 //!
-//! `cargo xtask bench ring [-- --quick] [drain|stream|latency|perf...]` prints the tables of docs/BENCHMARKS.md. Each
+//! `cargo xtask bench ring [-- --quick] [drain|stream|latency|perf|hash...]` prints the tables of docs/BENCHMARKS.md. Each
 //! contender has a ring of its own, 16 MiB, written by `bpf/ring_load.bpf.c` inside the kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
+mod hash;
 mod latency;
 mod load;
 mod perf;
@@ -39,6 +40,9 @@ fn main() {
     }
     if wanted("perf") {
         perf::table(if quick { 1 } else { 5 });
+    }
+    if wanted("hash") {
+        hash::table(if quick { 1 } else { 11 });
     }
 }
 

@@ -40,7 +40,7 @@ enum mr_drop {
 	/* The record is larger than the whole ring: it never fits. */
 	MR_DROP_TOO_LARGE = 2,
 	/* The program had no room for its own state, so it had no record; or no
-	 * reader has a perf buffer on this CPU. */
+	 * reader has a buffer or ring for this CPU. */
 	MR_DROP_NO_STATE = 3,
 	/* Always zero in this version. */
 	MR_DROP_REASONS = 6,
@@ -163,6 +163,54 @@ static __always_inline long mr_output(void *ring, void *counters, __u32 shard, v
 	if (err)
 		mr_add(&c->dropped[mr_reason(ring, size)]);
 	return err;
+}
+
+/*
+ * One ring per group of CPUs: writers on different groups do not meet at one
+ * lock. `rings` is an ARRAY_OF_MAPS or HASH_OF_MAPS from a CPU's number to the
+ * ring of its group, which ShardedRings of ebpf-ring fills in:
+ *
+ *	struct mr_ring {
+ *		__uint(type, BPF_MAP_TYPE_RINGBUF);
+ *		__uint(max_entries, 4096);	// the reader chooses the size
+ *	};
+ *	struct {
+ *		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+ *		__uint(max_entries, 1024);	// more than CPUs
+ *		__type(key, __u32);
+ *		__array(values, struct mr_ring);
+ *	} rings SEC(".maps");
+ *
+ * The counters are per CPU, so one shard of them serves all groups. Records of
+ * one CPU stay in order, those of different groups have none.
+ */
+
+/* As mr_reserve, in the ring of this CPU; `no_state` while it has none. */
+static __always_inline void *mr_reserve_here(void *rings, void *counters, __u32 shard,
+					     __u64 size)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	void *ring = bpf_map_lookup_elem(rings, &cpu);
+
+	if (!ring) {
+		mr_drop(counters, shard, MR_DROP_NO_STATE);
+		return 0;
+	}
+	return mr_reserve(ring, counters, shard, size);
+}
+
+/* As mr_output, to the ring of this CPU. */
+static __always_inline long mr_output_here(void *rings, void *counters, __u32 shard, void *data,
+					   __u64 size)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	void *ring = bpf_map_lookup_elem(rings, &cpu);
+
+	if (!ring) {
+		mr_drop(counters, shard, MR_DROP_NO_STATE);
+		return -2; /* ENOENT */
+	}
+	return mr_output(ring, counters, shard, data, size);
 }
 
 /* The largest record of a perf buffer: its size, with 12 bytes before it and

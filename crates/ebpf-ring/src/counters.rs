@@ -16,7 +16,7 @@ pub enum DropReason {
     Busy = 1,
     /// The record is larger than the whole ring, or than any record of a perf buffer may be.
     TooLarge = 2,
-    /// The program had no room for its own state, or no reader has a perf buffer on its CPU.
+    /// The program had no room for its own state, or no reader has a buffer or ring for its CPU.
     NoState = 3,
 }
 

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -14,7 +15,7 @@ enum Kind {
     WrongMap(String),
     Corrupt(Corrupt),
     Io {
-        doing: &'static str,
+        doing: Cow<'static, str>,
         source: io::Error,
     },
 }
@@ -26,10 +27,10 @@ impl RingError {
         }
     }
 
-    pub(crate) fn io(doing: &'static str, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(doing: impl Into<Cow<'static, str>>, source: impl Into<io::Error>) -> Self {
         Self {
             kind: Kind::Io {
-                doing,
+                doing: doing.into(),
                 source: source.into(),
             },
         }

@@ -20,9 +20,11 @@
 //! }
 //! ```
 //!
-//! Feature `libbpf`: `RingReader::from_map`, `PerfReader::from_map` and `MapCounters` for libbpf-rs maps. It needs a C
+//! [`KernelFeatures`] says what the kernel lets a process do, and [`BpfMap`] opens maps of others.
+//!
+//! Feature `libbpf`: `RingReader::from_map`, `PerfReader::from_map` and `MapCounters::new` for libbpf-rs maps. It needs a C
 //! compiler, make, pkg-config and the libelf headers at build time; without it this crate is Rust
-//! only.
+//! only. Feature `tokio`: `AsyncReader`.
 //!
 //! 64-bit Linux; on other systems the crate compiles to the counters alone.
 
@@ -53,25 +55,62 @@ mod walk;
 pub use walk::{Commit, Drained, Stop};
 
 // What follows maps real memory and sleeps in the kernel, which loom cannot watch.
+#[cfg(all(
+    feature = "tokio",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom)
+))]
+mod async_reader;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod cpus;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod edges;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod error;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod groups;
+#[cfg(all(
+    feature = "libbpf",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom)
+))]
+mod libbpf;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod map;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod perf;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod probe;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod ring;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod spec;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+mod sys;
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod turns;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 mod wait;
 
+#[cfg(all(
+    feature = "tokio",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom)
+))]
+pub use async_reader::{AsyncReader, EventReader};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use error::RingError;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use groups::{CpuGroups, GroupBy};
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use map::{BpfMap, MapCounters};
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use perf::{PerfOptions, PerfReader, PerfRecord, WakeUp};
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+pub use probe::{KernelFacts, KernelFeature, KernelFeatures, Limits, MissingFeature, Support};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use ring::*;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
@@ -84,6 +123,13 @@ pub use wait::{Closer, SpinPolicy, Wait};
 #[doc(hidden)]
 pub fn walk_hostile_memory(consumer_pos: u64, producer_pos: u64, headers: &[u32]) {
     heap::walk_hostile_memory(consumer_pos, producer_pos, headers);
+}
+
+/// For the fuzz target `perf_walk`: the walker of perf buffers over memory that says anything.
+#[cfg(all(fuzzing, target_os = "linux", target_pointer_width = "64"))]
+#[doc(hidden)]
+pub fn walk_hostile_buffer(tail: u64, head: u64, data: &[u8]) {
+    perf::walk_hostile_buffer(tail, head, data);
 }
 
 /// The README's examples compile.

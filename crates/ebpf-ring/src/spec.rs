@@ -358,14 +358,27 @@ impl MapSpec {
         }
         Ok(differences)
     }
+
+    /// Fails unless the map behind `fd` is this.
+    ///
+    /// # Errors
+    ///
+    /// [`is_wrong_map`](RingError::is_wrong_map) with all [`differences`](Self::differences).
+    pub fn verify(&self, fd: impl AsFd) -> Result<(), RingError> {
+        let differences = self.differences(fd)?;
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(RingError::wrong_map(differences.join("; "))),
+        }
+    }
 }
 
 /// What /proc says of a map.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MapInfo {
     pub(crate) map_type: u32,
-    key_size: u32,
-    value_size: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
     pub(crate) max_entries: u32,
     map_flags: MapFlags,
 }
@@ -376,6 +389,21 @@ impl MapInfo {
         let info = std::fs::read_to_string(&path)
             .map_err(|e| RingError::wrong_map(format!("{path} cannot be read: {e}")))?;
         Self::parse(&info).ok_or_else(|| RingError::wrong_map("its descriptor is not a BPF map's"))
+    }
+
+    /// Fails unless the map is of this type.
+    pub(crate) fn expect_kind(&self, wanted: MapKind) -> Result<(), RingError> {
+        if self.map_type == wanted.number() {
+            return Ok(());
+        }
+        let (found, number) = (self.map_type, wanted.number());
+        let why = format!("it is a map of type {found}, not {wanted} ({number})");
+        Err(RingError::wrong_map(why))
+    }
+
+    /// A ring whose new records replace the oldest.
+    pub(crate) fn overwrites(&self) -> bool {
+        self.map_flags.has(MapFlags::RB_OVERWRITE)
     }
 
     fn parse(fdinfo: &str) -> Option<Self> {

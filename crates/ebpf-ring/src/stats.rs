@@ -12,12 +12,13 @@ use crate::{
 /// record and has the counters,
 ///
 /// ```text
-/// seen = delivered + discarded + pending + dropped
+/// seen = delivered + discarded + pending + dropped (+ overwritten)
 /// ```
 ///
-/// holds exactly. While programs write, the parts are read one after the other and so may
+/// holds exactly. Only a ring that is made so overwrites; how many records that were is what the
+/// others leave of `seen`, since nobody else knows. While programs write, the parts are read one after the other and so may
 /// differ by what happened in between.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RingStats {
     /// Records handed to a callback of this reader.
@@ -30,6 +31,9 @@ pub struct RingStats {
     pub pending: u64,
     /// The ring's fill, with headers and padding.
     pub pending_bytes: u64,
+    /// Bytes of records that new ones replaced before they were read, with headers and padding; 0 but
+    /// for an [`OverwriteReader`](crate::OverwriteReader).
+    pub overwritten_bytes: u64,
     /// What the programs counted on each CPU; `None` for a reader without counters.
     pub per_cpu: Option<Vec<Counters>>,
 }
@@ -50,12 +54,23 @@ impl RingStats {
             discarded: consumer.discarded + pending.discarded,
             pending: pending.records,
             pending_bytes: pending.bytes,
+            overwritten_bytes: 0,
             per_cpu: per_cpu.map_err(|e| RingError::io("reading the counter map", e))?,
         })
     }
 }
 
 impl RingStats {
+    /// Adds what another ring's consumer took and what lies behind it, not its counters.
+    #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.delivered_bytes += other.delivered_bytes;
+        self.discarded += other.discarded;
+        self.pending += other.pending;
+        self.pending_bytes += other.pending_bytes;
+    }
+
     /// The counters of all CPUs together.
     #[must_use]
     pub fn counters(&self) -> Option<Counters> {
@@ -80,16 +95,32 @@ impl RingStats {
         self.counters().map(|c| c.dropped_for(reason))
     }
 
+    /// Records that new ones replaced before they were read: what is seen and nowhere else.
+    #[must_use]
+    pub fn overwritten(&self) -> Option<u64> {
+        match self.overwritten_bytes {
+            0 => Some(0),
+            _ => Some(self.counters()?.seen().wrapping_sub(self.found()?)),
+        }
+    }
+
     /// Whether the equation above holds; `None` for a reader without counters.
+    ///
+    /// Of a ring that overwrites: whether the records that are missing fit into the bytes that were
+    /// overwritten.
     #[must_use]
     pub fn is_balanced(&self) -> Option<bool> {
-        let counters = self.counters()?;
-        let found = [
-            self.delivered,
-            self.discarded,
-            self.pending,
-            counters.dropped(),
-        ];
-        Some(found.iter().fold(0u64, |sum, n| sum.wrapping_add(*n)) == counters.seen())
+        let missing = self.counters()?.seen().wrapping_sub(self.found()?);
+        /// A header without a byte behind it.
+        const RECORD_BYTES_MIN: u64 = 8;
+        let is_any = missing > 0;
+        let fits = missing <= self.overwritten_bytes / RECORD_BYTES_MIN;
+        Some(fits && is_any == (self.overwritten_bytes > 0))
+    }
+
+    fn found(&self) -> Option<u64> {
+        let dropped = self.dropped()?;
+        let found = [self.delivered, self.discarded, self.pending, dropped];
+        Some(found.iter().fold(0, |sum, n| sum.wrapping_add(*n)))
     }
 }

@@ -124,6 +124,12 @@ impl Closer {
         let _ = rustix::io::write(&self.signal.event, &1u64.to_ne_bytes());
     }
 
+    /// Readable from [`close`](Self::close) on.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn event(&self) -> std::io::Result<OwnedFd> {
+        self.signal.event.as_fd().try_clone_to_owned()
+    }
+
     /// Whether [`close`](Self::close) was called.
     #[must_use]
     pub fn is_closed(&self) -> bool {

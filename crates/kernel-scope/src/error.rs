@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ebpf_ring::RingError;
+use ebpf_ring::{KernelFacts, MissingFeature, RingError};
 
 use crate::log;
 
@@ -15,12 +15,13 @@ pub struct ScopeError {
 
 #[derive(Debug)]
 enum Kind {
-    /// Capabilities that the process lacks.
-    Missing(Vec<&'static str>),
-    /// EPERM although it has them.
+    /// Nothing that the tool could attach to.
+    Missing(MissingFeature),
+    /// EPERM, and what can be behind it.
     Refused {
         doing: &'static str,
-        source: libbpf_rs::Error,
+        why: String,
+        source: Option<libbpf_rs::Error>,
     },
     Bpf {
         doing: &'static str,
@@ -42,18 +43,23 @@ impl From<Kind> for ScopeError {
 impl ScopeError {
     /// Fails when the process lacks what every tool needs, before libbpf tries and complains.
     pub(crate) fn check_capabilities() -> Result<(), Self> {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let missing = missing_of(&status);
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(Kind::Missing(missing).into())
+        let facts = KernelFacts::read();
+        if facts.missing_capabilities().is_empty() {
+            return Ok(());
         }
+        let kind = Kind::Refused {
+            doing: "loading BPF programs",
+            why: facts.explain_refusal(),
+            source: None,
+        };
+        Err(kind.into())
     }
 
     pub(crate) fn bpf(doing: &'static str, source: libbpf_rs::Error) -> Self {
         if is_eperm(&source) {
-            Kind::Refused { doing, source }.into()
+            let why = KernelFacts::read().explain_refusal();
+            let source = Some(source);
+            Kind::Refused { doing, why, source }.into()
         } else {
             Kind::Bpf { doing, source }.into()
         }
@@ -86,7 +92,8 @@ impl ScopeError {
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         match &self.kind {
-            Kind::Missing(_) | Kind::Refused { .. } => true,
+            Kind::Refused { .. } => true,
+            Kind::Missing(missing) => missing.is_permission_denied(),
             Kind::Ring(ring) => ring.is_permission_denied(),
             _ => false,
         }
@@ -109,21 +116,23 @@ impl From<RingError> for ScopeError {
     }
 }
 
+impl From<MissingFeature> for ScopeError {
+    fn from(missing: MissingFeature) -> Self {
+        Kind::Missing(missing).into()
+    }
+}
+
 impl fmt::Display for ScopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Missing(missing) => {
-                let missing = missing.join(" and ");
-                write!(
-                    f,
-                    "loading BPF programs needs {missing}, which this process lacks; run it as root"
-                )
+            Kind::Missing(missing) => missing.fmt(f),
+            Kind::Refused { doing, why, source } => {
+                write!(f, "{doing} failed: {why}")?;
+                match source {
+                    Some(source) => write!(f, " ({source:#})"),
+                    None => Ok(()),
+                }
             }
-            Kind::Refused { doing, source } => write!(
-                f,
-                "the kernel forbids {doing} although the process has CAP_BPF and CAP_PERFMON \
-                 (lockdown, seccomp or a container?): {source:#}"
-            ),
             Kind::Bpf { doing, source } => write!(f, "{doing} failed: {source:#}"),
             Kind::Ring(source) => source.fmt(f),
             Kind::Record(bytes) => write!(
@@ -143,17 +152,14 @@ impl fmt::Display for ScopeError {
 impl std::error::Error for ScopeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Refused { source, .. } | Kind::Bpf { source, .. } => Some(source),
+            Kind::Refused { source, .. } => Some(source.as_ref()?),
+            Kind::Bpf { source, .. } => Some(source),
             Kind::Ring(source) => source.source(),
-            Kind::Missing(_) | Kind::Record(_) | Kind::NoVariant(_) => None,
+            Kind::Missing(missing) => Some(missing),
+            Kind::Record(_) | Kind::NoVariant(_) => None,
         }
     }
 }
-
-/// Capability numbers of include/uapi/linux/capability.h. CAP_SYS_ADMIN implies the other two.
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
 
 /// EPERM is a want of privilege; EACCES, which libbpf-rs's kind does not tell from it, is the
 /// verifier's no, and that is a bug. The error number is only in the text.
@@ -161,35 +167,10 @@ fn is_eperm(error: &libbpf_rs::Error) -> bool {
     format!("{error:#}").ends_with("(os error 1)")
 }
 
-fn missing_of(status: &str) -> Vec<&'static str> {
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(set) = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else {
-        return Vec::new();
-    };
-    let has = |capability: u32| set >> capability & 1 == 1;
-    let needed = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")];
-    needed
-        .into_iter()
-        .filter(|(n, _)| !has(*n) && !has(CAP_SYS_ADMIN))
-        .map(|(_, name)| name)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{ScopeError, missing_of};
+    use super::ScopeError;
 
-    #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(
-            missing_of("Name:\tx\nCapEff:\t0000000000000000\n"),
-            ["CAP_BPF", "CAP_PERFMON"]
-        );
-        assert_eq!(missing_of("CapEff:\t0000008000000000\n"), ["CAP_PERFMON"]);
-        assert_eq!(missing_of("CapEff:\t000000c000000000\n"), [""; 0]);
-        assert_eq!(missing_of("CapEff:\t0000000000200000\n"), [""; 0]);
-        assert_eq!(missing_of(""), [""; 0], "no /proc: nothing to say");
-    }
     #[test]
     fn the_verifiers_no_is_not_a_want_of_privilege() {
         let error = |errno| ScopeError::bpf("testing", libbpf_rs::Error::from_raw_os_error(errno));

@@ -1,8 +1,10 @@
 //! `mainstay doctor`: what this kernel and this toolchain can do, what stands in for what is absent, how to mend
 //! what is broken.
 //!
-//! It only reads files and asks tools for their version: it changes nothing, and needs no privilege. Every fact
-//! comes from below a root folder and from an environment that are arguments, so that tests bring their own.
+//! It reads files, asks tools for their version, and tries the kernel's features with BPF programs that do nothing and
+//! are gone when it ends. It changes nothing and needs no privilege, though a process without is told that most
+//! features are not for it. The toolchain's facts come from below a root folder and from an environment that are
+//! arguments, so that tests bring their own.
 
 mod features;
 mod kernel;
@@ -79,11 +81,11 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
 }
 
 fn examine(root: &Path, surroundings: &Surroundings) -> Report {
-    let facts = kernel::Facts::read(root);
+    let (kernel, features) = kernel::examine();
     let (toolchain, advice) = toolchain::examine(root, surroundings, &toolchain::ask_version);
     Report {
-        features: features::judge(&facts),
-        kernel: facts.kernel,
+        kernel,
+        features,
         toolchain,
         advice,
     }
@@ -104,7 +106,7 @@ impl Report {
                 _ => String::new(),
             };
             lines.push(format!(
-                "  {mark:<4} {:<13} {}{instead}",
+                "  {mark:<4} {:<18} {}{instead}",
                 feature.name, feature.reason
             ));
         }

@@ -21,12 +21,20 @@ const ROOMS: &[(&str, &str)] = &[
         "polling's registration by number, on systems without epoll",
     ),
     (
+        "crates/ebpf-ring/src/async_reader.rs",
+        "registers a descriptor with tokio, whose safe way to do so is deprecated",
+    ),
+    (
         "crates/ebpf-ring/src/perf/mapping.rs",
-        "perf_event_open, which rustix has not, and the kernel's memory",
+        "the kernel's memory, mapped and read while the kernel writes",
     ),
     (
         "crates/ebpf-ring/src/ring/mapping.rs",
         "the kernel's memory, mapped and read while the kernel writes",
+    ),
+    (
+        "crates/ebpf-ring/src/sys.rs",
+        "bpf(2), perf_event_open(2) and what the probe tries, which rustix has not",
     ),
     (
         "crates/kernel-scope/src/overhead.rs",

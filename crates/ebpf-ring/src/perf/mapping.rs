@@ -1,8 +1,6 @@
-//! The room with unsafe code of perf buffers: the system call that opens one, and its memory.
+//! The room with unsafe code of perf buffers: the kernel's memory, mapped.
 
-use std::io;
-use std::mem::{offset_of, size_of};
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
 use rustix::mm::ProtFlags;
@@ -10,89 +8,6 @@ use rustix::mm::ProtFlags;
 use super::walk::Memory;
 use crate::error::RingError;
 use crate::ring::Range;
-
-/// `struct perf_event_attr` up to PERF_ATTR_SIZE_VER0, which every kernel takes.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub(super) struct Attr {
-    kind: u32,
-    size: u32,
-    config: u64,
-    sample_period: u64,
-    sample_type: u64,
-    read_format: u64,
-    flags: u64,
-    /// `wakeup_events`, or with WATERMARK `wakeup_watermark`.
-    wake_up: u32,
-    bp_type: u32,
-    bp_addr: u64,
-}
-
-const _: () = assert!(size_of::<Attr>() == Attr::SIZE as usize);
-const _: () = assert!(offset_of!(Attr, config) == 8);
-const _: () = assert!(offset_of!(Attr, sample_period) == 16);
-const _: () = assert!(offset_of!(Attr, sample_type) == 24);
-const _: () = assert!(offset_of!(Attr, flags) == 40);
-const _: () = assert!(offset_of!(Attr, wake_up) == 48);
-
-impl Attr {
-    const SIZE: u32 = 64;
-    const TYPE_SOFTWARE: u32 = 1;
-    const COUNT_SW_BPF_OUTPUT: u64 = 10;
-    const SAMPLE_RAW: u64 = 1 << 10;
-    const WATERMARK: u64 = 1 << 14;
-
-    /// What bpf_perf_event_output() writes to.
-    fn bpf_output(flags: u64, wake_up: u32) -> Self {
-        Self {
-            kind: Self::TYPE_SOFTWARE,
-            size: Self::SIZE,
-            config: Self::COUNT_SW_BPF_OUTPUT,
-            sample_period: 1,
-            sample_type: Self::SAMPLE_RAW,
-            flags,
-            wake_up,
-            ..Self::default()
-        }
-    }
-
-    /// Wakes after `events` records.
-    pub(super) fn waking_by_events(events: u32) -> Self {
-        Self::bpf_output(0, events)
-    }
-
-    /// Wakes after more than `bytes`.
-    pub(super) fn waking_by_bytes(bytes: u32) -> Self {
-        Self::bpf_output(Self::WATERMARK, bytes)
-    }
-}
-
-/// Opens the event of `cpu`, for all its tasks.
-pub(super) fn perf_event_open(attr: &Attr, cpu: u32) -> io::Result<OwnedFd> {
-    const NO_PID: libc::pid_t = -1;
-    const NO_GROUP: libc::c_int = -1;
-    const FD_CLOEXEC: libc::c_ulong = 8;
-    let cpu = libc::c_int::try_from(cpu).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the kernel reads `attr.size` bytes, all of them `attr`'s, and writes none (only for
-    // a size that it does not know, which this one, its oldest, is not); the other arguments are
-    // numbers.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            std::ptr::from_ref(attr),
-            NO_PID,
-            cpu,
-            NO_GROUP,
-            FD_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).expect("descriptors are ints");
-    // SAFETY: a descriptor that the kernel has just made, and that nobody else knows of.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
 
 /// Of `struct perf_event_mmap_page`.
 const DATA_HEAD: usize = 1024;

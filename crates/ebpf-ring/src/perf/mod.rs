@@ -1,10 +1,11 @@
 //! The kernel's perf buffers, one for each CPU, read in place.
 
-mod cpus;
-#[cfg(feature = "libbpf")]
-mod libbpf;
+#[cfg(any(test, fuzzing))]
+mod heap;
 mod mapping;
 mod reader;
 mod walk;
 
+#[cfg(fuzzing)]
+pub(crate) use heap::walk_hostile_buffer;
 pub use reader::{PerfOptions, PerfReader, PerfRecord, WakeUp};

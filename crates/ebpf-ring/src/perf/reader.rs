@@ -2,13 +2,16 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::cpus;
-use super::mapping::{Attr, Mapping, perf_event_open};
+use super::mapping::Mapping;
 use super::walk::{self, Consumer};
 use crate::counters::CounterSource;
+use crate::cpus;
 use crate::edges::Edges;
 use crate::error::RingError;
+use crate::map::BpfMap;
+use crate::spec::MapKind;
 use crate::stats::RingStats;
+use crate::sys::{Follow, PerfAttr, perf_event_open};
 use crate::turns::{Turn, Turns};
 use crate::wait::{Closer, Wait, Waiter, Watched};
 use crate::walk::{Drained, Look, Stop};
@@ -59,14 +62,14 @@ impl PerfOptions {
         Err(RingError::io("opening perf buffers", why))
     }
 
-    fn attr(self) -> Attr {
+    fn attr(self) -> PerfAttr<'static> {
         let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
         let half = self.pages.saturating_mul(page) / 2;
         // The kernel keeps the number in an int: a negative one would wake for every record.
         const EVENTS_MAX: u32 = i32::MAX.unsigned_abs();
         match self.wake {
-            WakeUp::Events(events) => Attr::waking_by_events(events.clamp(1, EVENTS_MAX)),
-            WakeUp::Bytes(bytes) => Attr::waking_by_bytes(bytes.clamp(1, half)),
+            WakeUp::Events(events) => PerfAttr::waking_by_events(events.clamp(1, EVENTS_MAX)),
+            WakeUp::Bytes(bytes) => PerfAttr::waking_by_bytes(bytes.clamp(1, half)),
         }
     }
 }
@@ -106,7 +109,7 @@ struct Buffer {
 
 impl Buffer {
     fn open(cpu: u32, options: PerfOptions) -> Result<Self, RingError> {
-        let fd = perf_event_open(&options.attr(), cpu)
+        let fd = perf_event_open(&options.attr(), Follow::Cpu(cpu))
             .map_err(|e| RingError::io("opening the perf buffer of a CPU (CAP_PERFMON)", e))?;
         let mapping = Mapping::new(&fd, options.pages)?;
         let consumer = Consumer::new(mapping.view())?;
@@ -151,7 +154,7 @@ impl Buffer {
 pub struct PerfReader {
     buffers: Vec<Buffer>,
     /// The map, if this reader put its buffers there.
-    map: Option<OwnedFd>,
+    map: Option<BpfMap>,
     edges: Edges,
     waiter: Waiter,
     turns: Turns,
@@ -162,8 +165,8 @@ pub struct PerfReader {
 
 impl PerfReader {
     /// Opens a buffer for each CPU that is online. Put each of [`buffers`](Self::buffers) into the
-    /// map, with its CPU as the key and the number of its descriptor (`u32`) as the value; with the
-    /// feature `libbpf`, `from_map` does so. Keep the map's descriptor open: when it closes, the
+    /// map, with its CPU as the key and the number of its descriptor (`u32`) as the value;
+    /// [`from_fd`](Self::from_fd) does so. Keep the map's descriptor open: when it closes, the
     /// kernel takes the buffers out again.
     ///
     /// # Errors
@@ -192,10 +195,24 @@ impl PerfReader {
         })
     }
 
-    #[cfg(feature = "libbpf")]
-    pub(super) fn keeping(mut self, map: OwnedFd) -> Self {
-        self.map = Some(map);
-        self
+    /// As [`open`](Self::open), and puts each CPU's buffer into `map`, a descriptor or a
+    /// [`BpfMap`], which it keeps. What another reader put there is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As `open`; [`is_wrong_map`](RingError::is_wrong_map) when `map` is not a
+    /// `PERF_EVENT_ARRAY`; also when its `max_entries` leave out a CPU that is online.
+    pub fn from_fd(map: impl Into<OwnedFd>, options: PerfOptions) -> Result<Self, RingError> {
+        let map = BpfMap::from_fd(map)?;
+        map.expect_kind(MapKind::PerfEventArray)?;
+        let mut reader = Self::open(options)?;
+        for (cpu, fd) in reader.buffers() {
+            map.put(cpu, fd)
+                .map_err(|e| RingError::io("putting a CPU's perf buffer into the map", e))?;
+        }
+        // The kernel takes a buffer out when the file closes through which it was put in.
+        reader.map = Some(map);
+        Ok(reader)
     }
 
     /// Joins the counters of `mainstay_ring.h` to [`stats`](Self::stats).
@@ -279,15 +296,10 @@ impl PerfReader {
     /// [`is_corrupt`](RingError::is_corrupt), or the counter map cannot be read.
     pub fn stats(&self) -> Result<RingStats, RingError> {
         let per_cpu = self.counters.as_deref().map(CounterSource::per_cpu);
+        let per_cpu = per_cpu.transpose();
         let mut stats = RingStats {
-            delivered: 0,
-            delivered_bytes: 0,
-            discarded: 0,
-            pending: 0,
-            pending_bytes: 0,
-            per_cpu: per_cpu
-                .transpose()
-                .map_err(|e| RingError::io("reading the counter map", e))?,
+            per_cpu: per_cpu.map_err(|e| RingError::io("reading the counter map", e))?,
+            ..RingStats::default()
         };
         for Buffer {
             mapping, consumer, ..

@@ -7,7 +7,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::error::RingError;
 use crate::sync::{AtomicU32, AtomicU64};
-use crate::walk::{HEADER_BYTES, Memory};
+use crate::walk::{HEADER_BYTES, Memory, overwrite};
 
 /// One mapped range, unmapped on drop.
 #[derive(Debug)]
@@ -113,6 +113,58 @@ impl Mapping {
             data,
             size: self.size,
         }
+    }
+}
+
+/// Of the producer page: `overwrite_pos` behind `producer_pos` and `pending_pos`, on kernels whose
+/// rings overwrite.
+const OVERWRITE_POS: usize = 16;
+
+/// A borrowed [`Mapping`] of a ring that overwrites.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OverwriteView<'m> {
+    view: View<'m>,
+    overwrite: &'m AtomicU64,
+}
+
+impl Mapping {
+    /// What a walk needs of a ring that overwrites.
+    pub(crate) fn overwrite_view(&self) -> OverwriteView<'_> {
+        let at = self.producer.at(OVERWRITE_POS, 8).cast::<u64>();
+        OverwriteView {
+            view: self.view(),
+            // SAFETY: eight mapped, aligned bytes of the producer page, alive as long as `self`,
+            // and read by relaxed loads only, as in `view`.
+            overwrite: unsafe { AtomicU64::from_ptr(at.as_ptr()) },
+        }
+    }
+}
+
+impl overwrite::Memory for OverwriteView<'_> {
+    fn size(&self) -> u64 {
+        self.view.size as u64
+    }
+
+    fn consumer(&self) -> &AtomicU64 {
+        self.view.consumer
+    }
+
+    fn producer(&self) -> &AtomicU64 {
+        self.view.producer
+    }
+
+    fn overwrite(&self) -> &AtomicU64 {
+        self.overwrite
+    }
+
+    fn word(&self, position: u64) -> &AtomicU64 {
+        let offset = position as usize & (self.view.size - 1) & !7;
+        // SAFETY: at most `size - 8`, of twice `size` bytes.
+        let at = unsafe { self.view.data.add(offset) };
+        // SAFETY: eight mapped bytes at a multiple of 8, alive as long as the mapping. The kernel
+        // may write them meanwhile, in pieces; a word that is torn is thrown away by the walker,
+        // which asks `overwrite_pos` afterwards.
+        unsafe { AtomicU64::from_ptr(at.cast::<u64>().as_ptr()) }
     }
 }
 

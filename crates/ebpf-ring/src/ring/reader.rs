@@ -6,6 +6,7 @@ use super::mapping::{Mapping, View};
 use super::shared::SharedReader;
 use crate::counters::CounterSource;
 use crate::error::RingError;
+use crate::map::duplicate;
 use crate::spec::{MapInfo, MapKind};
 use crate::stats::RingStats;
 use crate::wait::{Closer, Wait, Waiter, Watched};
@@ -52,7 +53,8 @@ pub struct RingReader {
 }
 
 impl RingReader {
-    /// Opens the map `fd` and goes on where its last consumer stopped.
+    /// Opens a map, by its descriptor or a [`BpfMap`](crate::BpfMap) (of a pin, by id), and goes on where its last
+    /// consumer stopped.
     ///
     /// The size comes from `/proc/self/fdinfo`, so no capability is needed beyond having the
     /// descriptor.
@@ -63,7 +65,8 @@ impl RingReader {
     /// [`is_permission_denied`](RingError::is_permission_denied) for a descriptor that may not be
     /// mapped (opened read-only or write-only); [`is_corrupt`](RingError::is_corrupt) when its
     /// positions contradict each other.
-    pub fn from_fd(fd: OwnedFd) -> Result<Self, RingError> {
+    pub fn from_fd(fd: impl Into<OwnedFd>) -> Result<Self, RingError> {
+        let fd = fd.into();
         let size = ring_size(fd.as_fd())?;
         let mapping = Mapping::new(fd.as_fd(), size)?;
         let consumer = Consumer::new(mapping.view())?;
@@ -83,8 +86,7 @@ impl RingReader {
     ///
     /// As `from_fd`; also when the process has no descriptor left.
     pub fn from_borrowed(fd: impl AsFd) -> Result<Self, RingError> {
-        let owned = fd.as_fd().try_clone_to_owned();
-        Self::from_fd(owned.map_err(|e| RingError::io("duplicating the map's descriptor", e))?)
+        Self::from_fd(duplicate(fd)?)
     }
 
     /// Joins the counters of `mainstay_ring.h` to [`stats`](Self::stats).
@@ -240,10 +242,11 @@ impl fmt::Debug for RingReader {
 /// Asks /proc about the map behind `fd`.
 fn ring_size(fd: BorrowedFd<'_>) -> Result<u32, RingError> {
     let found = MapInfo::read(fd)?;
-    let ring = MapKind::RingBuf.number();
-    if found.map_type != ring {
-        let why = format!("it is a map of type {}, not {ring}", found.map_type);
-        return Err(RingError::wrong_map(why));
+    found.expect_kind(MapKind::RingBuf)?;
+    if found.overwrites() {
+        return Err(RingError::wrong_map(
+            "its records are overwritten; open it with OverwriteReader",
+        ));
     }
     Ok(found.max_entries)
 }

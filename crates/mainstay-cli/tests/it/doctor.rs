@@ -56,6 +56,13 @@ fn a_healthy_machine_exits_0_with_the_documented_shape() {
         );
         assert!(feature.get("fallback").is_some());
     }
+    if cfg!(all(target_os = "linux", target_pointer_width = "64")) {
+        let named = |name| {
+            let features = json["features"].as_array().unwrap();
+            features.iter().any(|feature| feature["name"] == name)
+        };
+        assert!(named("descriptors") && named("ring-buffer") && named("fentry"));
+    }
     let cargo = &json["toolchain"][0];
     assert_eq!(cargo["tool"], "cargo");
     assert_eq!(cargo["version"], "99.1.0");

@@ -1,86 +1,8 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::{Consumer, Memory, Pending, drain, look, pending};
+use super::{Consumer, Pending, drain, look, pending};
+use crate::perf::heap::{Fake, record};
 use crate::walk::{Corrupt, CorruptKind, Look, Stop};
-
-/// A perf buffer on the heap and the kernel's side of it.
-struct Fake {
-    head: AtomicU64,
-    tail: AtomicU64,
-    data: Vec<u8>,
-}
-
-impl Fake {
-    fn new(size: usize, position: u64) -> Self {
-        Self {
-            head: AtomicU64::new(position),
-            tail: AtomicU64::new(position),
-            data: vec![0; size],
-        }
-    }
-
-    /// Writes bytes at the head, whatever they say, and moves it.
-    fn push(&mut self, bytes: &[u8]) {
-        assert_eq!(bytes.len() % 8, 0);
-        let head = *self.head.get_mut();
-        let next = head.wrapping_add(bytes.len() as u64);
-        assert!(next.wrapping_sub(*self.tail.get_mut()) <= self.data.len() as u64);
-        for (index, byte) in bytes.iter().enumerate() {
-            let at = head.wrapping_add(index as u64) & (self.data.len() as u64 - 1);
-            self.data[at as usize] = *byte;
-        }
-        *self.head.get_mut() = next;
-    }
-
-    /// As perf_prepare_sample(): the raw bytes fill the last word.
-    fn push_sample(&mut self, raw: &[u8]) {
-        let size = (12 + raw.len()).next_multiple_of(8);
-        let mut bytes = record(9, size as u16);
-        bytes.extend(((size - 12) as u32).to_ne_bytes());
-        bytes.extend(raw);
-        bytes.resize(size, 0);
-        self.push(&bytes);
-    }
-
-    fn push_lost(&mut self, lost: u64) {
-        let mut bytes = record(2, 24);
-        bytes.extend(7u64.to_ne_bytes());
-        bytes.extend(lost.to_ne_bytes());
-        self.push(&bytes);
-    }
-
-    fn consumer(&self) -> Consumer {
-        Consumer::new(self).expect("a sound buffer")
-    }
-}
-
-impl Memory for &Fake {
-    fn size(&self) -> u64 {
-        self.data.len() as u64
-    }
-
-    fn head(&self) -> &AtomicU64 {
-        &self.head
-    }
-
-    fn tail(&self) -> &AtomicU64 {
-        &self.tail
-    }
-
-    fn bytes(&self, position: u64, len: u64) -> &[u8] {
-        let used = self.head.load(Ordering::Relaxed).wrapping_sub(position);
-        assert!(len <= used, "{len} bytes at {position} are beyond the head");
-        let at = (position & (self.data.len() as u64 - 1)) as usize;
-        &self.data[at..at + len as usize]
-    }
-}
-
-fn record(kind: u32, size: u16) -> Vec<u8> {
-    let mut bytes = kind.to_ne_bytes().to_vec();
-    bytes.extend([0; 2]);
-    bytes.extend(size.to_ne_bytes());
-    bytes
-}
 
 fn drain_all(fake: &Fake, consumer: &mut Consumer) -> Result<Vec<Vec<u8>>, Corrupt> {
     let mut found = Vec::new();

@@ -16,8 +16,15 @@ macro_rules! flood_or_skip {
 }
 
 mod accounts;
+#[cfg(feature = "tokio")]
+mod awaiting;
+mod opening;
+mod overwriting;
 mod perf;
+mod probe;
+mod shards;
 mod sharing;
+mod soak;
 mod truths;
 mod waiting;
 

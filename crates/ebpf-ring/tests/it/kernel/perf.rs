@@ -32,7 +32,7 @@ const _: () = assert!(offset_of!(FloodRecord, check) == 8);
 const _: () = assert!(offset_of!(FloodRecord, at_the_end) == 16);
 
 /// The producer and the index of a record that must be whole.
-fn parse(record: PerfRecord<'_>) -> (u32, u32) {
+pub(super) fn parse(record: PerfRecord<'_>) -> (u32, u32) {
     let bytes = record.bytes();
     assert_eq!(bytes.len(), 28, "24 and the padding");
     let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
@@ -43,12 +43,12 @@ fn parse(record: PerfRecord<'_>) -> (u32, u32) {
     (producer, index)
 }
 
-struct Flood {
+pub(super) struct Flood {
     loaded: Loaded,
 }
 
 impl Flood {
-    fn load() -> libbpf_rs::Result<Self> {
+    pub(super) fn load() -> libbpf_rs::Result<Self> {
         let loaded = Loaded::new(OBJECT)?;
         Ok(Self { loaded })
     }
@@ -57,7 +57,7 @@ impl Flood {
         self.loaded.map(name)
     }
 
-    fn reader(&self, pages: u32, wake: WakeUp) -> PerfReader {
+    pub(super) fn reader(&self, pages: u32, wake: WakeUp) -> PerfReader {
         PerfReader::from_map(&self.map("perf_flood"), PerfOptions { pages, wake })
             .expect("a perf event array")
             .with_counters(self.loaded.counters())
@@ -67,6 +67,11 @@ impl Flood {
     fn run(&self, program: &str, args: [u64; 2], cpu: Option<u32>) {
         let context = args.iter().flat_map(|word| word.to_ne_bytes()).collect();
         assert_eq!(self.loaded.run(program, context, cpu), 0);
+    }
+
+    /// Writes wherever this runs.
+    pub(super) fn write_by(&self, count: u64, producer: u64) {
+        self.run("write_records", [count, producer], None);
     }
 
     /// Writes on the first CPU.

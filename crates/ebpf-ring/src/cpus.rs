@@ -1,14 +1,26 @@
-//! Which CPUs run: the kernel's list syntax, `0-2,4`.
+//! Which CPUs there are: the kernel's list syntax, `0-2,4`.
 
 use std::io;
+use std::path::Path;
 
-const ONLINE: &str = "/sys/devices/system/cpu/online";
+/// Where the kernel describes them.
+pub(crate) const CPUS: &str = "/sys/devices/system/cpu";
 
 /// The CPUs that run now, in order.
-pub(super) fn online() -> io::Result<Vec<u32>> {
-    let text = std::fs::read_to_string(ONLINE)?;
+pub(crate) fn online() -> io::Result<Vec<u32>> {
+    read(&Path::new(CPUS).join("online"))
+}
+
+/// The CPUs that can ever run, in order: per-CPU maps have a value for each.
+pub(crate) fn possible() -> io::Result<Vec<u32>> {
+    read(&Path::new(CPUS).join("possible"))
+}
+
+/// The list in a file.
+pub(crate) fn read(file: &Path) -> io::Result<Vec<u32>> {
+    let text = std::fs::read_to_string(file)?;
     parse(&text).ok_or_else(|| {
-        let why = format!("{ONLINE} says {text:?}, which is no list of CPUs");
+        let why = format!("{} says {text:?}, which is no list of CPUs", file.display());
         io::Error::new(io::ErrorKind::InvalidData, why)
     })
 }
@@ -28,7 +40,7 @@ fn parse(text: &str) -> Option<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{online, parse};
+    use super::{online, parse, possible};
 
     #[test]
     fn lists_and_ranges() {
@@ -48,6 +60,8 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_cpu() {
-        assert!(!online().expect("sysfs").is_empty());
+        let possible = possible().expect("sysfs");
+        let online = online().expect("sysfs");
+        assert!(!online.is_empty() && online.iter().all(|cpu| possible.contains(cpu)));
     }
 }

@@ -1,0 +1,281 @@
+//! A ring that overwrites, on the heap, with the kernel's side of it.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Memory, Skipped, consumer, drain, look, pending};
+use crate::walk::{BUSY, Consumer, Corrupt, CorruptKind, DISCARD, Look, Stop};
+
+struct Fake {
+    consumer: AtomicU64,
+    producer: AtomicU64,
+    overwrite: AtomicU64,
+    words: Vec<AtomicU64>,
+    /// After so many words were asked for, a record is pushed from the side.
+    push_after: Cell<Option<u32>>,
+}
+
+impl Fake {
+    fn new(size: usize, position: u64) -> Self {
+        Self {
+            consumer: AtomicU64::new(position),
+            producer: AtomicU64::new(position),
+            overwrite: AtomicU64::new(position),
+            words: (0..size / 8).map(|_| AtomicU64::new(0)).collect(),
+            push_after: Cell::new(None),
+        }
+    }
+
+    fn at(&self, position: u64) -> &AtomicU64 {
+        assert!(position.is_multiple_of(8), "a word at {position}");
+        &self.words[(position / 8) as usize % self.words.len()]
+    }
+
+    fn header(&self, position: u64) -> u32 {
+        let [a, b, c, d, ..] = self.at(position).load(Ordering::Relaxed).to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    fn set_header(&self, position: u64, word: u32) {
+        let [a, b, c, d] = word.to_ne_bytes();
+        let header = u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
+        self.at(position).store(header, Ordering::Relaxed);
+    }
+
+    /// As __bpf_ringbuf_reserve(): room is made of whole records, the oldest first.
+    fn reserve(&self, words: &[u64], bits: u32) -> u64 {
+        let position = self.producer.load(Ordering::Relaxed);
+        let next = position.wrapping_add(8 + words.len() as u64 * 8);
+        let mut oldest = self.overwrite.load(Ordering::Relaxed);
+        while next.wrapping_sub(oldest) > self.size() - 1 {
+            let len = self.header(oldest) & !(BUSY | DISCARD);
+            oldest = oldest.wrapping_add((u64::from(len) + 8).next_multiple_of(8));
+        }
+        self.overwrite.store(oldest, Ordering::Relaxed);
+        self.set_header(position, (words.len() as u32 * 8) | bits);
+        for (index, word) in words.iter().enumerate() {
+            let at = position.wrapping_add(8 + index as u64 * 8);
+            self.at(at).store(*word, Ordering::Relaxed);
+        }
+        self.producer.store(next, Ordering::Release);
+        position
+    }
+
+    fn push(&self, words: &[u64]) {
+        self.reserve(words, 0);
+    }
+
+    fn size(&self) -> u64 {
+        self.words.len() as u64 * 8
+    }
+}
+
+impl Memory for &Fake {
+    fn size(&self) -> u64 {
+        Fake::size(self)
+    }
+
+    fn consumer(&self) -> &AtomicU64 {
+        &self.consumer
+    }
+
+    fn producer(&self) -> &AtomicU64 {
+        &self.producer
+    }
+
+    fn overwrite(&self) -> &AtomicU64 {
+        &self.overwrite
+    }
+
+    fn word(&self, position: u64) -> &AtomicU64 {
+        if let Some(left) = self.push_after.get() {
+            self.push_after.set(left.checked_sub(1));
+            if left == 0 {
+                self.push(&[77; 5]);
+            }
+        }
+        self.at(position)
+    }
+}
+
+/// A consumer with what it found.
+struct Reader {
+    consumer: Consumer,
+    skipped: Skipped,
+}
+
+impl Reader {
+    fn new(fake: &Fake) -> Self {
+        Self {
+            consumer: consumer(fake).expect("a sound ring"),
+            skipped: Skipped::default(),
+        }
+    }
+
+    fn drain(&mut self, fake: &Fake, max: u64) -> Result<(Vec<Vec<u64>>, Stop), Corrupt> {
+        let mut found = Vec::new();
+        let each = |bytes: &[u8]| {
+            let (words, rest) = bytes.as_chunks();
+            assert!(rest.is_empty());
+            found.push(words.iter().map(|word| u64::from_ne_bytes(*word)).collect());
+        };
+        let (consumer, skipped) = (&mut self.consumer, &mut self.skipped);
+        let stop = drain(fake, consumer, skipped, &mut Vec::new(), max, each)?;
+        assert_eq!(
+            fake.consumer.load(Ordering::Relaxed),
+            self.consumer.position
+        );
+        Ok((found, stop))
+    }
+
+    fn all(&mut self, fake: &Fake) -> Vec<Vec<u64>> {
+        let (found, stop) = self.drain(fake, u64::MAX).expect("a sound ring");
+        assert_eq!(stop, Stop::Empty);
+        found
+    }
+}
+
+#[test]
+fn what_fits_comes_out_as_from_any_ring() {
+    let fake = Fake::new(64, u64::MAX - 23);
+    let mut reader = Reader::new(&fake);
+    for round in 0..20 {
+        assert_eq!(look(&fake, reader.consumer.position), Ok(Look::Empty));
+        fake.push(&[round, 1]);
+        fake.push(&[]);
+        assert_eq!(look(&fake, reader.consumer.position), Ok(Look::Ready));
+        let counted = pending(&fake, reader.consumer.position).expect("sound");
+        assert_eq!((counted.records, counted.bytes), (2, 32));
+        assert_eq!(reader.all(&fake), [vec![round, 1], vec![]]);
+    }
+    assert_eq!((reader.consumer.records, reader.skipped.bytes), (40, 0));
+}
+
+/// The newest are there, the oldest are counted by their bytes.
+#[test]
+fn old_records_give_way_to_new_ones() {
+    let fake = Fake::new(64, 0);
+    let mut reader = Reader::new(&fake);
+    for index in 0..10 {
+        fake.push(&[index]);
+    }
+    // Of 63 usable bytes, 16 for each.
+    let counted = pending(&fake, reader.consumer.position).expect("sound");
+    assert_eq!((counted.records, counted.bytes), (3, 48));
+    assert_eq!(reader.all(&fake), [vec![7], vec![8], vec![9]]);
+    assert_eq!(reader.skipped.bytes, 7 * 16);
+    // Another consumer starts at what is left, too.
+    (0..10).for_each(|index| fake.push(&[index]));
+    assert_eq!(Reader::new(&fake).all(&fake).len(), 3);
+}
+
+/// Whenever the producer comes between: what is handed out is whole, in order and not twice.
+#[test]
+fn a_record_that_is_overwritten_while_it_is_read_is_not_handed_out() {
+    let mut skips = 0;
+    for after in 0..40 {
+        let fake = Fake::new(64, 0);
+        let mut reader = Reader::new(&fake);
+        (0..10).for_each(|index| fake.push(&[index, index]));
+        fake.push_after.set(Some(after));
+        let found = reader.all(&fake);
+        for record in &found {
+            let torn = record.windows(2).any(|pair| pair[0] != pair[1]);
+            assert!(!torn, "after {after}: {record:?}");
+        }
+        assert!(
+            found.is_sorted_by(|one, other| one[0] < other[0]),
+            "{found:?}"
+        );
+        // The side's record is the last, unless it came when all was over.
+        assert!(fake.push_after.get().is_some() || found.last() == Some(&vec![77; 5]));
+        let all = reader.consumer.position;
+        let delivered: usize = found.iter().map(|record| 8 + record.len() * 8).sum();
+        assert_eq!(reader.skipped.bytes + delivered as u64, all);
+        skips += u32::from(reader.skipped.bytes > 8 * 24);
+    }
+    assert!(skips > 2, "the test tests nothing");
+}
+
+#[test]
+fn a_record_that_is_written_stops_the_walk_and_discarded_ones_do_not() {
+    let fake = Fake::new(128, 0);
+    let mut reader = Reader::new(&fake);
+    fake.reserve(&[1], DISCARD);
+    fake.push(&[2]);
+    let busy = fake.reserve(&[3], BUSY);
+    fake.push(&[4]);
+    let (found, stop) = reader.drain(&fake, 9).expect("a sound ring");
+    assert_eq!((found, stop), (vec![vec![2]], Stop::Busy));
+    assert_eq!(look(&fake, reader.consumer.position), Ok(Look::Busy));
+    assert_eq!(reader.consumer.discarded, 1);
+    fake.set_header(busy, 8);
+    let (found, stop) = reader.drain(&fake, 1).expect("a sound ring");
+    assert_eq!((found, stop), (vec![vec![3]], Stop::Budget));
+    assert_eq!(reader.all(&fake), [vec![4]]);
+}
+
+#[test]
+fn damage_is_an_error_where_it_is() {
+    let fake = Fake::new(64, 0);
+    let mut reader = Reader::new(&fake);
+    fake.push(&[1]);
+    let long = fake.reserve(&[2], 0);
+    fake.set_header(long, 1 << 20);
+    let error = reader.drain(&fake, 9).expect_err("beyond the producer");
+    assert_eq!(
+        (error.position, error.kind),
+        (16, CorruptKind::Length(1 << 20))
+    );
+    assert_eq!(reader.consumer.records, 1);
+    fake.producer.store(8, Ordering::Relaxed);
+    assert!(reader.drain(&fake, 9).is_err(), "behind the consumer");
+    fake.producer.store(4096, Ordering::Relaxed);
+    assert!(reader.drain(&fake, 9).is_err(), "more than the ring ahead");
+    fake.consumer.store(3, Ordering::Relaxed);
+    assert!(consumer(&fake).is_err());
+}
+
+/// Every way over memory that says anything ends, within the ring.
+#[test]
+fn no_memory_leads_out_of_it() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut delivered = 0;
+    for _ in 0..20_000 {
+        let fake = Fake::new(64, random() & !7);
+        let position = fake.consumer.load(Ordering::Relaxed);
+        let near = |random: u64| position.wrapping_add(random % 16 * 8).wrapping_sub(16);
+        fake.producer.store(near(random()), Ordering::Relaxed);
+        fake.overwrite.store(near(random()), Ordering::Relaxed);
+        for word in &fake.words {
+            let wild = random();
+            let len = match wild & 7 {
+                0 => wild >> 32,
+                _ => wild >> 8 & 31,
+            };
+            let bits = (wild >> 16 & wild >> 18 & 3) << 30;
+            word.store(len | bits, Ordering::Relaxed);
+        }
+        let Ok(consumer) = consumer(&fake) else {
+            continue;
+        };
+        let _ = look(&fake, consumer.position);
+        let _ = pending(&fake, consumer.position);
+        let skipped = Skipped::default();
+        let mut reader = Reader { consumer, skipped };
+        let mut records = 0;
+        let (consumer, skipped) = (&mut reader.consumer, &mut reader.skipped);
+        let _ = drain(&fake, consumer, skipped, &mut Vec::new(), 99, |_| {
+            records += 1
+        });
+        assert!(records <= 8, "{records} records in eight words");
+        delivered += records;
+    }
+    assert!(delivered > 0, "the test tests nothing");
+}
