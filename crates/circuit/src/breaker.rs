@@ -228,9 +228,15 @@ impl Breaker {
                 return Err(Rejected::half_open(trace));
             }
         }
-        // All probes are lost, leaked perhaps: a new period begins with new ones.
-        self.epoch += 1;
-        self.phase = Phase::half_open(now_ms);
+        // All probes are lost, leaked perhaps: new ones go. They may only be slow, so what they report late counts: else
+        // calls that take longer than the timeout would never close the breaker.
+        if let Phase::HalfOpen {
+            taken, heard_ms, ..
+        } = &mut self.phase
+        {
+            *taken = Arc::default();
+            *heard_ms = now_ms;
+        }
         self.try_probe(now_ms, trace, transition)
     }
 

@@ -53,7 +53,8 @@ pub struct Config {
     pub probes_max: u32,
     /// Probes that must succeed to close the breaker; more than `probes_max` counts as `probes_max`.
     pub successes_to_close: u32,
-    /// When all probes are out and none has reported for this long, they are given up and new ones go.
+    /// When all probes are out and none has reported for this long, new ones go; what the others report later counts
+    /// all the same.
     pub probe_timeout_ms: u64,
 }
 

@@ -147,6 +147,27 @@ fn leaked_probes_are_given_up_after_a_time() {
 }
 
 #[test]
+fn calls_that_take_longer_than_the_wait_for_probes_close_the_breaker() {
+    let mut config = Config::essay();
+    (config.probes_max, config.successes_to_close) = (2, 2);
+    let timeout_ms = config.probe_timeout_ms;
+    let mut breaker = open(config);
+    let mut slow = probes(&mut breaker, 60_000);
+    let given_up_ms = 60_000 + timeout_ms;
+    let newer = probes(&mut breaker, given_up_ms);
+    assert_eq!((slow.len(), newer.len()), (2, 2));
+    let first = slow.pop().expect("two");
+    assert_eq!(breaker.record(first, Outcome::Success, given_up_ms), None);
+    assert!(breaker.try_call(given_up_ms).is_err(), "the newer are out");
+    let second = slow.pop().expect("two");
+    let change = breaker.record(second, Outcome::Success, given_up_ms);
+    assert_eq!(change.expect("two succeeded").to, State::Closed);
+    for probe in newer {
+        assert_eq!(breaker.record(probe, Outcome::Failure, given_up_ms), None);
+    }
+}
+
+#[test]
 fn a_report_extends_the_wait_for_the_other_probes() {
     let mut config = Config::essay();
     (config.probes_max, config.successes_to_close) = (2, 2);

@@ -72,7 +72,10 @@ struct Model {
     /// Which state of its life this is.
     period: usize,
     outcomes: Vec<Ended>,
-    out: usize,
+    /// Which of the state's groups of probes goes out: one is given up for the next.
+    group: usize,
+    /// Probes of the group that are out or have reported.
+    taken: usize,
     heard_ms: u64,
     until_ms: u64,
     trips: u32,
@@ -83,7 +86,7 @@ impl Model {
         self.period += 1;
         self.state = state;
         self.outcomes.clear();
-        self.out = 0;
+        self.taken = 0;
         self.heard_ms = now_ms;
         match state {
             State::Open => {
@@ -105,13 +108,14 @@ impl Model {
             State::Closed => true,
             State::Open => false,
             State::HalfOpen => {
-                let full = self.out + self.outcomes.len() >= self.config.probes_max as usize;
+                let full = self.taken >= self.config.probes_max as usize;
                 if full && now_ms >= self.heard_ms + self.config.probe_timeout_ms {
-                    self.enter(State::HalfOpen, now_ms);
+                    self.group += 1;
+                    self.taken = 0;
                 } else if full {
                     return false;
                 }
-                self.out += 1;
+                self.taken += 1;
                 self.heard_ms = now_ms;
                 true
             }
@@ -127,7 +131,6 @@ impl Model {
             at_ms: now_ms,
         });
         if self.state == State::HalfOpen {
-            self.out -= 1;
             self.heard_ms = now_ms;
             if failed || slow && self.config.slow_rate_percent > 0 {
                 self.enter(State::Open, now_ms);
@@ -187,22 +190,23 @@ proptest! {
             state: State::Closed,
             period: 0,
             outcomes: Vec::new(),
-            out: 0,
+            group: 0,
+            taken: 0,
             heard_ms: 0,
             until_ms: 0,
             trips: 0,
         };
-        let mut permits: Vec<(Permit, usize, u64)> = Vec::new();
+        let mut permits: Vec<(Permit, (usize, usize), u64)> = Vec::new();
         let mut now_ms = 0;
         for op in ops {
             match op {
                 Op::Ask => {
                     let permit = breaker.try_call(now_ms);
                     prop_assert_eq!(permit.is_ok(), model.ask(now_ms));
-                    permits.extend(permit.map(|permit| (permit, model.period, now_ms)));
+                    permits.extend(permit.map(|permit| (permit, (model.period, model.group), now_ms)));
                 }
                 Op::Report { which, failed } if !permits.is_empty() => {
-                    let (permit, period, begun_ms) = permits.swap_remove(which % permits.len());
+                    let (permit, (period, _), begun_ms) = permits.swap_remove(which % permits.len());
                     let outcome = if failed { Outcome::Failure } else { Outcome::Success };
                     let before = model.state;
                     if period == model.period {
@@ -213,9 +217,9 @@ proptest! {
                     prop_assert_eq!(transition.map(|t| (t.from, t.to)), changed);
                 }
                 Op::Drop { which } if !permits.is_empty() => {
-                    let (_, period, _) = permits.swap_remove(which % permits.len());
-                    if period == model.period && model.state == State::HalfOpen {
-                        model.out -= 1;
+                    let (_, of, _) = permits.swap_remove(which % permits.len());
+                    if of == (model.period, model.group) && model.state == State::HalfOpen {
+                        model.taken -= 1;
                     }
                 }
                 Op::Report { .. } | Op::Drop { .. } => {}
