@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use circuit::State as BreakerState;
@@ -23,8 +23,8 @@ use crate::runner::{self, Observer, Shared};
 use crate::schedule::ScheduleError;
 use crate::spec::JobSpec;
 
-/// How long runs that were asked to stop at the end have to do so. Commands of `mainstay schedule` are killed after two
-/// seconds.
+/// How long runs that were asked to stop at the end have to do so, and then the store to hear of it. Commands of `mainstay
+/// schedule` are killed after two seconds.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// How a [`Scheduler`] works. Start from the default and change what you need.
@@ -237,8 +237,8 @@ impl Scheduler {
     }
 
     /// Fires nothing any more, waits until all runs have ended, at most for `patience`, asks the rest to stop and waits
-    /// four more seconds for them. Firings whose first try had not begun are dropped; where a job runs once they are
-    /// another replica's, or the next start finds them.
+    /// four more seconds for them, and as long for the store. Firings whose first try had not begun are dropped; where a
+    /// job runs once they are another replica's, or the next start finds them.
     pub fn shutdown(&self, patience: Duration) -> Drained {
         self.shared.with(|core, now| core.stop(now));
         let left = self.wait_for_runs(patience);
@@ -255,21 +255,44 @@ impl Scheduler {
             });
             drained.left = self.wait_for_runs(LAST_WORDS);
         }
-        if let Some(once) = self.shared.once.clone() {
-            let remembered = keeper::remember(&self.shared, &*once, &mut HashMap::new());
-            if let Err(error) = remembered {
-                tracing::warn!(%error, "how far the jobs came is not remembered");
-            }
-            once.flush();
-        }
+        let is_told = self.tell_store();
         self.end_threads();
-        if drained.left == 0 {
+        // Where the store hangs, so do those that asked it.
+        if drained.left == 0 && is_told {
             for thread in std::mem::take(&mut *self.threads.lock()) {
                 // Its panic has said so already.
                 drop(thread.join());
             }
         }
         drained
+    }
+
+    /// Tells the store what the next start is to know; whether it heard that in time.
+    fn tell_store(&self) -> bool {
+        let Some(once) = self.shared.once.clone() else {
+            return true;
+        };
+        let shared = Arc::clone(&self.shared);
+        let (told, heard) = mpsc::channel();
+        let tell = move || {
+            // A firing whose verdict is lost is in doubt. How far a job came is told for the sake of speed.
+            once.flush();
+            if let Err(error) = keeper::remember(&shared, &*once, &mut HashMap::new()) {
+                tracing::warn!(%error, "how far the jobs came is not remembered");
+            }
+            once.flush();
+            told.send(()).ok();
+        };
+        let telling = thread::Builder::new()
+            .name("scheduler-end".into())
+            .spawn(tell);
+        match (telling, heard.recv_timeout(LAST_WORDS)) {
+            (Ok(telling), Ok(())) => telling.join().is_ok(),
+            _ => {
+                tracing::warn!("the store did not hear the last in time");
+                false
+            }
+        }
     }
 
     /// How many are left.

@@ -204,6 +204,7 @@ impl Core {
         gone: &[Key],
         new: &[(JobSpec, Option<u64>)],
     ) -> Result<(), ScheduleError> {
+        let gone: HashSet<&Key> = gone.iter().collect();
         let mut names = HashSet::with_capacity(new.len());
         for (spec, _) in new {
             let name = (Arc::clone(&spec.name), spec.shard);
@@ -213,8 +214,7 @@ impl Core {
                 return Err(ScheduleError::new(text));
             }
         }
-        let going = gone.iter().collect::<HashSet<_>>().len();
-        let jobs = self.by_name.len().saturating_sub(going) + new.len();
+        let jobs = self.by_name.len().saturating_sub(gone.len()) + new.len();
         if !new.is_empty() && (jobs > self.limits.jobs_max || self.is_stopped) {
             return Err(ScheduleError::new(
                 "the scheduler takes no more jobs: raise jobs_max",

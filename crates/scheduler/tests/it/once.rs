@@ -409,6 +409,28 @@ fn a_store_that_hangs_leaves_a_worker_for_what_does_not_need_it() {
 }
 
 #[test]
+fn a_store_that_hangs_holds_up_no_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+    let mut config = Config::default();
+    config.once = Some(Arc::new(Stuck {
+        once: store(&dir),
+        at: Question::Remember,
+        gate: std::sync::Mutex::new(gate),
+        reached,
+    }));
+    let scheduler = Scheduler::start(config).unwrap();
+    let (ran, runs) = mpsc::channel();
+    scheduler.add(job("job", every(10), &ran)).unwrap();
+    runs.recv_timeout(PATIENCE).unwrap();
+    stuck.recv_timeout(PATIENCE).unwrap();
+    let (sender, drained) = mpsc::channel();
+    std::thread::spawn(move || sender.send(scheduler.shutdown(PATIENCE)));
+    assert_eq!(drained.recv_timeout(PATIENCE).unwrap().left, 0);
+    drop(open);
+}
+
+#[test]
 fn how_far_a_job_came_is_the_latest_that_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let once = store(&dir);
