@@ -142,7 +142,10 @@ fn unquoted(message: &str) -> String {
 pub(crate) fn name_of(name: Option<String>) -> Result<String, Complaint> {
     let name = name.unwrap_or_default();
     if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
-        return Err(("name", "a job needs a name of 1 to 128 bytes".into()));
+        return Err((
+            "name",
+            "a job needs a name of 1 to 128 bytes without control characters".into(),
+        ));
     }
     Ok(name)
 }
@@ -288,7 +291,7 @@ impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match i64::deserialize(from)?.try_into() {
             Ok(count) if count > 0 => Ok(Self(count)),
-            _ => Err(D::Error::custom("a number from 1 on")),
+            _ => Err(D::Error::custom("a number from 1 to 4294967295")),
         }
     }
 }

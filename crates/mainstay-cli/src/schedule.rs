@@ -7,6 +7,7 @@ mod plan;
 mod report;
 mod resolve;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use idem_store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 use crate::Verdict;
 use crate::out::Out;
@@ -140,23 +142,26 @@ pub(crate) fn run(args: ScheduleArgs) -> Result<Verdict, String> {
         .thread_name("mainstay-schedule")
         .build()
         .map_err(|error| error.to_string())?;
-    let ended = runtime.block_on(serve(&args, jobs));
+    let ended = runtime.block_on(serve(&Arc::new(args), jobs));
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, String> {
+async fn serve(args: &Arc<ScheduleArgs>, jobs: Vec<JobConfig>) -> Result<Verdict, String> {
     let said = |error: std::io::Error| error.to_string();
     let mut signals = Signals::listen().map_err(said)?;
     let out = Out::stdout().map_err(said)?;
     let report = Arc::new(Report::new(args.json, Arc::clone(&out)));
-    let scheduler = tokio::task::block_in_place(|| start(args, &report))?;
-    let mut table = Table {
-        scheduler,
-        jobs: Vec::new(),
-        means: Means::find(),
+    let starting = {
+        let (args, report) = (Arc::clone(args), Arc::clone(&report));
+        spawn_blocking(move || Table::start(&args, &report, jobs))
     };
-    tokio::task::block_in_place(|| table.change_to(jobs))?;
+    // The store may not answer.
+    let mut table = tokio::select! {
+        table = starting => table.map_err(|error| error.to_string())??,
+        () = signals.stop() => return Err("ended before it was ready".into()),
+    };
+    let scheduler = Arc::clone(&table.scheduler);
     let http = args
         .http
         .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7481)));
@@ -164,20 +169,24 @@ async fn serve(args: &ScheduleArgs, jobs: Vec<JobConfig>) -> Result<Verdict, Str
     let listener =
         listener.map_err(|error| format!("{http}: {error}; another --http is possible"))?;
     let http = listener.local_addr().map_err(said)?;
-    let pages = pages::Pages::new(Arc::clone(&table.scheduler), args.hosts.clone(), out);
+    let pages = pages::Pages::new(Arc::clone(&scheduler), args.hosts.clone(), out);
     tokio::spawn(pages::serve(listener, Arc::clone(&pages)));
     report.ready(http, table.jobs.len(), args.store.store.is_some());
-    loop {
-        match signals.next().await {
-            Wish::Stop => break,
-            Wish::Reload => tokio::task::block_in_place(|| reload(args, &mut table, &report)),
-        }
+    while let Wish::Reload = signals.next().await {
+        let (args, report) = (Arc::clone(args), Arc::clone(&report));
+        let reloading = spawn_blocking(move || {
+            reload(&args, &mut table, &report);
+            table
+        });
+        table = tokio::select! {
+            table = reloading => table.map_err(|error| error.to_string())?,
+            () = signals.stop() => break,
+        };
     }
     pages.drain();
     report.say("draining", "draining; Ctrl-C again ends at once");
     let patience = args.drain_timeout;
-    let scheduler = table.scheduler;
-    let drained = tokio::task::spawn_blocking(move || scheduler.shutdown(patience));
+    let drained = spawn_blocking(move || scheduler.shutdown(patience));
     tokio::select! {
         drained = drained => report.stopped(drained.map_err(|error| error.to_string())?),
         () = signals.stop_again() => return Err("ended before it was drained".into()),
@@ -226,13 +235,31 @@ struct Changed {
 }
 
 impl Table {
+    fn start(
+        args: &ScheduleArgs,
+        report: &Arc<Report>,
+        jobs: Vec<JobConfig>,
+    ) -> Result<Self, String> {
+        let mut table = Self {
+            scheduler: start(args, report)?,
+            jobs: Vec::new(),
+            means: Means::find(),
+        };
+        table.change_to(jobs)?;
+        Ok(table)
+    }
+
     /// Jobs that are the same stay as they are; others go or come. After an error everything is as it was.
     fn change_to(&mut self, wanted: Vec<JobConfig>) -> Result<Changed, String> {
-        let gone = self.jobs.iter().filter(|job| !wanted.contains(job));
+        let (had, has) = (by_id(&self.jobs), by_id(&wanted));
+        let gone = self
+            .jobs
+            .iter()
+            .filter(|job| has.get(&id(job)) != Some(job));
         let gone: Vec<_> = gone
             .filter_map(|job| self.scheduler.find(&job.name, job.shard))
             .collect();
-        let new = wanted.iter().filter(|job| !self.jobs.contains(job));
+        let new = wanted.iter().filter(|job| had.get(&id(job)) != Some(job));
         let new: Vec<_> = new.map(|job| spec_of(job, &self.means)).collect();
         let changed = Changed {
             kept: wanted.len() - new.len(),
@@ -244,6 +271,15 @@ impl Table {
         self.jobs = wanted;
         Ok(changed)
     }
+}
+
+/// What no two jobs of a file have in common.
+fn id(job: &JobConfig) -> (&str, u32) {
+    (&job.name, job.shard)
+}
+
+fn by_id(jobs: &[JobConfig]) -> HashMap<(&str, u32), &JobConfig> {
+    jobs.iter().map(|job| (id(job), job)).collect()
 }
 
 fn spec_of(job: &JobConfig, means: &Arc<Means>) -> JobSpec {
@@ -318,6 +354,14 @@ impl Signals {
         }
     }
 
+    /// A wish to stop; one to reload is kept for later.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
     /// A second wish to stop. Supervisors may say the first one twice, so what comes at once does not count.
     async fn stop_again(&mut self) {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -325,6 +369,6 @@ impl Signals {
             Ok(signals) => signals,
             Err(_) => return std::future::pending().await,
         };
-        while !matches!(self.next().await, Wish::Stop) {}
+        self.stop().await;
     }
 }

@@ -89,6 +89,9 @@ fn check(raw: RawJob, defaults: &Rules, has_store: bool) -> Result<JobConfig, Co
     };
     let schedule = when.schedule(&rules)?;
     let action = match (raw.run, raw.http) {
+        (Some(run), None) if run.iter().any(|argument| argument.contains('\0')) => {
+            return Err(("run", "no program can be told a NUL character".into()));
+        }
         (Some(run), None) if run.first().is_some_and(|program| !program.is_empty()) => {
             Action::Run(run)
         }
@@ -178,6 +181,14 @@ impl FromStr for Url {
             .parse()
             .map_err(|_| "a URL: \"http://host:port/path\"")?;
         match (url.scheme_str(), url.host()) {
+            // HTTP has no place for it: it would be sent as a part of the host's name.
+            (Some("http"), Some(_))
+                if url
+                    .authority()
+                    .is_some_and(|host| host.as_str().contains('@')) =>
+            {
+                Err("a URL without a user and password: send an `Authorization` header")
+            }
             (Some("http"), Some(_)) => Ok(Self(url)),
             (Some("https"), _) => Err(
                 "this command speaks no TLS: call it with run = [\"curl\", ...], or through a \
@@ -280,6 +291,16 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
         ),
         (
             "run = [\"true\"]",
+            "run = [\"sesame\\u0000\"]",
+            "line 8, key `run`: no program can be told a NUL",
+        ),
+        (
+            "name = \"late\"",
+            "name = \"sesame\\u0007\"",
+            "line 18, key `name`: a job needs a name of 1 to 128 bytes without control characters",
+        ),
+        (
+            "run = [\"true\"]",
             "",
             "line 5, key `run`: a job has one of",
         ),
@@ -302,6 +323,16 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
             "[\"true\"]",
             "\"curl -H Bearer:sesame, expected a\"",
             "line 8, key `run`: invalid type: string, expected a sequence",
+        ),
+        (
+            "127.0.0.1",
+            "user:sesame@127.0.0.1",
+            "line 20, key `url`: a URL without a user",
+        ),
+        (
+            "attempts = 5",
+            "attempts = 4294967296",
+            "line 13, key `attempts`: a number from 1 to 4294967295",
         ),
         (
             "attempts = 5",

@@ -101,6 +101,29 @@ fn a_reload_while_the_store_is_away_changes_nothing() {
     assert_eq!(ids(), before);
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn a_store_that_does_not_answer_holds_up_no_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = "[[job]]\nname = \"x\"\nevery = \"1h\"\nonce = true\nrun = [\"true\"]\n";
+    write(dir.path(), job);
+    let store = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}/", store.local_addr().unwrap());
+    let args = ["--config", "jobs.toml", "--http", "127.0.0.1:0", "--store"];
+    let child = super::daemon::command(dir.path())
+        .args(args)
+        .arg(&url)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _connected = store.accept().unwrap();
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("ended before it was ready"), "{text}");
+}
+
 struct Seen {
     store: Store,
     /// How often each firing wrote its line.
