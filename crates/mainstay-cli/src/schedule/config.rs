@@ -337,12 +337,12 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
         (
             "attempts = 5",
             "attempts = 0",
-            "line 13, key `attempts`: a number from 1 on",
+            "line 13, key `attempts`: a number from 1 to 4294967295",
         ),
         (
             "failures = 3",
             "failures = -1",
-            "line 14, key `failures`: a number from 1 on",
+            "line 14, key `failures`: a number from 1 to 4294967295",
         ),
         (
             "open = \"300s\"",
