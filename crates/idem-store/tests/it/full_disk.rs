@@ -103,8 +103,10 @@ fn about_to_overflow(small: &Small, options: Options) -> (Store, Vec<Permit>) {
     (store, permits)
 }
 
+/// Until every outcome was taken and the disk is known to be full.
 fn wait_until_full(store: &Store) {
-    while !store.stats().disk_full {
+    let taken = |store: &Store| store.stats().keys_stored == u64::from(HELD) + 1;
+    while !(taken(store) && store.stats().disk_full) {
         std::thread::yield_now();
     }
 }
