@@ -115,8 +115,6 @@ struct World {
     dead: bool,
     /// A long life with few faults, so that segments come and go.
     calm: bool,
-    /// A disk that is full most of the time, and large outcomes.
-    tight: bool,
     /// Nothing is synced but when it is asked for: a power cut may lose what was acknowledged.
     relaxed: bool,
     /// How long what was taken waits for disk space: not at all, or for ever.
@@ -157,7 +155,6 @@ impl World {
             token_max: 0,
             dead: false,
             calm: seed.is_multiple_of(4),
-            tight: seed % 8 == 2,
             relaxed: seed % 5 == 1,
             patience_ms: if seed % 3 == 2 { 0 } else { 1 << 40 },
             bug: None,
@@ -174,11 +171,7 @@ impl World {
     }
 
     fn run(&mut self) {
-        for _ in 0..if self.calm || self.tight {
-            4 * STEPS
-        } else {
-            STEPS
-        } {
+        for _ in 0..if self.calm { 4 * STEPS } else { STEPS } {
             if self.store.is_none() && !self.open() {
                 continue;
             }
@@ -209,7 +202,6 @@ impl World {
             return;
         }
         match dice {
-            92..=95 if self.tight => self.disk.set_full(!self.rng.one_in(4)),
             0..=29 => self.begin(),
             30..=49 => self.complete(),
             50..=54 => self.fail(),

@@ -21,7 +21,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    pub(super) fn fields(&self) -> [u64; 13] {
+    pub(super) fn fields(&self) -> [u64; 12] {
         [
             self.crashes,
             self.poisonings,
@@ -30,7 +30,6 @@ impl Coverage {
             self.conflicts,
             self.fenced,
             self.disk_full,
-            self.told,
             self.dropped_segments,
             self.carried,
             self.closed_in_order,

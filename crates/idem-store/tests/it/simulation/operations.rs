@@ -200,11 +200,7 @@ impl World {
         let Some((key, permit, holds)) = self.pick() else {
             return;
         };
-        let bytes = match self.tight {
-            true => 7_000 + self.rng.below(1_000),
-            false => self.rng.below(8_000),
-        };
-        let outcome = vec![self.rng.next() as u8; bytes as usize];
+        let outcome = vec![self.rng.next() as u8; self.rng.below(8_000) as usize];
         let retain = self.rng.below(5_000);
         let failed = self.rng.one_in(5);
         let (now, store) = (self.now, self.store());
