@@ -59,8 +59,8 @@ impl Error {
     }
 
     /// There is no room for a new key: the disk (or the server's memory) is full, or `keys_max` is
-    /// reached. Stored outcomes
-    /// are still replayed; try again once there is room.
+    /// reached. Stored outcomes are still replayed; try again once there is room. What it means for
+    /// an outcome is told at [`Store::complete`](crate::Store::complete).
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self.kind {

@@ -191,7 +191,9 @@ impl Store {
     ///
     /// # Errors
     /// [`is_fenced`](Error::is_fenced), [`is_too_large`](Error::is_too_large) and as
-    /// [`begin`](Self::begin).
+    /// [`begin`](Self::begin). Whatever the error, do not do the effect; after
+    /// [`is_full`](Error::is_full) the declaration may stand, so that only
+    /// [`Failure::NotHappened`](crate::Failure::NotHappened) gives the key back.
     pub fn declare(&self, permit: &Permit, memo: &[u8]) -> Completion<()> {
         match &self.backend {
             Backend::Embedded(handle) => settled(handle.shared.declare(permit, memo)),
@@ -207,7 +209,9 @@ impl Store {
     /// # Errors
     /// [`is_fenced`](Error::is_fenced), [`is_too_large`](Error::is_too_large) (the permit is used
     /// up: the key is in doubt if its effect was declared, else free), and as
-    /// [`begin`](Self::begin).
+    /// [`begin`](Self::begin). But [`is_full`](Error::is_full) of an embedded store means that the
+    /// outcome is not on the disk yet, after [`Options::disk_full_wait_ms`]: the store keeps it and
+    /// writes it as soon as there is space; begin the key again to see it replay.
     pub fn complete(
         &self,
         permit: Permit,
@@ -253,7 +257,8 @@ impl Store {
     /// What is known of a key, durably. Changes nothing.
     ///
     /// # Errors
-    /// [`is_damaged`](Error::is_damaged) when its outcome cannot be read back, and as
+    /// [`is_damaged`](Error::is_damaged) when its outcome cannot be read back,
+    /// [`is_full`](Error::is_full) when what is known cannot be written yet, and as
     /// [`extend`](Self::extend).
     pub fn get(&self, key: &[u8], now_ms: u64) -> Completion<Lookup> {
         match &self.backend {
@@ -269,7 +274,8 @@ impl Store {
     /// sent again after a lost connection may answer `false` for what its first copy forgot.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin).
+    /// As [`begin`](Self::begin); after [`is_full`](Error::is_full) it may be forgotten later, when
+    /// there is space.
     pub fn forget(&self, key: &[u8]) -> Completion<bool> {
         match &self.backend {
             Backend::Embedded(handle) => settled(handle.shared.forget(key)),
@@ -337,7 +343,8 @@ impl Store {
     /// Ready when everything that was called before is on the disk, at every durability level.
     ///
     /// # Errors
-    /// [`is_poisoned`](Error::is_poisoned), [`is_closed`](Error::is_closed).
+    /// [`is_poisoned`](Error::is_poisoned), [`is_closed`](Error::is_closed), and
+    /// [`is_full`](Error::is_full) after [`Options::disk_full_wait_ms`].
     pub fn flush(&self) -> Completion<()> {
         match &self.backend {
             Backend::Embedded(handle) => handle.shared.flush(),
@@ -352,7 +359,8 @@ impl Store {
     /// waits for what was sent, at most for its timeout.
     ///
     /// # Errors
-    /// [`is_poisoned`](Error::is_poisoned).
+    /// [`is_poisoned`](Error::is_poisoned), and [`is_full`](Error::is_full) when a full disk kept
+    /// something from being written: keys that it was about are in doubt then.
     pub fn close(self) -> Result<(), Error> {
         match &self.backend {
             Backend::Embedded(handle) => handle.stop(),

@@ -66,9 +66,18 @@
 //! [`Options::upkeep_bytes_per_s_max`]. The store's time is that which callers tell; after ten
 //! seconds without a call it goes on by itself.
 //!
-//! Without disk space for a new segment new keys are refused
-//! ([`is_full`](Error::is_full)) and stored outcomes replay; what was begun before stays pending
-//! until there is space.
+//! # A full disk
+//!
+//! Without disk space for a new segment new keys are refused at once ([`is_full`](Error::is_full))
+//! and stored outcomes replay. What was begun before can still end: while the current segment has
+//! room, as ever; after that [`complete`](Store::complete) and [`fail`](Store::fail) keep what they
+//! are given in memory (at most one outcome for each permit that was given before), wait at most
+//! [`Options::disk_full_wait_ms`] for space, and then answer `is_full`. Nothing is lost by that: it
+//! is written as soon as there is space, which is looked for five times a second, and replays from
+//! then on; until then `begin` and `get` of that key answer `is_full` too. Should the process end
+//! first, a key whose effect was declared is in doubt. A [`begin`](Store::begin) that was taken just
+//! before and cannot be written is given back after the same time. [`close`](Store::close) tries
+//! once more, does not wait, and says `is_full` when something was given up.
 #![forbid(unsafe_code)]
 
 mod completion;

@@ -34,6 +34,7 @@ pub struct Options {
     pub(crate) memo_bytes_max: u32,
     pub(crate) outcome_bytes_max: u32,
     pub(crate) batch_bytes_max: u32,
+    pub(crate) disk_full_wait_ms: u64,
     pub(crate) keys_max: u64,
     pub(crate) waiters_max: u32,
     pub(crate) upkeep_bytes_per_s_max: u64,
@@ -50,6 +51,7 @@ impl Default for Options {
             memo_bytes_max: 256,
             outcome_bytes_max: 1 << 20,
             batch_bytes_max: 4 << 20,
+            disk_full_wait_ms: 5_000,
             keys_max: 100_000_000,
             waiters_max: 65_536,
             upkeep_bytes_per_s_max: 128 << 20,
@@ -110,6 +112,16 @@ impl Options {
     #[must_use]
     pub fn batch_bytes_max(mut self, bytes: u32) -> Self {
         self.batch_bytes_max = bytes;
+        self
+    }
+
+    /// How long an operation that was taken waits for space on a full disk before it answers
+    /// [`Error::is_full`]; once that time has passed, others are answered so at once. Default
+    /// 5,000 ms; 0 does not wait. An outcome is kept in memory all the same and written when there
+    /// is space, see [`Store::complete`](crate::Store::complete).
+    #[must_use]
+    pub fn disk_full_wait_ms(mut self, ms: u64) -> Self {
+        self.disk_full_wait_ms = ms;
         self
     }
 

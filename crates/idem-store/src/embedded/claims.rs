@@ -26,8 +26,8 @@ impl Shared {
             payload: memo,
         };
         let bytes = record.padded_len();
-        state.tail.admit(bytes, Purpose::End)?;
-        let place = state.append(&record, Purpose::End);
+        state.tail.admit(bytes, Purpose::Change)?;
+        let place = state.append(&record, Purpose::Change);
         state.book.update(permit.hash, &permit.key, |claim| {
             claim.declared = true;
             claim.memo = memo.into();
@@ -76,7 +76,6 @@ impl Shared {
             payload: outcome,
         };
         let bytes = record.padded_len();
-        state.tail.admit(bytes, Purpose::End)?;
         let place = state.append(&record, Purpose::End);
         state.now_ms = now_ms;
         permit.over = true;
@@ -109,7 +108,6 @@ impl Shared {
         }
         if declared {
             let record = Record::bare(RecordKind::Release, permit.token, &permit.key);
-            state.tail.admit(record.padded_len(), Purpose::End)?;
             state.append(&record, Purpose::End);
         }
         state.now_ms = now_ms;
@@ -132,11 +130,10 @@ impl Shared {
         let declared = claim.declared;
         // A permit that nobody ever had in hand cannot have caused anything.
         let release = !declared || (!permit.taken && !permit.doubtful);
-        let record = Record::bare(RecordKind::Release, permit.token, &permit.key);
-        let len = record.padded_len();
-        if release && (!declared || state.tail.admit(len, Purpose::End).is_ok()) {
+        if release {
             if declared {
                 // Nobody waits for it: should a crash lose it, the key is in doubt, which is safe.
+                let record = Record::bare(RecordKind::Release, permit.token, &permit.key);
                 state.append(&record, Purpose::End);
             }
             state.end_claim(permit.hash, &permit.key);
@@ -158,7 +155,7 @@ impl Shared {
         let hash = state.book.hash(key);
         loop {
             state.check_usable()?;
-            state.tail.admit(record.padded_len(), Purpose::End)?;
+            state.tail.admit(record.padded_len(), Purpose::Change)?;
             if state.book.claim(hash, key).is_some() {
                 break;
             }
@@ -187,7 +184,7 @@ impl Shared {
                 }
             }
         }
-        state.append(&record, Purpose::End);
+        state.append(&record, Purpose::Change);
         state.end_claim(hash, key);
         Ok(self.awaited(&mut state, true, |_| ()))
     }

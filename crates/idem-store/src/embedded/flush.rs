@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::completion::{Completion, Event, Helper};
+use crate::embedded::book::Location;
 use crate::embedded::shared::{Segment, Settling, Shared, State};
 use crate::embedded::spare::Unready;
 use crate::embedded::tail::{Chunk, Cut};
 use crate::embedded::vfs::{Aligned, VfsFile};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::options::Durability;
 use crate::sync::{MutexGuard, Ordering};
 
@@ -60,6 +61,10 @@ impl Shared {
 
     fn answer_flush(&self, event: Arc<Event>) {
         let mut state = self.lock();
+        if state.tail.is_told() {
+            drop(state);
+            return event.fail(&Error::new(Kind::DiskFull));
+        }
         if state.tail.is_held() {
             // Not everything is written: it stays to be answered.
             state.flush_event.get_or_insert(event);
@@ -94,8 +99,14 @@ impl Shared {
             }
             Ok(Wrote::DiskFull) => {
                 state.count(&cost);
-                state.stall();
+                state.stall(cut.written_end(), self.patience());
+                state.expire_patience(Instant::now());
                 writer.held = Some(cut);
+                // It keeps the time; whoever wrote may be a caller.
+                self.work.notify_one();
+                // The next segment may have been made ready a moment ago.
+                state.upkeep_asked = true;
+                self.upkeep_work.notify_one();
                 None
             }
             Err(error) => {
@@ -155,6 +166,9 @@ impl Shared {
         if let Err(error) = state.check_usable() {
             return Completion::failed(error);
         }
+        if state.tail.is_told() {
+            return Completion::failed(Error::new(Kind::DiskFull));
+        }
         let event = state.flush_event.get_or_insert_with(Event::new);
         let event = Arc::clone(event);
         self.wake_flusher(&mut state);
@@ -194,7 +208,9 @@ impl Shared {
 
     fn work_once(&self) {
         self.flush_once();
-        self.expire_waits(Instant::now());
+        let now = Instant::now();
+        self.expire_waits(now);
+        self.lock().expire_patience(now);
         if self.is_sync_due() {
             // A failure has poisoned the store: every later call reports it.
             let _ = self.sync_written();
@@ -211,7 +227,7 @@ impl Shared {
             let wake = state.next_wake(self.options.durability);
             let due = wake.is_some_and(|at| at <= Instant::now());
             // A batch that is being cut clears `urgent`, also that of a flush which asked meanwhile.
-            let asked = state.urgent || state.flush_event.is_some();
+            let asked = state.has_work();
             if due || asked && !state.tail.is_stuck() {
                 return false;
             }
@@ -226,6 +242,10 @@ impl Shared {
         }
     }
 
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.options.disk_full_wait_ms)
+    }
+
     fn is_sync_due(&self) -> bool {
         let Durability::IntervalMs(ms) = self.options.durability else {
             return false;
@@ -235,11 +255,14 @@ impl Shared {
     }
 
     /// The end of the store: what still waits for disk space will not be written.
-    pub(crate) fn give_up_held(&self) {
+    pub(crate) fn give_up_held(&self) -> Result<(), Error> {
         if self.writer.lock().held.is_some() {
             let cause = io::Error::from(io::ErrorKind::StorageFull);
-            self.give_up(Error::io("write the log", cause));
+            let error = Error::io("write the log", cause);
+            self.give_up(error.clone());
+            return Err(error);
         }
+        Ok(())
     }
 
     /// Poisons the store; a batch that waits for disk space gets the error too.
@@ -387,19 +410,39 @@ impl State {
             }
             _ => None,
         };
-        [wait, sync].into_iter().flatten().min()
+        [wait, sync, self.patience_ends].into_iter().flatten().min()
     }
 
-    /// There is no disk space for what was appended already: it waits, and nothing more is taken.
-    fn stall(&mut self) {
+    /// There is no disk space for what was appended already: it waits. `durable` is the end of what
+    /// was written of the batch.
+    fn stall(&mut self, durable: Option<Location>, patience: Duration) {
         if !self.tail.is_held() {
-            tracing::warn!("the disk is full: the store takes nothing until there is space");
+            tracing::warn!(
+                "the disk is full: the store keeps what ends in memory until there is space"
+            );
+            self.patience_ends = Some(Instant::now() + patience);
         }
-        self.tail.hold();
+        self.tail.hold(durable);
+    }
+
+    /// Tells those who waited long enough for disk space that there is none. What they wait for
+    /// stays to be written.
+    fn expire_patience(&mut self, now: Instant) {
+        if self.patience_ends.is_none_or(|at| at > now) {
+            return;
+        }
+        self.patience_ends = None;
+        let mut events = Vec::from(self.tail.end_patience());
+        events.push(self.flush_event.take());
+        for event in events.into_iter().flatten() {
+            let full = Error::new(Kind::DiskFull);
+            self.settling.push(Settling::Failed(event, full));
+        }
     }
 
     /// The log goes on in a new segment.
     fn rolled(&mut self, segment: u32) {
+        self.patience_ends = None;
         self.tail.rolled(segment);
         self.upkeep_asked = true;
     }

@@ -97,9 +97,9 @@ impl Handle {
         } else {
             Ok(())
         };
-        self.shared.give_up_held();
+        let given_up = self.shared.give_up_held();
         self.shared.directory.lock().take();
-        result
+        result.and(given_up)
     }
 }
 
@@ -217,6 +217,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         upkeep_asked: false,
         flush_event: None,
         spare_retry_at: None,
+        patience_ends: None,
         waits: Default::default(),
         wait_number: 0,
         settling: Vec::new(),

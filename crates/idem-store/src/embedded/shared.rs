@@ -63,6 +63,8 @@ pub(crate) struct State {
     /// Somebody asked for a sync; the next turn of the flusher settles it.
     pub(crate) flush_event: Option<Arc<Event>>,
     pub(crate) spare_retry_at: Option<Instant>,
+    /// When those who wait for disk space are told that there is none.
+    pub(crate) patience_ends: Option<Instant>,
     /// Pending `wait` calls by deadline and number.
     pub(crate) waits: BTreeMap<(Instant, u64), KeyWait>,
     pub(crate) wait_number: u64,
@@ -145,6 +147,11 @@ impl State {
             return Err(Error::new(Kind::Closed));
         }
         Ok(())
+    }
+
+    /// Whether there is something for the flush thread, as far as there is disk space for it.
+    pub(crate) fn has_work(&self) -> bool {
+        self.urgent || self.flush_event.is_some() || self.tail.is_held()
     }
 
     pub(crate) fn check_room_for_key(&self, keys_max: u64) -> Result<(), Error> {
@@ -286,8 +293,7 @@ impl Shared {
 
     /// Wakes the flush thread if it sleeps and there is something for it.
     pub(crate) fn wake_flusher(&self, state: &mut State) {
-        let asked = state.urgent || state.flush_event.is_some();
-        if asked && self.flusher_idle.load(Ordering::Relaxed) {
+        if state.has_work() && self.flusher_idle.load(Ordering::Relaxed) {
             self.flusher_idle.store(false, Ordering::Relaxed);
             self.work.notify_one();
         }

@@ -87,7 +87,7 @@ impl Spares {
                     Some(spare) => spare,
                     None => self.create(vfs)?,
                 };
-                self.give_name(vfs, spare, head)?
+                self.name_or_keep(vfs, spare, head)?
             }
         };
         self.next.segment += 1;
@@ -107,14 +107,29 @@ impl Spares {
         }
     }
 
-    /// Makes a spare the next segment. Its header first: a file that has the name of a segment has
-    /// one. The name must last before a batch is in the file, or a power cut would take both.
-    fn give_name(
+    /// Makes a spare the next segment; one for which there is no room yet, on a file system that
+    /// takes space to overwrite or to rename, is tried again.
+    fn name_or_keep(
         &mut self,
         vfs: &dyn Vfs,
         spare: SpareFile,
         head: u32,
     ) -> Result<Arc<dyn VfsFile>, Unready> {
+        let named = self.give_name(vfs, &spare, head);
+        match named {
+            Ok(()) => Ok(spare.file),
+            Err(unready) => {
+                if matches!(unready, Unready::NoRoom(_)) {
+                    self.written.push(spare);
+                }
+                Err(unready)
+            }
+        }
+    }
+
+    /// Makes a spare the next segment. Its header first: a file that has the name of a segment has
+    /// one. The name must last before a batch is in the file, or a power cut would take both.
+    fn give_name(&mut self, vfs: &dyn Vfs, spare: &SpareFile, head: u32) -> Result<(), Unready> {
         let header = SegmentHeader { head, ..self.next };
         self.aligned.clear(BLOCK as usize);
         self.aligned.push(&header.encode());
@@ -122,9 +137,9 @@ impl Spares {
         let written = spare.file.write_durably_at(self.aligned.bytes(), 0);
         written
             .and_then(|()| vfs.rename(&spare.name, &segment_name(header.segment)))
-            .and_then(|()| vfs.sync_dir())
             .map_err(Unready::of)?;
-        Ok(spare.file)
+        // Once it has its name it cannot be tried again.
+        vfs.sync_dir().map_err(Unready::Failed)
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -138,7 +153,7 @@ impl Spares {
             return Ok(false);
         }
         if let Some(spare) = self.written.pop() {
-            self.ready = Some(self.give_name(vfs, spare, head)?);
+            self.ready = Some(self.name_or_keep(vfs, spare, head)?);
             return Ok(false);
         }
         let (spare, done) = match self.zeroing.take() {

@@ -14,7 +14,10 @@ use crate::error::{Error, Kind};
 pub(crate) enum Purpose {
     /// A new claim: refused when the disk is full or too much waits already.
     Begin,
-    /// Ends or changes a claim: refused only when there is no room at all.
+    /// Changes a claim or forgets a key: refused only when there is no room at all.
+    Change,
+    /// Ends a claim: never refused, because what its holder knows would be lost. Each claim ends
+    /// once, so a full disk leaves no more of these to keep than there are claims.
     End,
     /// Housekeeping of a few bytes, which may use the reserve at the end of a segment.
     Upkeep,
@@ -67,6 +70,17 @@ pub(crate) struct Cut {
     pub(crate) written: usize,
 }
 
+impl Cut {
+    /// The end of what was written of it in segments before the one that there is no space for.
+    pub(crate) fn written_end(&self) -> Option<Location> {
+        let last = self.chunks[..self.written].last()?;
+        Some(Location {
+            segment: last.segment,
+            offset: last.offset + last.bytes.len() as u32,
+        })
+    }
+}
+
 pub(crate) struct Tail {
     /// Size of the segment that is being filled, and of those to come.
     segment_bytes: u32,
@@ -90,6 +104,8 @@ pub(crate) struct Tail {
     /// A batch that was cut waits for disk space, and whether there is some now.
     held: bool,
     resume: bool,
+    /// Those who waited for it were told that there is no space.
+    told: bool,
     recycled: Vec<Vec<u8>>,
     helper: Option<Weak<dyn Helper>>,
 }
@@ -122,6 +138,7 @@ impl Tail {
             rolled: at.segment,
             held: false,
             resume: false,
+            told: false,
             recycled: Vec::new(),
             helper: None,
         }
@@ -154,10 +171,10 @@ impl Tail {
             return Ok(());
         }
         match (self.spare, purpose) {
-            (Spare::Ready, _) | (Spare::Preparing, Purpose::End | Purpose::Upkeep) => Ok(()),
             (Spare::Preparing, Purpose::Begin) => {
                 Err(Error::new(Kind::Busy("the next segment is not ready yet")))
             }
+            (Spare::Ready | Spare::Preparing, _) => Ok(()),
             (Spare::DiskFull, _) => Err(Error::new(Kind::DiskFull)),
         }
     }
@@ -171,7 +188,9 @@ impl Tail {
                 offset: BLOCK,
             };
             self.segment_bytes = self.next_segment_bytes;
-            self.spare = Spare::Preparing;
+            if self.spare == Spare::Ready {
+                self.spare = Spare::Preparing;
+            }
         }
         let fresh = self
             .chunks
@@ -201,11 +220,25 @@ impl Tail {
         (place, sequence)
     }
 
-    /// The batch that was cut waits for disk space, and nothing more is taken.
-    pub(crate) fn hold(&mut self) {
+    /// The batch that was cut waits for disk space, and nothing more is taken but ends of claims.
+    /// `durable` is the end of what of it was written, if any was.
+    pub(crate) fn hold(&mut self, durable: Option<Location>) {
+        self.durable = durable.unwrap_or(self.durable);
         self.held = true;
         self.resume = false;
         self.spare = Spare::DiskFull;
+    }
+
+    /// Who waited for the batch that is held was told long enough: its event, and that of what
+    /// waits behind it. Once they have failed, whoever asks next is answered at once.
+    pub(crate) fn end_patience(&mut self) -> [Option<Arc<Event>>; 2] {
+        self.told = true;
+        [self.flushing(), Some(Arc::clone(&self.event))]
+    }
+
+    /// Whether those who waited for disk space were told that there is none.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -217,9 +250,14 @@ impl Tail {
         self.held && !self.resume
     }
 
+    /// Whether what is appended lies in a segment that has no file yet.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.at.segment != self.rolled
+    }
+
     /// A spare was made ready.
     pub(crate) fn spare_is_ready(&mut self) {
-        if self.at.segment == self.rolled {
+        if !self.goes_on() {
             self.spare = Spare::Ready;
         } else {
             // It is for the segment that the log goes on in already.
@@ -231,11 +269,13 @@ impl Tail {
     /// A segment got its file, for which the spare was used up.
     pub(crate) fn rolled(&mut self, segment: u32) {
         self.rolled = segment;
-        if self.held || self.spare == Spare::Ready {
-            self.spare = Spare::Preparing;
-        }
+        self.spare = Spare::Preparing;
         self.held = false;
         self.resume = false;
+        if std::mem::take(&mut self.told) {
+            // The event of what is open has failed; what is appended from now on has another.
+            self.event = self.new_event();
+        }
     }
 
     /// The event that settles what was appended last.
@@ -365,7 +405,7 @@ impl Tail {
         };
         let end = match purpose {
             Purpose::Upkeep => self.segment_bytes,
-            Purpose::Begin | Purpose::End => self.segment_bytes - RESERVE,
+            Purpose::Begin | Purpose::Change | Purpose::End => self.segment_bytes - RESERVE,
         };
         self.at.offset as usize + header + len <= end as usize
     }

@@ -396,12 +396,12 @@ impl State {
                 if walk.only_sweeps {
                     return 0;
                 }
-                let to = self.append(record, Purpose::End);
+                let to = self.append(record, Purpose::Change);
                 self.book.move_place(hash, from, to);
                 self.cache.remove(from);
             }
             Kind::Claim if !walk.only_sweeps && is_current(&self.book, hash, record.key, from) => {
-                let to = self.append(record, Purpose::End);
+                let to = self.append(record, Purpose::Change);
                 self.book
                     .update(hash, record.key, |claim| claim.location = to);
             }
@@ -499,6 +499,9 @@ impl Compaction {
 impl State {
     /// Whether carrying leaves enough room for what callers need to write.
     fn may_carry(&self) -> bool {
-        self.tail.spare == Spare::Ready || self.tail.room() > self.tail.segment_bytes() / 2
+        // What is carried is read where it goes to, once it is durable there.
+        let full = self.tail.spare == Spare::DiskFull && self.tail.goes_on();
+        let half = self.tail.segment_bytes() / 2;
+        !full && (self.tail.spare == Spare::Ready || self.tail.room() > half)
     }
 }

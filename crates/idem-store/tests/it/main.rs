@@ -16,6 +16,7 @@ mod disk;
 mod faults;
 #[cfg(feature = "fingerprint")]
 mod fingerprint;
+mod full_disk;
 mod golden;
 #[cfg(feature = "tower")]
 mod http;

@@ -117,6 +117,8 @@ struct World {
     calm: bool,
     /// Nothing is synced but when it is asked for: a power cut may lose what was acknowledged.
     relaxed: bool,
+    /// How long what was taken waits for disk space: not at all, or for ever.
+    patience_ms: u64,
     /// A bug that the store is made to have.
     bug: Option<seeded::Bug>,
     seen: Coverage,
@@ -154,6 +156,7 @@ impl World {
             dead: false,
             calm: seed.is_multiple_of(4),
             relaxed: seed % 5 == 1,
+            patience_ms: if seed % 3 == 2 { 0 } else { 1 << 40 },
             bug: None,
             seen: Coverage::default(),
         }
@@ -240,7 +243,9 @@ impl World {
             true => Durability::None,
             false => Durability::Sync,
         };
-        match Store::open_on(self.mount(), options().durability(durability)) {
+        let options = options().durability(durability);
+        let options = options.disk_full_wait_ms(self.patience_ms);
+        match Store::open_on(self.mount(), options) {
             Ok(store) => self.store = Some(store),
             Err(error) => {
                 assert!(!error.is_damaged(), "a crash alone never damages: {error}");
@@ -392,6 +397,8 @@ impl World {
             match pending {
                 Pending::Done(completion) => match completion.try_now() {
                     Ok(Ok(())) => self.acked(key, at),
+                    // It is kept, and may be durable later.
+                    Ok(Err(error)) if error.is_full() => self.seen.told += 1,
                     Ok(Err(error)) => assert!(error.is_poisoned(), "{error}"),
                     Err(completion) => {
                         assert!(!poisoned, "a waiter of a poisoned store hangs");
@@ -410,6 +417,10 @@ impl World {
                         self.permits.push((key, permit));
                     }
                     Ok(Ok(other)) => panic!("expected fresh: {other:?}"),
+                    Ok(Err(error)) if error.is_full() => {
+                        self.seen.told += 1;
+                        self.given_back(key);
+                    }
                     Ok(Err(error)) => assert!(error.is_poisoned(), "{error}"),
                     Err(completion) => {
                         assert!(!poisoned, "a waiter of a poisoned store hangs");

@@ -11,6 +11,8 @@ pub(super) struct Coverage {
     pub(super) disk_full: u64,
     /// Batches that waited for disk space.
     pub(super) held: u64,
+    /// Operations that were taken and answered that the disk is full.
+    pub(super) told: u64,
     pub(super) dropped_segments: u64,
     pub(super) carried: u64,
     pub(super) closed_in_order: u64,
@@ -49,6 +51,7 @@ impl Coverage {
         self.fenced += other.fenced;
         self.disk_full += other.disk_full;
         self.held += other.held;
+        self.told += other.told;
         self.dropped_segments += other.dropped_segments;
         self.carried += other.carried;
         self.closed_in_order += other.closed_in_order;

@@ -39,10 +39,17 @@ impl World {
                 }
                 Ok(answer) => answer,
             },
-            _ => {
-                let completion = store.begin(&begin);
-                self.now_or_driven(completion)
-            }
+            _ => match store.begin(&begin).try_now() {
+                Ok(answer) => answer,
+                Err(pending) => {
+                    let answer = self.now_or_driven(pending);
+                    if answer.as_ref().is_err_and(idem_store::Error::is_full) {
+                        self.begun_in_vain(key, print, declares.then_some(memo));
+                        return;
+                    }
+                    answer
+                }
+            },
         };
         match answer {
             Ok(begun) => {
@@ -137,6 +144,27 @@ impl World {
         }
     }
 
+    /// It was taken, and given back because it could not be written.
+    fn begun_in_vain(&mut self, key: u64, print: u8, declared: Option<Vec<u8>>) {
+        self.seen.told += 1;
+        let now = self.now;
+        let known = self.keys.get_mut(&key).expect("all keys are there");
+        match &mut known.claim {
+            Some(claim) if claim.declared => {
+                // Who was to reconcile let go at once; a conflict changed nothing.
+                claim.held &= claim.print != print;
+                return;
+            }
+            Some(claim) if claim.held && now < claim.until_ms => return,
+            claim => *claim = None,
+        }
+        let last = known.history.last().expect("never empty");
+        if let (Some(memo), Image::Absent) = (declared, last.at(now)) {
+            self.note(key, Image::Doubt { memo, print });
+            self.note(key, Image::Absent);
+        }
+    }
+
     /// An operation may fail because the machine died or too much waits, for nothing else.
     fn check_failed(&mut self, error: &idem_store::Error) {
         assert!(died(error) || error.is_busy(), "{error}");
@@ -221,8 +249,15 @@ impl World {
                 assert!(!holds, "the holder of key {key} was fenced");
                 self.seen.fenced += 1;
             }
+            Ok(Err(error)) if error.is_full() => {
+                assert!(holds, "somebody else ended key {key}");
+                // The store keeps it until there is space.
+                self.note(key, image);
+                self.keys.get_mut(&key).expect("all").claim = None;
+                self.seen.told += 1;
+            }
             Ok(Err(error)) => {
-                assert!(error.is_poisoned() || error.is_full(), "{error}");
+                assert!(error.is_poisoned(), "{error}");
                 if holds {
                     self.dropped(key);
                 }
@@ -302,15 +337,14 @@ impl World {
         };
         let (key, _, pending) = self.pending.swap_remove(i);
         drop(pending);
+        self.given_back(key);
+    }
+
+    /// A begin that nobody was told of is over.
+    pub(super) fn given_back(&mut self, key: u64) {
         // Unless its lease had passed to another meanwhile.
         let claim = self.keys[&key].claim.clone();
         if !claim.is_some_and(|claim| claim.held && claim.token == 0) {
-            return;
-        }
-        // Giving it back takes a record, for which a full disk may have no room.
-        let full = self.store().stats().disk_full;
-        if full && let Some(Image::Doubt { .. }) = self.image_now(key) {
-            self.dropped(key);
             return;
         }
         self.keys.get_mut(&key).expect("all").claim = None;
@@ -319,19 +353,35 @@ impl World {
 
     pub(super) fn forget(&mut self) {
         let key = self.rng.below(KEYS);
-        let completion = self.store().forget(&name(key));
+        let completion = match self.store().forget(&name(key)).try_now() {
+            Ok(Err(error)) if error.is_full() => return,
+            Ok(answer) => Ok(answer),
+            Err(pending) => Err(pending),
+        };
         // An outcome past its retention may be known or not.
         let known = self.keys[&key].history.last().expect("never empty");
         let known = *known != Image::Absent && known.at(self.now) == *known;
         let claimed = self.keys[&key].claim.is_some();
-        match self.now_or_driven(completion) {
+        let answer = match completion {
+            Ok(answer) => answer,
+            Err(pending) => self.now_or_driven(pending),
+        };
+        match answer {
             Ok(did) => {
                 assert!(did || !(claimed || known), "key {key} was not forgotten");
                 let at = self.note(key, Image::Absent);
                 self.acked(key, at);
                 self.keys.get_mut(&key).expect("all").claim = None;
             }
-            Err(error) if error.is_full() => {}
+            Err(error) if error.is_full() => {
+                self.seen.told += 1;
+                let got = self.store().get(&name(key), self.now).try_now();
+                // Else it still rested on what cannot be written.
+                if matches!(got, Ok(Ok(Lookup::Absent))) {
+                    self.note(key, Image::Absent);
+                    self.keys.get_mut(&key).expect("all").claim = None;
+                }
+            }
             Err(error) => {
                 self.check_failed(&error);
                 self.note(key, Image::Absent);
@@ -349,6 +399,7 @@ impl World {
             .expect("never empty")
             .at(self.now);
         match (self.now_or_driven(completion), claim, image) {
+            (Err(error), ..) if error.is_full() => self.seen.told += 1,
             (Err(error), ..) => self.check_failed(&error),
             (Ok(Lookup::InFlight { until_ms, declared }), Some(claim), _) => {
                 assert_eq!((until_ms, declared), (claim.until_ms, claim.declared));
