@@ -2,7 +2,7 @@
 //! heard once, and nothing else is.
 #![no_main]
 
-use gateway::proto::{Beat, DatagramPeers, DatagramRefusal, SessionToken, datagram_key};
+use gateway::proto::{Beat, DATAGRAM_BYTES, DatagramPeers, DatagramRefusal, SessionToken, datagram_key};
 use heartbeat_codec::datagram::Sender;
 use libfuzzer_sys::fuzz_target;
 
@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let mut senders = [0, 1].map(|peer| Sender::new(peer, senders[peer as usize].clone()));
     peers.insert(0, &tokens[0], 0);
     peers.insert(1, &tokens[1], 1);
-    let mut last = [None; 2];
+    let mut last: [Option<[u8; DATAGRAM_BYTES]>; 2] = [None; 2];
     for step in input.chunks(8) {
         let who = usize::from(step[0] & 1);
         let mut datagram = senders[who].seal(&Beat::default()).unwrap();

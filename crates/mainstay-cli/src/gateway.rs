@@ -34,7 +34,7 @@ const RESERVED_FILES: usize = 128;
     curl -d '{\"valve\":\"open\"}' -H 'Idempotency-Key: order-1' \
     http://127.0.0.1:7480/v1/devices/dev-00000/commands")]
 pub(crate) struct GatewayArgs {
-    /// Also run N simulated devices; the store is a temporary one unless --data is given
+    /// Also run N simulated devices, which beat in datagrams with --udp; the store is a temporary one unless --data is given
     #[arg(long, value_name = "N", env = "MAINSTAY_DEMO")]
     demo: Option<usize>,
     /// Where devices connect [default: 127.0.0.1:7400]

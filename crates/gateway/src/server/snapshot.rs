@@ -19,6 +19,8 @@ pub(crate) struct Snapshot {
     pub(crate) connections: usize,
     pub(crate) reactor: Totals,
     pub(crate) beats: u64,
+    /// Those among them that came in datagrams, where such are taken.
+    pub(crate) datagram_beats: Option<u64>,
     pub(crate) beat_rtt_ms: Counts,
     pub(crate) command_us: Counts,
     pub(crate) timer_lateness_us: Counts,
@@ -49,6 +51,10 @@ impl Snapshot {
     pub(crate) async fn take(shared: &Shared) -> Self {
         let mut snapshot = Self {
             beats: shared.counters.beats.load(Relaxed),
+            datagram_beats: shared
+                .datagrams
+                .as_ref()
+                .map(|datagrams| datagrams.heard().0),
             beat_rtt_ms: shared.counters.beat_rtt_ms.counts(),
             command_us: shared.counters.command_us.counts(),
             commands: shared.counters.command_ends().collect(),

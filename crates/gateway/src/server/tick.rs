@@ -43,6 +43,8 @@ struct Devices {
 struct Totals {
     accepts: u64,
     beats: u64,
+    /// Among the beats; none where none are taken.
+    datagram_beats: Option<u64>,
     commands: u64,
     rejections: u64,
     bytes_in: u64,
@@ -53,6 +55,7 @@ struct Totals {
 struct Rates {
     accepts_per_s: f64,
     beats_per_s: f64,
+    datagram_beats_per_s: Option<f64>,
     commands_per_s: f64,
     bytes_in_per_s: f64,
     bytes_out_per_s: f64,
@@ -147,6 +150,7 @@ impl Totals {
         Self {
             accepts: snapshot.reactor.accepts,
             beats: snapshot.beats,
+            datagram_beats: snapshot.datagram_beats,
             commands: snapshot.commands.iter().map(|(.., count)| count).sum(),
             rejections: snapshot.rejections.iter().map(|(_, count)| count).sum(),
             bytes_in: snapshot.reactor.bytes_in,
@@ -160,6 +164,10 @@ impl Rates {
         Self {
             accepts_per_s: per_s(before.accepts, now.accepts, elapsed),
             beats_per_s: per_s(before.beats, now.beats, elapsed),
+            datagram_beats_per_s: before
+                .datagram_beats
+                .zip(now.datagram_beats)
+                .map(|(before, now)| per_s(before, now, elapsed)),
             commands_per_s: per_s(before.commands, now.commands, elapsed),
             bytes_in_per_s: per_s(before.bytes_in, now.bytes_in, elapsed),
             bytes_out_per_s: per_s(before.bytes_out, now.bytes_out, elapsed),

@@ -1,6 +1,7 @@
 //! Beats in datagrams over real sockets: heard, forged, lost, doubled, overtaken, from elsewhere, and after a restart.
 
 use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use gateway::proto::{
 };
 use heartbeat_codec::datagram::Sender;
 
+use crate::http::Request;
 use crate::peer::{BOOT, Peer, greeting_with};
 use crate::rig::{PATIENCE, Rig, until};
 
@@ -310,4 +312,25 @@ fn a_device_whose_datagrams_are_swallowed_beats_on_its_connection() {
     let report = fleet.stop().unwrap();
     assert_eq!((report.lost, report.false_gone), (0, 0), "{report:?}");
     assert_eq!(rig.metric("mainstay_datagram_beats_total"), 0.0);
+}
+
+#[test]
+fn the_dashboard_is_told_how_many_beats_come_in_datagrams() {
+    let rig = rig(|_| {});
+    let fleet = Fleet::start(FleetConfig {
+        interval_ms: 100,
+        datagrams: true,
+        ..FleetConfig::new(rig.device_addr, 1)
+    })
+    .unwrap();
+    let events = BufReader::new(Request::get("/v1/events").start(rig.http_addr)).lines();
+    let tick = events
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+        .take(10)
+        .find(|tick: &serde_json::Value| {
+            tick["rates"]["datagram_beats_per_s"].as_f64() > Some(0.0)
+        });
+    assert!(tick.unwrap()["totals"]["datagram_beats"].as_u64() > Some(0));
+    fleet.stop().unwrap();
 }

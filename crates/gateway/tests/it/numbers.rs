@@ -137,6 +137,8 @@ fn the_dashboard_hears_a_tick_a_second() {
             (&1.into(), &false.into())
         );
         assert!(tick["time_ms"].as_u64() > Some(1_700_000_000_000), "{tick}");
+        // Not zero: none can come.
+        assert!(tick["totals"]["datagram_beats"].is_null(), "{tick}");
         assert_eq!(line(), "");
     }
     // Listeners have their limit, and give their place back.

@@ -28,6 +28,7 @@ impl Demo {
         let started = Instant::now();
         let config = FleetConfig {
             interval_ms: BEAT_MS,
+            datagrams: gateway.udp_addr().is_some(),
             ..FleetConfig::new(gateway.device_addr(), devices)
         };
         let fleet = Fleet::start(config)?;
