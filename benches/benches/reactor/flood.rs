@@ -37,16 +37,18 @@ pub(crate) fn drown(addr: SocketAddr) -> Result<()> {
 /// The quiet connection's round trips, without and with the flood beside it.
 pub(crate) fn table(rounds: usize) -> Result<()> {
     println!("### Echo of a quiet connection, alone and beside one that floods\n");
-    println!("| | alone, p50 | p99 | beside, p50 | p99 | p99 to alone |");
-    println!("|---|---:|---:|---:|---:|---:|");
+    println!(
+        "| | alone, p50 | p99 | beside, p50 | p99 | p99 to alone | server waited for its core | client |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     process::go_first();
     // The floor and the server on mio serve a flood to its end, and their neighbours starve.
     let fair: Vec<_> = CONTENDERS
         .iter()
         .filter(|contender| !["epoll", "mio"].contains(&contender.name))
         .collect();
-    let mut cells: Vec<Vec<[f64; 4]>> = vec![Vec::new(); fair.len()];
-    for round in 0..rounds.min(5) {
+    let mut cells: Vec<Vec<[f64; 6]>> = vec![Vec::new(); fair.len()];
+    for round in 0..rounds {
         for turn in 0..fair.len() {
             let at = (turn + round) % fair.len();
             let server = Server::start_apart(fair[at].name)?;
@@ -54,21 +56,39 @@ pub(crate) fn table(rounds: usize) -> Result<()> {
             quiet.set_nodelay(true)?;
             let alone = round_trips(&mut quiet)?;
             let flood = Flood::start(server.addr)?;
+            let waits = || -> Result<_> {
+                let both = [server.run_delay_ns()?, process::own_run_delay_ns()?];
+                Ok((both, Instant::now()))
+            };
+            let (waited, began) = waits()?;
             let beside = round_trips(&mut quiet)?;
+            let (waits, ended) = waits()?;
             drop(flood);
-            cells[at].push([alone[0], alone[1], beside[0], beside[1]]);
+            let took_ns = (ended - began).as_nanos() as f64;
+            let [server_part, client_part] =
+                [0, 1].map(|of| (waits[of] - waited[of]) as f64 / took_ns);
+            cells[at].push([
+                alone[0],
+                alone[1],
+                beside[0],
+                beside[1],
+                server_part,
+                client_part,
+            ]);
         }
     }
     for (contender, rows) in fair.iter().zip(&cells) {
-        let of = |which: &dyn Fn(&[f64; 4]) -> f64| median(rows.iter().map(which).collect());
+        let of = |which: &dyn Fn(&[f64; 6]) -> f64| median(rows.iter().map(which).collect());
         println!(
-            "| {} | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {:.2} |",
+            "| {} | {:.0} µs | {:.0} µs | {:.0} µs | {:.0} µs | {:.2} | {:.1} % | {:.1} % |",
             contender.about,
             of(&|row| row[0]),
             of(&|row| row[1]),
             of(&|row| row[2]),
             of(&|row| row[3]),
             of(&|row| row[3] / row[1]),
+            of(&|row| row[4] * 100.0),
+            of(&|row| row[5] * 100.0),
         );
     }
     println!();
@@ -97,9 +117,9 @@ struct Flood(Child);
 impl Flood {
     fn start(addr: SocketAddr) -> Result<Self> {
         // What is measured is the neighbour's wait for the server, not for this process, which has to share the clients'
-        // core: with SCHED_IDLE it leaves that at once, with the least of the usual priorities after milliseconds.
+        // core: with a usual priority it leaves that at once to the neighbour's, which is real-time.
         let child = Command::new("chrt")
-            .args(["--idle", "0"])
+            .args(["--other", "0"])
             .arg(std::env::current_exe()?)
             .args(["drown", &addr.to_string()])
             .spawn()?;

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
+use crate::budget::Budget;
 use crate::conn::Connection;
 use crate::flags::Flags;
 use crate::interest::Interest;
@@ -148,23 +149,26 @@ impl<H: Handler> Running<H> {
             return;
         };
         connection.flags.clear(Flags::QUEUED);
+        let budget = Budget::new(
+            self.io.options.turn_budget_bytes,
+            self.io.stats.bytes_moved(),
+        );
         if connection.phase() == Phase::Connecting {
             connection.flags.clear(Flags::WRITABLE);
             self.finish_connect(token);
         } else if connection.flags.take(Flags::WRITABLE)
             && connection.extra.is_some()
-            && self.io.flush(token)
+            && self.io.flush(token, budget)
         {
             self.handler.drained(&mut self.io, token);
         }
         // Bytes may have come with the event that ended a connect.
-        self.read(token);
+        self.read(token, budget);
     }
 
     /// Reads until nothing is left or the connection's share of the turn is used up.
     #[inline(always)]
-    fn read(&mut self, token: Token) {
-        let mut budget = self.io.options.read_budget_bytes;
+    fn read(&mut self, token: Token, budget: Budget) {
         loop {
             let Some(connection) = self.io.conns.get_mut(token) else {
                 return;
@@ -177,22 +181,26 @@ impl<H: Handler> Running<H> {
             if flags.has(Flags::PAUSED) {
                 return self.look_at_paused(token);
             }
-            let count = if flags.take(Flags::PRESENT_CARRY) {
-                0
-            } else if !flags.has(Flags::READABLE) {
+            if !flags.has(Flags::INPUT) {
                 return;
-            } else if budget == 0 {
+            }
+            let step = budget.step(self.io.stats.bytes_moved());
+            if step == 0 {
                 // No new edge will come for what is left.
                 return self.io.queue_ready(token);
+            }
+            let count = if flags.take(Flags::PRESENT_CARRY) {
+                0
             } else {
                 self.io.stats.reads += 1;
-                match sys::recv(fd, &mut self.buffer) {
+                let room = step.min(self.buffer.len());
+                match sys::recv(fd, &mut self.buffer[..room]) {
                     Ok(0) => {
                         flags.clear(Flags::READABLE);
                         return self.peer_finished(token);
                     }
                     Ok(count) => {
-                        flags.after_read(count, self.buffer.len());
+                        flags.after_read(count, room);
                         count
                     }
                     Err(Errno::AGAIN) => return flags.clear(Flags::READABLE),
@@ -200,7 +208,6 @@ impl<H: Handler> Running<H> {
                 }
             };
             self.io.stats.bytes_in += count as u64;
-            budget = budget.saturating_sub(count);
             if phase.presents_input() {
                 self.present(token, count);
             }
@@ -272,7 +279,7 @@ impl<H: Handler> Running<H> {
             .and_then(|extra| extra.connecting.take());
         let connecting = connecting.expect("set as long as the phase is Connecting");
         connection.trim();
-        self.io.timers.cancel(connecting.deadline);
+        self.io.patience.cancel(connecting.deadline);
         self.opened(
             token,
             Opened::Connected {
@@ -289,7 +296,7 @@ impl<H: Handler> Running<H> {
         self.io.forget(&connection);
         let connecting = connection.extra.and_then(|extra| extra.connecting);
         let connecting = connecting.expect("only a connecting connection comes here");
-        self.io.timers.cancel(connecting.deadline);
+        self.io.patience.cancel(connecting.deadline);
         self.io.stats.connect_errors += 1;
         self.io.resume_accepting();
         self.handler
@@ -306,7 +313,7 @@ impl<H: Handler> Running<H> {
             let (extra, conn) = connection.shut();
             if let Some(extra) = extra {
                 for timer in extra.timers() {
-                    self.io.timers.cancel(timer);
+                    self.io.patience.cancel(timer);
                 }
             }
             self.io.resume_accepting();

@@ -23,6 +23,8 @@ impl Flags {
     pub(crate) const ABOVE_LOW: Self = Self(1 << 6);
     /// The token stands in the list of changed interests.
     pub(crate) const CHANGED: Self = Self(1 << 7);
+    /// There is something to present, or to read first.
+    pub(crate) const INPUT: Self = Self(Self::READABLE.0 | Self::PRESENT_CARRY.0);
 
     /// Notes an edge. What it says stays true until [`after_read`](Self::after_read) or a write has used it up: the
     /// kernel will not say it again.

@@ -23,7 +23,9 @@ use crate::{CloseReason, Ctx, Handler, Options, Stats, Token, TraceId, WriteErro
 pub struct Io<H: Handler> {
     pub(crate) conns: Slab<Connection<H::Conn>>,
     pub(crate) registry: Registry,
-    pub(crate) timers: Wheel<Entry<H::Timer>>,
+    /// The caller's timers; apart from the shard's own, so that each costs no more than what the caller puts into it.
+    pub(crate) timers: Wheel<H::Timer>,
+    pub(crate) patience: Wheel<Patience>,
     /// Connections with something to do in the next turn.
     pub(crate) ready: Vec<Token>,
     /// Connections of which the kernel may have to watch something else from the next wait on.
@@ -52,19 +54,15 @@ pub(crate) struct Listener {
     pub(crate) pending: bool,
 }
 
-/// What waits in the shard's timer wheel.
-pub(crate) enum Entry<T> {
-    /// A timer of the caller, with the low half of its deadline (to tell its lateness).
-    User {
-        deadline_low: u32,
-        timer: T,
-    },
-    /// The end of the patience with a connection that drains.
+/// What the shard itself waits for no longer than until a deadline.
+pub(crate) enum Patience {
+    /// A connection that drains.
     Drain(Token),
-    /// The end of the patience with an own connect.
+    /// An own connect.
     Connect(Token),
-    /// The connection's deadline.
+    /// A connection with a deadline.
     Deadline(Token),
+    /// The pause between two tries to accept.
     AcceptRetry,
 }
 
@@ -254,9 +252,10 @@ impl<H: Handler> Io<H> {
             return;
         }
         connection.step(Signal::Drain);
-        let deadline = self
-            .timers
-            .insert(self.now_ms.saturating_add(timeout_ms), Entry::Drain(token));
+        let deadline = self.patience.insert(
+            self.now_ms.saturating_add(timeout_ms),
+            Patience::Drain(token),
+        );
         let extra = connection.extra_mut();
         extra.draining = Some(Draining { reason, deadline });
         extra.carry = Vec::new();
@@ -320,14 +319,14 @@ impl<H: Handler> Io<H> {
             .as_mut()
             .and_then(|extra| extra.deadline.take())
         {
-            self.timers.cancel(old.timer);
+            self.patience.cancel(old.timer);
         }
         let Some(at_ms) = deadline_ms else {
             return connection.trim();
         };
         let timer = self
-            .timers
-            .insert(at_ms.max(self.now_ms), Entry::Deadline(token));
+            .patience
+            .insert(at_ms.max(self.now_ms), Patience::Deadline(token));
         connection.extra_mut().deadline = Some(Deadline { at_ms, timer });
     }
 
@@ -335,32 +334,17 @@ impl<H: Handler> Io<H> {
     /// shard can, never before. A deadline that has passed is due at once.
     pub fn set_timer(&mut self, deadline_ms: u64, timer: H::Timer) -> TimerKey {
         let deadline_ms = deadline_ms.max(self.now_ms);
-        TimerKey(self.timers.insert(
-            deadline_ms,
-            Entry::User {
-                deadline_low: deadline_ms as u32,
-                timer,
-            },
-        ))
+        TimerKey(self.timers.insert(deadline_ms, timer))
     }
 
     /// Takes a timer back; `None` when it has fired or was cancelled.
     pub fn cancel_timer(&mut self, key: TimerKey) -> Option<H::Timer> {
-        match self.timers.cancel(key.0)? {
-            Entry::User { timer, .. } => Some(timer),
-            Entry::Drain(_) | Entry::Connect(_) | Entry::Deadline(_) | Entry::AcceptRetry => {
-                unreachable!("only keys of User entries leave the reactor")
-            }
-        }
+        self.timers.cancel(key.0)
     }
 
     /// Moves a timer; `false` when it has fired or was cancelled.
     pub fn reschedule_timer(&mut self, key: TimerKey, deadline_ms: u64) -> bool {
-        let deadline_ms = deadline_ms.max(self.now_ms);
-        if let Some(Entry::User { deadline_low, .. }) = self.timers.get_mut(key.0) {
-            *deadline_low = deadline_ms as u32;
-        }
-        self.timers.reschedule(key.0, deadline_ms)
+        self.timers.reschedule(key.0, deadline_ms.max(self.now_ms))
     }
 
     /// Starts a connection to `addr`, from the local address `bind` if given. When this returns `Ok`, exactly one
@@ -396,9 +380,9 @@ impl<H: Handler> Io<H> {
             ));
         };
         let connection = self.conns.get_mut(token).expect("inserted above");
-        let deadline = self.timers.insert(
+        let deadline = self.patience.insert(
             self.now_ms.saturating_add(self.options.connect_timeout_ms),
-            Entry::Connect(token),
+            Patience::Connect(token),
         );
         connection.extra_mut().connecting = Some(Connecting { tag, deadline });
         self.want(token, Interest::Both);

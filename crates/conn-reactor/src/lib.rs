@@ -49,7 +49,8 @@
 #![cfg_attr(
     all(
         any(target_os = "linux", target_os = "android"),
-        not(conn_reactor_portable)
+        not(conn_reactor_portable),
+        not(feature = "tokio")
     ),
     forbid(unsafe_code)
 )]
@@ -59,6 +60,7 @@ compile_error!("conn-reactor runs on epoll and kqueue only");
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("conn-reactor needs 64-bit poller keys for slot and generation");
 
+mod budget;
 pub mod client;
 mod conn;
 mod ctx;

@@ -1,5 +1,7 @@
 //! The limits and switches of a reactor.
 
+use crate::budget::Budget;
+
 /// Limits and switches of a [`Reactor`](crate::Reactor); every queue, buffer and batch has its bound here.
 ///
 /// ```
@@ -27,8 +29,10 @@ pub struct Options {
     pub write_low_bytes: usize,
     /// The read buffer of a shard, shared by all its connections. Default 64 KiB.
     pub read_buffer_bytes: usize,
-    /// What one connection may read in one turn before the others get theirs. Default 64 KiB.
-    pub read_budget_bytes: usize,
+    /// What one connection may receive and send in one turn before the others get theirs; at least 2. One read, and what is sent of
+    /// a write queue, are half of it at most. Bytes that a handler writes count, but are not held back: only the next read
+    /// waits for them. Default 64 KiB.
+    pub turn_budget_bytes: usize,
     /// Connections accepted per listener and turn. Default 64.
     pub accept_batch: usize,
     /// Messages delivered per turn. Default 256.
@@ -86,7 +90,7 @@ impl Default for Options {
             write_bytes_max: 256 * 1024,
             write_low_bytes: 64 * 1024,
             read_buffer_bytes: 64 * 1024,
-            read_budget_bytes: 64 * 1024,
+            turn_budget_bytes: 64 * 1024,
             accept_batch: 64,
             message_batch: 256,
             timer_batch: 1024,
@@ -103,25 +107,25 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Refuses values that could not work: a zero where progress needs one.
+    /// Refuses values that could not work: less than progress needs.
     pub(crate) fn check(&self) -> std::io::Result<()> {
-        let positive = [
-            ("shards", self.shards),
-            ("connections_max", self.connections_max),
-            ("write_bytes_max", self.write_bytes_max),
-            ("read_buffer_bytes", self.read_buffer_bytes),
-            ("read_budget_bytes", self.read_budget_bytes),
-            ("accept_batch", self.accept_batch),
-            ("message_batch", self.message_batch),
-            ("timer_batch", self.timer_batch),
-            ("event_batch", self.event_batch),
-            ("mailbox_max", self.mailbox_max),
+        let bounded = [
+            ("shards", self.shards, 1),
+            ("connections_max", self.connections_max, 1),
+            ("write_bytes_max", self.write_bytes_max, 1),
+            ("read_buffer_bytes", self.read_buffer_bytes, 1),
+            ("turn_budget_bytes", self.turn_budget_bytes, Budget::LEAST),
+            ("accept_batch", self.accept_batch, 1),
+            ("message_batch", self.message_batch, 1),
+            ("timer_batch", self.timer_batch, 1),
+            ("event_batch", self.event_batch, 1),
+            ("mailbox_max", self.mailbox_max, 1),
         ];
-        match positive.iter().find(|(_, value)| *value == 0) {
+        match bounded.iter().find(|(_, value, least)| value < least) {
             None => Ok(()),
-            Some((name, _)) => Err(std::io::Error::new(
+            Some((name, value, least)) => Err(std::io::Error::new(
                 std::io::ErrorKind::InvalidInput,
-                format!("Options::{name} is 0; give it at least 1"),
+                format!("Options::{name} is {value}; give it at least {least}"),
             )),
         }
     }

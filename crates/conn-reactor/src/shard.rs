@@ -11,7 +11,7 @@ use polling::Poller;
 use timerwheel::Wheel;
 
 use crate::interest::{Change, Interest};
-use crate::io::{Entry, Listener};
+use crate::io::{Listener, Patience};
 use crate::mailbox::{Mailbox, Sender};
 use crate::platform::{RawEvent, Registry};
 use crate::slab::Slab;
@@ -76,6 +76,7 @@ impl<H: Handler> Shard<H> {
             conns: Slab::new(self.options.connections_max),
             registry,
             timers: Wheel::new(0),
+            patience: Wheel::new(0),
             ready: Vec::with_capacity(LIST_KEPT),
             changed: Vec::with_capacity(LIST_KEPT),
             closing: VecDeque::with_capacity(CLOSING_KEPT),
@@ -180,7 +181,11 @@ impl<H: Handler> Running<H> {
         if busy || !self.mailbox.fall_asleep() {
             return Some(0);
         }
-        let deadline_ms = self.io.timers.next_deadline()?;
+        let own = self.io.patience.next_deadline();
+        let deadline_ms = own
+            .into_iter()
+            .chain(self.io.timers.next_deadline())
+            .min()?;
         let elapsed_us = u64::try_from(self.io.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
         Some(
             deadline_ms
@@ -205,33 +210,34 @@ impl<H: Handler> Running<H> {
     }
 
     fn fire_timers(&mut self) {
-        self.timers_left = false;
-        for fired in 0.. {
-            if fired == self.io.options.timer_batch {
-                self.timers_left = true;
+        let now_ms = self.io.now_ms;
+        for _ in 0..self.io.options.timer_batch {
+            if let Some((_, ended)) = self.io.patience.pop_due(now_ms) {
+                self.end_patience(ended);
+            } else if let Some((key, deadline_ms, timer)) =
+                self.io.timers.pop_due_with_deadline(now_ms)
+            {
+                self.io.stats.timers_fired += 1;
+                let late_us = (now_ms - deadline_ms) * 1000 + self.io.turn_fraction_us();
+                self.io.stats.timer_lateness.record(late_us);
+                self.handler.timer(&mut self.io, TimerKey(key), timer);
+            } else {
+                self.timers_left = false;
                 return;
-            }
-            let now_ms = self.io.now_ms;
-            let Some((key, entry)) = self.io.timers.pop_due(now_ms) else {
-                return;
-            };
-            match entry {
-                Entry::User {
-                    deadline_low,
-                    timer,
-                } => {
-                    self.io.stats.timers_fired += 1;
-                    let late_us = u64::from((now_ms as u32).wrapping_sub(deadline_low)) * 1000
-                        + self.io.turn_fraction_us();
-                    self.io.stats.timer_lateness.record(late_us);
-                    self.handler.timer(&mut self.io, TimerKey(key), timer);
-                }
-                Entry::Drain(token) => self.io.drain_timed_out(token),
-                Entry::Connect(token) => self.connect_failed(token, io::ErrorKind::TimedOut.into()),
-                Entry::Deadline(token) => self.io.close(token, CloseReason::DeadlinePassed),
-                Entry::AcceptRetry => self.io.accept_retry = None,
             }
             self.finish_closes();
+        }
+        self.timers_left = true;
+    }
+
+    fn end_patience(&mut self, ended: Patience) {
+        match ended {
+            Patience::Drain(token) => self.io.drain_timed_out(token),
+            Patience::Connect(token) => {
+                self.connect_failed(token, io::ErrorKind::TimedOut.into());
+            }
+            Patience::Deadline(token) => self.io.close(token, CloseReason::DeadlinePassed),
+            Patience::AcceptRetry => self.io.accept_retry = None,
         }
     }
 }

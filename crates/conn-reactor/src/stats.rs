@@ -51,6 +51,14 @@ pub struct Stats {
     pub timer_lateness: Lateness,
 }
 
+impl Stats {
+    /// Bytes received and sent.
+    #[inline(always)]
+    pub(crate) fn bytes_moved(&self) -> u64 {
+        self.bytes_in.wrapping_add(self.bytes_out)
+    }
+}
+
 /// How late timers fired, in microseconds: the last, the worst, and a histogram by powers of two.
 #[derive(Clone, Debug, Default)]
 pub struct Lateness {

@@ -5,10 +5,11 @@ use std::io;
 
 use rustix::io::Errno;
 
+use crate::budget::Budget;
 use crate::conn::Connection;
 use crate::flags::Flags;
 use crate::interest::Interest;
-use crate::io::Entry;
+use crate::io::Patience;
 use crate::phase::{Act, Phase, Signal};
 use crate::{CloseReason, Handler, Io, Stats, Token, sys};
 
@@ -24,13 +25,13 @@ impl<H: Handler> Io<H> {
         let retry_ms = self
             .now_ms
             .saturating_add(self.options.accept_retry_ms.max(1));
-        self.accept_retry = Some(self.timers.insert(retry_ms, Entry::AcceptRetry));
+        self.accept_retry = Some(self.patience.insert(retry_ms, Patience::AcceptRetry));
     }
 
     /// A descriptor is free again.
     pub(crate) fn resume_accepting(&mut self) {
         if let Some(retry) = self.accept_retry.take() {
-            self.timers.cancel(retry);
+            self.patience.cancel(retry);
         }
     }
 
@@ -161,35 +162,44 @@ impl<H: Handler> Io<H> {
         self.close(token, reason);
     }
 
-    /// Sends from the queue. Returns whether the queue came down to the low mark.
-    pub(crate) fn flush(&mut self, token: Token) -> bool {
+    /// Sends from the queue what the budget allows. Returns whether the queue came down to the low mark.
+    pub(crate) fn flush(&mut self, token: Token, budget: Budget) -> bool {
         let Some(connection) = self.conns.get_mut(token) else {
             return false;
         };
         let Some(mut extra) = connection.extra.take() else {
             return false;
         };
-        let result = send_all(connection, &mut self.stats, extra.queue.front());
+        let share = budget.step(self.stats.bytes_moved());
+        let share = share.min(extra.queue.len());
+        let result = send_all(connection, &mut self.stats, &extra.queue.front()[..share]);
         if let Ok(count) = result {
             extra.queue.consume(count);
         }
         let queued = extra.queue.len();
         connection.extra = Some(extra);
-        if let Err(error) = result {
-            self.close(token, CloseReason::of(error));
-            return false;
-        }
+        let has_more_room = match result {
+            Ok(count) => count == share,
+            Err(error) => {
+                self.close(token, CloseReason::of(error));
+                return false;
+            }
+        };
+        let draining = connection.phase().is_draining();
         let drained =
             queued <= self.options.write_low_bytes && connection.flags.take(Flags::ABOVE_LOW);
         if queued == 0 {
-            let draining = connection.phase().is_draining();
             connection.trim();
             if draining {
                 self.advance(token, Signal::Flushed);
                 return false;
             }
+        } else if has_more_room {
+            // No new edge will come either for room that was not used up.
+            connection.flags.set(Flags::WRITABLE);
+            self.queue_ready(token);
         }
-        drained
+        drained && !draining
     }
 
     /// What the handler left of a connection's input, if anything, with what came now behind it.

@@ -8,7 +8,7 @@
 //! | [`timerwheel`], and with it `timerwheel-service`, `timerwheel-tokio` | when does it fire? |
 //! | [`idem-store`](idem_store) | did this already happen? |
 //! | [`heartbeat-codec`](heartbeat_codec), and with a C compiler `heartbeat-codec-batch` | is the other side alive? |
-//! | [`conn-reactor`](conn_reactor) | who is connected, what can be read or written? |
+//! | [`conn-reactor`](conn_reactor), and with it `conn-reactor-tokio` | who is connected, what can be read or written? |
 //! | [`ebpf-ring`](ebpf_ring) | what does the kernel see, now? |
 //! | [`circuit`] | should I stop trying? |
 //! | [`scheduler`], and with it `scheduler-store`, `scheduler-tokio` | which job runs now, and only here? |

@@ -151,7 +151,7 @@ impl<T> Wheel<T> {
             tick,
             budget,
             |slab, entry, is_due| remove_due(slab, entry, is_due),
-            |(key, value)| {
+            |(key, _, value)| {
                 fired += 1;
                 fire(key, value);
                 ControlFlow::Continue(())
@@ -182,6 +182,19 @@ impl<T> Wheel<T> {
     /// The work of a call is not bounded, as `advance` is, but over the life of a timer it is: at most seven
     /// moves and one firing.
     pub fn pop_due(&mut self, now: u64) -> Option<(Key, T)> {
+        let (key, _, value) = self.pop_due_with_deadline(now)?;
+        Some((key, value))
+    }
+
+    /// As [`pop_due`](Self::pop_due), with the deadline that the timer was given last: `now` less it is how late it fires.
+    ///
+    /// ```
+    /// let mut wheel = timerwheel::Wheel::new(0);
+    /// let key = wheel.insert(10, "a");
+    /// wheel.reschedule(key, 20);
+    /// assert_eq!(wheel.pop_due_with_deadline(23), Some((key, 20, "a")));
+    /// ```
+    pub fn pop_due_with_deadline(&mut self, now: u64) -> Option<(Key, u64, T)> {
         self.now = self.now.max(now);
         let tick = self.levels.ticks.tick_at(self.now);
         let mut due = None;
@@ -247,9 +260,9 @@ impl<T> Wheel<T> {
 }
 
 #[inline(always)]
-fn remove_due<T>(slab: &mut Slab<T>, entry: Entry, is_due: IsDue) -> Option<(Key, T)> {
+fn remove_due<T>(slab: &mut Slab<T>, entry: Entry, is_due: IsDue) -> Option<(Key, u64, T)> {
     let (key, live) = slab.remove_if(entry.index(), |live| is_due.of(live))?;
-    Some((key, live.value))
+    Some((key, live.deadline, live.value))
 }
 
 impl<T: fmt::Debug> fmt::Debug for Wheel<T> {

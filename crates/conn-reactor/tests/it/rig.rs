@@ -47,6 +47,9 @@ pub(crate) struct Probe {
     pub(crate) victim: Option<Token>,
     /// Whether the next input of any pauses its connection.
     pub(crate) pause: bool,
+    /// Bytes received and sent before this turn, and most of them in one turn.
+    pub(crate) moved: u64,
+    pub(crate) moved_in_a_turn: u64,
     seen: mpsc::Sender<Seen>,
 }
 
@@ -152,6 +155,12 @@ impl Handler for Probe {
         job(self, io);
     }
 
+    fn turn_ended(&mut self, io: &mut Io<Self>) {
+        let moved = io.stats().bytes_in + io.stats().bytes_out;
+        self.moved_in_a_turn = self.moved_in_a_turn.max(moved - self.moved);
+        self.moved = moved;
+    }
+
     fn drained(&mut self, io: &mut Io<Self>, token: Token) {
         self.see(Seen::Drained(token));
         if self.behaviour == Behaviour::Echo {
@@ -185,6 +194,8 @@ impl Rig {
                 opened: 0,
                 victim: None,
                 pause: false,
+                moved: 0,
+                moved_in_a_turn: 0,
                 seen: seen_in.clone(),
             })
             .expect("a free port of the loopback");

@@ -23,7 +23,7 @@ fn peers_of_every_kind_get_their_own_bytes_and_leave_nothing_behind() {
                 shards: 2,
                 connections_max: 20,
                 read_buffer_bytes: 1000,
-                read_budget_bytes: 2000,
+                turn_budget_bytes: 2000,
                 write_bytes_max: 8000,
                 write_low_bytes: 2000,
                 linger_timeout_ms: 20,

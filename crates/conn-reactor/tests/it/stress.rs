@@ -13,7 +13,7 @@ fn every_byte_comes_back_whatever_the_rhythm() {
     let options = Options {
         shards: 2,
         read_buffer_bytes: 512,
-        read_budget_bytes: 1024,
+        turn_budget_bytes: 1024,
         write_bytes_max: 4096,
         write_low_bytes: 1024,
         carry_bytes_max: 4096,

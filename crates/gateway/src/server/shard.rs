@@ -128,15 +128,17 @@ struct Probe {
     timer: TimerKey,
 }
 
+/// As large as a token: every connection has one.
 #[derive(Clone, Copy)]
 pub(crate) enum Timer {
-    /// The greeting has to be over, or a beat to have come.
-    Deadline(Token),
-    /// A probe has to be answered.
-    Probe(Token),
+    /// A probe of the connection has to be answered, if it has one under this timer's key; else the greeting has to be
+    /// over, or a beat to have come.
+    Of(Token),
     /// The last goodbye has to be read.
     Stop,
 }
+
+const _: () = assert!(size_of::<Timer>() == size_of::<Token>());
 
 type ShardIo<P> = Io<ShardHandler<P>>;
 
@@ -447,7 +449,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
 
     fn opened(&mut self, io: &mut ShardIo<P>, token: Token, _opened: Opened) -> Option<Conn<P>> {
         let hello_by_ms = io.now_ms() + self.shared.config.devices.hello_timeout_ms;
-        let timer = io.set_timer(hello_by_ms, Timer::Deadline(token));
+        let timer = io.set_timer(hello_by_ms, Timer::Of(token));
         Some(Conn {
             door: P::State::default(),
             phase: Phase::Greeting,
@@ -498,11 +500,13 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         self.obey(io, self.shared.overflow.of(io.shard()));
     }
 
-    fn timer(&mut self, io: &mut ShardIo<P>, _key: TimerKey, timer: Timer) {
+    fn timer(&mut self, io: &mut ShardIo<P>, key: TimerKey, timer: Timer) {
         debug_assert!(self.out.is_empty(), "words for another connection");
         match timer {
-            Timer::Deadline(token) => self.on_deadline(io, token),
-            Timer::Probe(token) => self.replaced(io, token),
+            Timer::Of(token) => match self.probes.get(&token) {
+                Some(probe) if probe.timer == key => self.replaced(io, token),
+                _ => self.on_deadline(io, token),
+            },
             Timer::Stop => io.stop(),
         }
     }

@@ -140,7 +140,7 @@ impl<P: FrontDoor> ShardHandler<P> {
         let probe = Probe {
             asker,
             holder_epoch: holder.epoch,
-            timer: io.set_timer(due_ms, Timer::Probe(token)),
+            timer: io.set_timer(due_ms, Timer::Of(token)),
         };
         self.probes.insert(token, probe);
         self.say(io, token, &ToDevice::Probe);

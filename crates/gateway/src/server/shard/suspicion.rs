@@ -57,7 +57,7 @@ impl<P: FrontDoor> ShardHandler<P> {
             Some(in_ms) => in_ms.min(self.doubt_in_ms(device)),
             None => return self.gone(io, token),
         };
-        let timer = io.set_timer(now_ms + in_ms, Timer::Deadline(token));
+        let timer = io.set_timer(now_ms + in_ms, Timer::Of(token));
         if let Some(conn) = io.state(token) {
             conn.timer = timer;
         }
