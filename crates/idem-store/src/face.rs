@@ -388,7 +388,10 @@ enum Named<'a> {
     Server(Service),
 }
 
-#[cfg_attr(not(feature = "_remote"), expect(unused_variables))]
+#[cfg_attr(
+    not(feature = "_remote"),
+    expect(unused_variables, reason = "only servers have options of their own")
+)]
 fn named<'a>(url: &'a str, options: &Options) -> Result<Named<'a>, Error> {
     match scheme_of(url) {
         None => Ok(Named::Directory(url)),
