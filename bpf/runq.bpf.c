@@ -197,17 +197,22 @@ static __always_inline int on_migrate(const struct who *who)
 	return 0;
 }
 
-/* It may have another name than when its row was made. */
-static __always_inline int on_process_exit(const struct who *who)
+/* A thread is named after its row was made: by itself, or by exec. who->comm is
+ * the new name, which the task does not have yet. */
+static __always_inline int on_rename(const struct who *who)
 {
 	struct runq_task_row *row;
+	char comm[16] = {};
 	__u32 tid = who->tid;
 
 	if (!is_watched(who))
 		return 0;
 	row = bpf_map_lookup_elem(&tasks, &tid);
-	if (row)
-		bpf_probe_read_kernel(row->comm, sizeof(row->comm), who->comm);
+	if (!row)
+		return 0;
+	/* The name ends where it ends: a directory entry's has no 16 bytes. */
+	bpf_probe_read_kernel_str(comm, sizeof(comm), who->comm);
+	__builtin_memcpy(row->comm, comm, sizeof(row->comm));
 	return 0;
 }
 
@@ -326,8 +331,6 @@ static __always_inline void switched_out(void *ctx, const struct who *prev, bool
 	}
 	now = bpf_ktime_get_ns();
 	if (with_stacks) {
-		/* Its name is in the key. */
-		bpf_probe_read_kernel(row->comm, sizeof(row->comm), prev->comm);
 		row->off_ns = now;
 		row->kernel_stack = bpf_get_stackid(ctx, &stacks, 0);
 		row->user_stack = prev->is_kernel ?
@@ -362,11 +365,29 @@ int raw_switch(__u64 *ctx)
 	return 0;
 }
 
+/* The arguments of task_rename: the task, its new name. */
+SEC("tp_btf/task_rename")
+int btf_rename(__u64 *ctx)
+{
+	struct who who = who_btf((struct task_struct *)ctx[0]);
+
+	who.comm = (const void *)ctx[1];
+	return on_rename(&who);
+}
+
+SEC("raw_tp/task_rename")
+int raw_rename(__u64 *ctx)
+{
+	struct who who = who_raw(ctx[0]);
+
+	who.comm = (const void *)ctx[1];
+	return on_rename(&who);
+}
+
 AT_TASK(waking, sched_waking)
 AT_TASK(wakeup, sched_wakeup)
 AT_TASK(wakeup_new, sched_wakeup_new)
 AT_TASK(migrate, sched_migrate_task)
-AT_TASK(process_exit, sched_process_exit)
 AT_TASK(process_free, sched_process_free)
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -108,8 +108,9 @@ fn qemu(kernel: &Path, accel: Accel, serial: &[&PathBuf]) -> Command {
     let mut qemu = Command::new(program);
     let accel = match accel {
         Accel::Kvm => "kvm",
-        // In turns on one thread: with a thread each, a CPU may run code that another has just patched, as kernels do
-        // when they attach probes or count what programs cost, and meet a breakpoint that is gone.
+        // In turns on one thread: with a thread each, a CPU may go on with code that another has just patched, as kernels
+        // do when they attach probes or count what programs cost, and meet a breakpoint that is gone: an oops, or a loop
+        // without end (docs/KERNELS.md).
         Accel::Tcg => "tcg,thread=single",
     };
     qemu.args(["-accel", accel, "-machine", "q35"])

@@ -39,6 +39,8 @@ mod imp {
             .map("runq_bpf.bss", true)
             .prog("btf_switch")
             .prog("raw_switch")
+            .prog("btf_rename")
+            .prog("raw_rename")
             .prog("btf_waking")
             .prog("raw_waking")
             .prog("btf_wakeup")
@@ -47,8 +49,6 @@ mod imp {
             .prog("raw_wakeup_new")
             .prog("btf_migrate")
             .prog("raw_migrate")
-            .prog("btf_process_exit")
-            .prog("raw_process_exit")
             .prog("btf_process_free")
             .prog("raw_process_free");
         builder.build()
@@ -212,6 +212,8 @@ mod imp {
     pub struct OpenRunqProgs<'obj> {
         pub btf_switch: libbpf_rs::OpenProgramMut<'obj>,
         pub raw_switch: libbpf_rs::OpenProgramMut<'obj>,
+        pub btf_rename: libbpf_rs::OpenProgramMut<'obj>,
+        pub raw_rename: libbpf_rs::OpenProgramMut<'obj>,
         pub btf_waking: libbpf_rs::OpenProgramMut<'obj>,
         pub raw_waking: libbpf_rs::OpenProgramMut<'obj>,
         pub btf_wakeup: libbpf_rs::OpenProgramMut<'obj>,
@@ -220,8 +222,6 @@ mod imp {
         pub raw_wakeup_new: libbpf_rs::OpenProgramMut<'obj>,
         pub btf_migrate: libbpf_rs::OpenProgramMut<'obj>,
         pub raw_migrate: libbpf_rs::OpenProgramMut<'obj>,
-        pub btf_process_exit: libbpf_rs::OpenProgramMut<'obj>,
-        pub raw_process_exit: libbpf_rs::OpenProgramMut<'obj>,
         pub btf_process_free: libbpf_rs::OpenProgramMut<'obj>,
         pub raw_process_free: libbpf_rs::OpenProgramMut<'obj>,
         _phantom: std::marker::PhantomData<&'obj ()>,
@@ -231,6 +231,8 @@ mod imp {
         unsafe fn new(object: &mut libbpf_rs::OpenObject) -> libbpf_rs::Result<Self> {
             let mut btf_switch = None;
             let mut raw_switch = None;
+            let mut btf_rename = None;
+            let mut raw_rename = None;
             let mut btf_waking = None;
             let mut raw_waking = None;
             let mut btf_wakeup = None;
@@ -239,8 +241,6 @@ mod imp {
             let mut raw_wakeup_new = None;
             let mut btf_migrate = None;
             let mut raw_migrate = None;
-            let mut btf_process_exit = None;
-            let mut raw_process_exit = None;
             let mut btf_process_free = None;
             let mut raw_process_free = None;
             let object = unsafe {
@@ -258,6 +258,8 @@ mod imp {
                 match name {
                     "btf_switch" => btf_switch = Some(prog),
                     "raw_switch" => raw_switch = Some(prog),
+                    "btf_rename" => btf_rename = Some(prog),
+                    "raw_rename" => raw_rename = Some(prog),
                     "btf_waking" => btf_waking = Some(prog),
                     "raw_waking" => raw_waking = Some(prog),
                     "btf_wakeup" => btf_wakeup = Some(prog),
@@ -266,8 +268,6 @@ mod imp {
                     "raw_wakeup_new" => raw_wakeup_new = Some(prog),
                     "btf_migrate" => btf_migrate = Some(prog),
                     "raw_migrate" => raw_migrate = Some(prog),
-                    "btf_process_exit" => btf_process_exit = Some(prog),
-                    "raw_process_exit" => raw_process_exit = Some(prog),
                     "btf_process_free" => btf_process_free = Some(prog),
                     "raw_process_free" => raw_process_free = Some(prog),
                     _ => panic!("encountered unexpected prog: `{name}`"),
@@ -277,6 +277,8 @@ mod imp {
             let slf = Self {
                 btf_switch: btf_switch.expect("prog `btf_switch` not present"),
                 raw_switch: raw_switch.expect("prog `raw_switch` not present"),
+                btf_rename: btf_rename.expect("prog `btf_rename` not present"),
+                raw_rename: raw_rename.expect("prog `raw_rename` not present"),
                 btf_waking: btf_waking.expect("prog `btf_waking` not present"),
                 raw_waking: raw_waking.expect("prog `raw_waking` not present"),
                 btf_wakeup: btf_wakeup.expect("prog `btf_wakeup` not present"),
@@ -285,8 +287,6 @@ mod imp {
                 raw_wakeup_new: raw_wakeup_new.expect("prog `raw_wakeup_new` not present"),
                 btf_migrate: btf_migrate.expect("prog `btf_migrate` not present"),
                 raw_migrate: raw_migrate.expect("prog `raw_migrate` not present"),
-                btf_process_exit: btf_process_exit.expect("prog `btf_process_exit` not present"),
-                raw_process_exit: raw_process_exit.expect("prog `raw_process_exit` not present"),
                 btf_process_free: btf_process_free.expect("prog `btf_process_free` not present"),
                 raw_process_free: raw_process_free.expect("prog `raw_process_free` not present"),
                 _phantom: std::marker::PhantomData,
@@ -297,6 +297,8 @@ mod imp {
     pub struct RunqProgs<'obj> {
         pub btf_switch: libbpf_rs::ProgramMut<'obj>,
         pub raw_switch: libbpf_rs::ProgramMut<'obj>,
+        pub btf_rename: libbpf_rs::ProgramMut<'obj>,
+        pub raw_rename: libbpf_rs::ProgramMut<'obj>,
         pub btf_waking: libbpf_rs::ProgramMut<'obj>,
         pub raw_waking: libbpf_rs::ProgramMut<'obj>,
         pub btf_wakeup: libbpf_rs::ProgramMut<'obj>,
@@ -305,8 +307,6 @@ mod imp {
         pub raw_wakeup_new: libbpf_rs::ProgramMut<'obj>,
         pub btf_migrate: libbpf_rs::ProgramMut<'obj>,
         pub raw_migrate: libbpf_rs::ProgramMut<'obj>,
-        pub btf_process_exit: libbpf_rs::ProgramMut<'obj>,
-        pub raw_process_exit: libbpf_rs::ProgramMut<'obj>,
         pub btf_process_free: libbpf_rs::ProgramMut<'obj>,
         pub raw_process_free: libbpf_rs::ProgramMut<'obj>,
         _phantom: std::marker::PhantomData<&'obj ()>,
@@ -324,6 +324,16 @@ mod imp {
                 raw_switch: unsafe {
                     libbpf_rs::ProgramMut::new_mut(
                         open_progs.raw_switch.as_libbpf_object().as_mut(),
+                    )
+                },
+                btf_rename: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(
+                        open_progs.btf_rename.as_libbpf_object().as_mut(),
+                    )
+                },
+                raw_rename: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(
+                        open_progs.raw_rename.as_libbpf_object().as_mut(),
                     )
                 },
                 btf_waking: unsafe {
@@ -364,16 +374,6 @@ mod imp {
                 raw_migrate: unsafe {
                     libbpf_rs::ProgramMut::new_mut(
                         open_progs.raw_migrate.as_libbpf_object().as_mut(),
-                    )
-                },
-                btf_process_exit: unsafe {
-                    libbpf_rs::ProgramMut::new_mut(
-                        open_progs.btf_process_exit.as_libbpf_object().as_mut(),
-                    )
-                },
-                raw_process_exit: unsafe {
-                    libbpf_rs::ProgramMut::new_mut(
-                        open_progs.raw_process_exit.as_libbpf_object().as_mut(),
                     )
                 },
                 btf_process_free: unsafe {
@@ -848,6 +848,8 @@ mod imp {
     pub struct RunqLinks {
         pub btf_switch: Option<libbpf_rs::Link>,
         pub raw_switch: Option<libbpf_rs::Link>,
+        pub btf_rename: Option<libbpf_rs::Link>,
+        pub raw_rename: Option<libbpf_rs::Link>,
         pub btf_waking: Option<libbpf_rs::Link>,
         pub raw_waking: Option<libbpf_rs::Link>,
         pub btf_wakeup: Option<libbpf_rs::Link>,
@@ -856,8 +858,6 @@ mod imp {
         pub raw_wakeup_new: Option<libbpf_rs::Link>,
         pub btf_migrate: Option<libbpf_rs::Link>,
         pub raw_migrate: Option<libbpf_rs::Link>,
-        pub btf_process_exit: Option<libbpf_rs::Link>,
-        pub raw_process_exit: Option<libbpf_rs::Link>,
         pub btf_process_free: Option<libbpf_rs::Link>,
         pub raw_process_free: Option<libbpf_rs::Link>,
     }
@@ -893,25 +893,25 @@ mod imp {
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
                 raw_switch: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(1)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(2)?)
+                btf_rename: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(2)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(3)?)
+                raw_rename: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(3)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
+                btf_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
+                raw_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(6)?)
+                btf_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(6)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(7)?)
+                raw_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(7)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(8)?)
+                btf_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(8)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(9)?)
+                raw_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(9)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_process_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(10)?)
+                btf_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(10)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_process_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(11)?)
+                raw_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(11)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
                 btf_process_free: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(12)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
@@ -932,5 +932,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 59144] = *include_bytes!("runq.bpf.o");
+    static DATA: [u8; 59848] = *include_bytes!("runq.bpf.o");
 }

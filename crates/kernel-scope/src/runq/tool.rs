@@ -19,13 +19,13 @@ use crate::overhead::{Meter, Overhead};
 use crate::symbols::Stacks;
 use crate::waker::preempt_count_offset;
 
-/// Those that end a wait first, so that none begins unseen; those that forget a task first of all.
+/// Those that end a wait first, so that none begins unseen; those that forget or rename a task first of all.
 const VARIANTS: [Variant; 2] = [
     Variant {
         attach: Attach::BtfTracepoint,
         programs: &[
             "btf_process_free",
-            "btf_process_exit",
+            "btf_rename",
             "btf_switch",
             "btf_migrate",
             "btf_waking",
@@ -37,7 +37,7 @@ const VARIANTS: [Variant; 2] = [
         attach: Attach::RawTracepoint,
         programs: &[
             "raw_process_free",
-            "raw_process_exit",
+            "raw_rename",
             "raw_switch",
             "raw_migrate",
             "raw_waking",
@@ -216,7 +216,6 @@ impl RunQ {
             }
             tasks.insert(row.tid, task);
         }
-        tasks.values_mut().for_each(refresh_name);
         Ok(join(tasks, &self.maps.wakers()?))
     }
 
@@ -361,16 +360,6 @@ fn read_all(map: &MapHandle) -> Result<Vec<Entry>, ScopeError> {
 fn delete(map: &MapHandle, key: &[u8]) -> Result<(), ScopeError> {
     map.delete(key)
         .map_err(|e| ScopeError::bpf("deleting from a map", e))
-}
-
-/// A task that lives may have called exec since its row was made.
-fn refresh_name(task: &mut Task) {
-    if task.has_ended {
-        return;
-    }
-    if let Ok(name) = std::fs::read_to_string(format!("/proc/{}/comm", task.tid)) {
-        task.comm = name.trim_end_matches('\n').to_owned();
-    }
 }
 
 fn configure(

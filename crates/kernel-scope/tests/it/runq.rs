@@ -8,6 +8,8 @@ use std::time::Duration;
 use kernel_scope::runq::{OffCpu, Options, RunQ, Task, WaitKind, flame_graph};
 use kernel_scope::{Attach, Symbols, WakerClass};
 
+use rustix::thread::{Pid, gettid};
+
 use crate::tasks::{named, pin, preemptions, wait_until_asleep};
 
 const ATTACHMENTS: [Attach; 2] = [Attach::BtfTracepoint, Attach::RawTracepoint];
@@ -33,7 +35,8 @@ fn own() -> Options {
 const ROUNDS: u64 = 2000;
 
 /// Two threads, `ping` and `pong`, hand a byte to and fro. Each waits for the other every time.
-fn ping_pong(rounds: u64) {
+/// Returns who they were.
+fn ping_pong(rounds: u64) -> [Pid; 2] {
     let (mut ping_in, mut pong_out) = std::io::pipe().expect("descriptors are left");
     let (mut pong_in, mut ping_out) = std::io::pipe().expect("descriptors are left");
     let ping = named("ping").spawn(move || {
@@ -41,25 +44,29 @@ fn ping_pong(rounds: u64) {
             ping_out.write_all(b"x").expect("a pipe");
             ping_in.read_exact(&mut [0]).expect("a pipe");
         }
+        gettid()
     });
     let pong = named("pong").spawn(move || {
         for _ in 0..rounds {
             pong_in.read_exact(&mut [0]).expect("a pipe");
             pong_out.write_all(b"x").expect("a pipe");
         }
+        gettid()
     });
-    for thread in [ping, pong] {
+    [ping, pong].map(|thread| {
         let joined = thread.expect("threads can be made").join();
-        joined.expect("no panic");
-    }
+        joined.expect("no panic")
+    })
 }
 
-fn task_named<'t>(tasks: &'t [Task], comm: &str) -> &'t Task {
-    let pid = std::process::id();
-    let found = tasks
-        .iter()
-        .find(|task| task.comm == comm && task.pid == pid);
-    found.unwrap_or_else(|| panic!("no {comm} in {tasks:?}"))
+/// By its number: a thread of the same name, joined before the tool was opened, may still be on its
+/// way out and wait for a CPU there.
+fn task_of<'t>(tasks: &'t [Task], tid: Pid, comm: &str) -> &'t Task {
+    let number = tid.as_raw_nonzero().get().cast_unsigned();
+    let found = tasks.iter().find(|task| task.tid == number);
+    let task = found.unwrap_or_else(|| panic!("no {comm} in {tasks:?}"));
+    assert_eq!((task.pid, &*task.comm), (std::process::id(), comm));
+    task
 }
 
 #[test]
@@ -69,13 +76,13 @@ fn a_ping_pong_is_waited_for_and_woken_by_its_partner() {
             continue;
         };
         assert_eq!(tool.attached(), attach);
-        ping_pong(ROUNDS);
+        let [ping, pong] = ping_pong(ROUNDS);
         let events = tool.finish().expect("maps can be read");
         let tasks = tool.tasks().expect("maps can be read");
         assert!(events.is_balanced(), "{events:?}");
         assert_eq!(events.dropped(), 0);
-        for (comm, partner) in [("ping", "pong"), ("pong", "ping")] {
-            let task = task_named(&tasks, comm);
+        for (tid, comm, partner) in [(ping, "ping", "pong"), (pong, "pong", "ping")] {
+            let task = task_of(&tasks, tid, comm);
             let woken = task.waits(WaitKind::Woken).lengths.count()
                 + task.waits(WaitKind::WokenMigrated).lengths.count();
             // On two CPUs, a byte may be there before its reader sleeps.
@@ -108,10 +115,11 @@ fn who_computes_is_preempted_and_not_woken() {
             continue;
         };
         let enough = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for name in ["computes_1", "computes_2"] {
+        let names = ["computes_1", "computes_2"];
+        let tids = thread::scope(|scope| {
+            let started = names.map(|name| {
                 let compute = || {
-                    let tid = rustix::thread::gettid();
+                    let tid = gettid();
                     pin(tid, 0);
                     let before = preemptions(tid);
                     while preemptions(tid) < before + 3 {}
@@ -119,14 +127,16 @@ fn who_computes_is_preempted_and_not_woken() {
                     while enough.load(Ordering::Relaxed) < 2 {
                         std::hint::spin_loop();
                     }
+                    tid
                 };
-                named(name).spawn_scoped(scope, compute).expect("room");
-            }
+                named(name).spawn_scoped(scope, compute).expect("room")
+            });
+            started.map(|thread| thread.join().expect("no panic"))
         });
         tool.finish().expect("maps can be read");
         let tasks = tool.tasks().expect("maps can be read");
-        for name in ["computes_1", "computes_2"] {
-            let task = task_named(&tasks, name);
+        for (tid, name) in tids.into_iter().zip(names) {
+            let task = task_of(&tasks, tid, name);
             let preempted = [WaitKind::Preempted, WaitKind::PreemptedMigrated];
             let preempted = preempted.map(|kind| task.waits(kind).lengths.count());
             assert!(preempted.iter().sum::<u64>() >= 3, "{task:?}");
@@ -149,7 +159,7 @@ fn who_is_woken_on_another_cpu_has_migrated() {
         let (mut reader, mut writer) = std::io::pipe().expect("descriptors are left");
         let (tids, tid) = std::sync::mpsc::channel();
         let moved = move || {
-            let own = rustix::thread::gettid();
+            let own = gettid();
             pin(own, 0);
             tids.send(own).expect("the test waits");
             for _ in 0..MOVES {
@@ -167,7 +177,7 @@ fn who_is_woken_on_another_cpu_has_migrated() {
         thread.join().expect("no panic");
         tool.finish().expect("maps can be read");
         let tasks = tool.tasks().expect("maps can be read");
-        let task = task_named(&tasks, "moved");
+        let task = task_of(&tasks, tid, "moved");
         let migrated = task.waits(WaitKind::WokenMigrated).lengths.count();
         // A task that is still on its way to sleep is moved, and woken, elsewhere.
         assert!(migrated >= 1, "{task:?}");

@@ -174,6 +174,7 @@ fn a_task_is_not_blamed_for_the_interrupt_that_came_upon_it() {
         }
     };
     thread::scope(|scope| {
+        let _stop = Stop(&stop);
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..cpus {
             named("computes")
@@ -186,8 +187,16 @@ fn a_task_is_not_blamed_for_the_interrupt_that_came_upon_it() {
             || (0..ROUNDS).for_each(|_| thread::sleep(A_WHILE)),
             all_by(WakerClass::HardIrq),
         );
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// Says stop also when a check fails: else the threads would compute for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
