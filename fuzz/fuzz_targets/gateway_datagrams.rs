@@ -2,7 +2,9 @@
 //! heard once, and nothing else is.
 #![no_main]
 
-use gateway::proto::{Beat, DATAGRAM_BYTES, DatagramPeers, DatagramRefusal, SessionToken, datagram_key};
+use gateway::proto::{
+    Beat, DATAGRAM_BYTES, DatagramPeers, DatagramRefusal, SessionToken, datagram_key,
+};
 use heartbeat_codec::datagram::Sender;
 use libfuzzer_sys::fuzz_target;
 
