@@ -27,7 +27,18 @@ pub(crate) struct Due {
     pub(crate) looked_at: usize,
 }
 
-/// Sorts the fire times of `cursor` after `last_ms` and up to `now_ms`. Those before `missed_ms` are missed.
+impl Due {
+    fn miss(&mut self, fire_ms: u64, named_max: usize) {
+        self.missed.push_back(fire_ms);
+        if self.missed.len() > named_max {
+            self.missed.pop_front();
+            self.missed_before += 1;
+        }
+    }
+}
+
+/// Sorts the fire times of `cursor` after `last_ms` and up to `now_ms`. Those before `missed_ms` are missed, and
+/// others when they are more than run at once.
 pub(crate) fn sort(
     cursor: &mut Cursor<'_>,
     last_ms: u64,
@@ -36,24 +47,30 @@ pub(crate) fn sort(
     misfire: Misfire,
 ) -> Due {
     let mut due = Due::default();
+    let named_max = NAMED_MAX.max(misfire.keeps());
     let mut at_ms = last_ms;
     let mut in_a_row = 0;
     while let Some(fire_ms) = cursor.next_after_ms(at_ms).filter(|ms| *ms <= now_ms) {
         at_ms = fire_ms;
         due.looked_at += 1;
-        if fire_ms >= missed_ms {
-            due.run.push(fire_ms);
-            continue;
-        }
-        due.missed.push_back(fire_ms);
-        if due.missed.len() > NAMED_MAX.max(misfire.keeps()) {
-            due.missed.pop_front();
-            due.missed_before += 1;
-        }
         in_a_row += 1;
+        let end_ms = if fire_ms < missed_ms {
+            due.miss(fire_ms, named_max);
+            missed_ms
+        } else {
+            if due.run.is_empty() {
+                in_a_row = 1;
+            }
+            due.run.push(fire_ms);
+            now_ms
+        };
         if in_a_row == LOOKED_AT_MAX {
             in_a_row = 0;
-            let halfway_ms = at_ms + missed_ms.saturating_sub(at_ms) / 2;
+            // Nobody wants so many at once, even if each is in time: what comes later counts.
+            for fire_ms in std::mem::take(&mut due.run) {
+                due.miss(fire_ms, named_max);
+            }
+            let halfway_ms = at_ms + end_ms.saturating_sub(at_ms) / 2;
             due.is_more |= cursor.next_after_ms(at_ms) < cursor.next_after_ms(halfway_ms);
             at_ms = halfway_ms;
         }
@@ -100,6 +117,20 @@ mod tests {
         assert_eq!(due.missed.back(), Some(&(now_ms - 8)));
         assert!(due.is_more);
         assert!(due.missed_before < 3_000_000, "{}", due.missed_before);
+    }
+
+    #[test]
+    fn a_long_grace_does_not_run_a_day_of_milliseconds_at_once() {
+        let every = Schedule::every(Duration::from_millis(1)).unwrap();
+        let now_ms = 86_400_000;
+        let due = sort(&mut every.cursor(0), 0, now_ms, 0, Misfire::Skip);
+        assert!(due.run.len() < LOOKED_AT_MAX, "{}", due.run.len());
+        assert!(due.looked_at < 40 * LOOKED_AT_MAX, "{}", due.looked_at);
+        assert_eq!(due.run.last(), Some(&now_ms));
+        assert!(due.is_more && due.missed_before > 0);
+        // As many as are in time and few enough run all.
+        let due = sort(&mut every.cursor(0), 0, 9_999, 4_000, Misfire::Skip);
+        assert_eq!((due.missed.len(), due.run.len()), (1_000, 6_000));
     }
 
     #[test]
