@@ -23,7 +23,7 @@ use crate::stats::Stats;
 /// returns a [`Completion`] that says when it is durable. None blocks on the disk or the network,
 /// except that an outcome is read with one `pread`. An embedded store has two threads
 /// (`mainstay-store-flush`, `mainstay-store-upkeep`), a shared one has one
-/// (`mainstay-store-redis`) or none ([`connect_async`](Self::connect_async)); they end with the last handle.
+/// (`mainstay-store-redis`, `-postgres`, `-mysql`) or none ([`connect_async`](Self::connect_async)); they end with the last handle.
 ///
 /// # Two kinds of clock
 /// An embedded store takes the caller's `now_ms`. A shared store asks its server for the time, so

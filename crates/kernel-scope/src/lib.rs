@@ -1,4 +1,4 @@
-//! eBPF tools as a library: who iterates which BPF map, and more
+//! eBPF tools as a library: who waited and who woke whom, which descriptors are open, who iterates which BPF map
 //!
 //! Each module is one tool: it loads its BPF program, hands out its events and sums them up. The
 //! programs come compiled inside this crate, so that using it takes no clang. Loading them takes

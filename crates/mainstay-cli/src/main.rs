@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// For services that hold very many long-lived connections and must do every effect exactly once.
+/// For services that hold very many long-lived connections and must do every effect at most once, and know it.
 #[derive(Parser)]
 #[command(
     name = "mainstay",

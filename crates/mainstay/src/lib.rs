@@ -12,7 +12,7 @@
 //! | [`ebpf-ring`](ebpf_ring) | what does the kernel see, now? |
 //! | [`circuit`] | should I stop trying? |
 //! | [`scheduler`], and with it `scheduler-store`, `scheduler-tokio` | which job runs now, and only here? |
-//! | `kernel-scope` | who iterates which BPF map? |
+//! | `kernel-scope` | why was it slow, who leaks, who iterates? |
 //! | [`gateway`](gateway::server), [`device`](gateway::device) | all of it at work |
 //!
 //! ```

@@ -62,9 +62,10 @@ fn table(reports: &[(&str, Report)]) -> String {
         let cells = facts.iter().map(|facts| *facts.get(name).unwrap_or(&""));
         text += &format!("| {name} | {} |\n", cells.collect::<Vec<_>>().join(" | "));
     }
-    let mut reasons: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut reasons: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for (name, report) in reports {
         for (_, reason) in report.skips() {
+            let reason = reason.replace(&report.release, numbers(&report.release));
             reasons.entry(reason).or_default().insert(name);
         }
     }
@@ -94,14 +95,17 @@ fn counts(report: &Report, group: &str) -> String {
     }
 }
 
-/// The numbers of a release: what follows names whoever built it.
 fn version(release: &str) -> String {
-    let end = release.find(|c: char| !(c.is_ascii_digit() || c == '.'));
-    let numbers = &release[..end.unwrap_or(release.len())];
     match release.contains("cloud-amd64") {
         true => format!("Debian `{release}`"),
-        false => numbers.into(),
+        false => numbers(release).into(),
     }
+}
+
+/// The numbers of a release: what follows names whoever built it.
+fn numbers(release: &str) -> &str {
+    let end = release.find(|c: char| !(c.is_ascii_digit() || c == '.'));
+    &release[..end.unwrap_or(release.len())]
 }
 
 #[cfg(test)]
