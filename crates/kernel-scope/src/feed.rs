@@ -7,7 +7,7 @@ use libbpf_rs::MapMut;
 use crate::attach::{Attach, Programs, handle};
 use crate::error::ScopeError;
 use crate::events::Events;
-use crate::overhead::{Meter, Overhead};
+use crate::overhead::{Meter, Overhead, SAMPLE};
 
 const EVENTS_AT_ONCE: u64 = 10_000;
 /// A program that was running on another CPU when its link went away may still count and write. It
@@ -44,7 +44,18 @@ impl Feed {
 
     /// Waits for at most `timeout` until there are events. Returns false when there are none.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<bool, ScopeError> {
-        Ok(self.ring.wait(Wait::up_to(timeout))?)
+        let start = Instant::now();
+        loop {
+            // A sample must end in time, or the kernel goes on measuring for the whole wait.
+            self.meter.tick();
+            let left = timeout.saturating_sub(start.elapsed());
+            if self.ring.wait(Wait::up_to(left.min(SAMPLE)))? {
+                return Ok(true);
+            }
+            if left <= SAMPLE {
+                return Ok(false);
+            }
+        }
     }
 
     /// Hands at most `events_max` waiting records to `each`. Returns how many there were, or the
@@ -71,7 +82,6 @@ impl Feed {
     ) -> Result<(), ScopeError> {
         let start = Instant::now();
         loop {
-            self.meter.tick();
             let left = duration.saturating_sub(start.elapsed());
             self.wait(left)?;
             self.drain(EVENTS_AT_ONCE, &mut each)?;

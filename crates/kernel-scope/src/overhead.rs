@@ -23,7 +23,7 @@ pub struct Overhead {
 
 /// A sample begins this often, and is this long.
 const PERIOD: Duration = Duration::from_secs(1);
-const SAMPLE: Duration = Duration::from_millis(100);
+pub(crate) const SAMPLE: Duration = Duration::from_millis(100);
 
 /// Measures an [`Overhead`] with the kernel's statistics of BPF programs.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(crate) struct Meter {
     started: Instant,
     stopped: Option<Instant>,
     cpu_at_start: Duration,
+    cpu_at_stop: Option<Duration>,
     sample: Option<Sample>,
     last_began: Instant,
     sampled: Duration,
@@ -57,6 +58,7 @@ impl Meter {
             started: now,
             stopped: None,
             cpu_at_start: cpu_time(),
+            cpu_at_stop: None,
             sample: None,
             last_began: now,
             sampled: Duration::ZERO,
@@ -83,6 +85,7 @@ impl Meter {
         let now = Instant::now();
         self.end_sample(now);
         self.stopped.get_or_insert(now);
+        self.cpu_at_stop.get_or_insert_with(cpu_time);
     }
 
     pub(crate) fn read(&self) -> Overhead {
@@ -98,7 +101,10 @@ impl Meter {
         let runs = (self.runs as f64 * scale) as u64;
         Overhead {
             elapsed,
-            tool: cpu_time().saturating_sub(self.cpu_at_start),
+            tool: self
+                .cpu_at_stop
+                .unwrap_or_else(cpu_time)
+                .saturating_sub(self.cpu_at_start),
             programs: known.then(|| self.run_time.mul_f64(scale)),
             runs: if known { runs } else { 0 },
         }

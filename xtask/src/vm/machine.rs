@@ -137,7 +137,7 @@ fn wait(mut child: Child, max: Duration) -> Option<bool> {
         match child.try_wait() {
             Ok(None) => std::thread::sleep(LOOK),
             Ok(Some(status)) => return Some(status.success()),
-            Err(_) => return None,
+            Err(_) => break,
         }
     }
     drop(child.kill());

@@ -69,16 +69,18 @@ impl ShardedRings {
         };
         spec.check()
             .map_err(|e| RingError::wrong_map(e.to_string()))?;
-        let mut rings = Vec::new();
-        for cpus in groups.iter() {
+        let make = |_| {
             let ring = sys::map_create(spec.kind.number(), [0, 0, ring_bytes, 0]);
-            let ring = ring.map_err(|e| RingError::io("making the ring of a group", e))?;
+            RingReader::from_fd(ring.map_err(|e| RingError::io("making the ring of a group", e))?)
+        };
+        // All of them, before the first takes the place of one that somebody may still read.
+        let rings: Vec<_> = groups.iter().map(make).collect::<Result<_, _>>()?;
+        for (cpus, ring) in groups.iter().zip(&rings) {
             for cpu in cpus {
                 map.put(*cpu, ring.as_fd()).map_err(|e| {
                     RingError::io(format!("putting the ring of CPU {cpu} into the map"), e)
                 })?;
             }
-            rings.push(RingReader::from_fd(ring)?);
         }
         Self::new(map, groups, rings)
     }

@@ -180,7 +180,10 @@ pub(crate) fn drain<M: Memory>(
             match step {
                 Step::Record(len) => each(&scratch.as_flattened()[..len]),
                 Step::Discarded => {}
-                Step::Gone => continue 'look,
+                Step::Gone => {
+                    left -= 1;
+                    continue 'look;
+                }
                 Step::Stop(stop) if is_last_look => return Ok(stop),
                 Step::Stop(_) => {
                     // As in an ordinary ring: publish, and only then (StoreLoad) look again.

@@ -107,8 +107,8 @@ impl Crew {
             let outbox = Outbox::new(sender.clone());
             let datagrams = config.datagrams.then(|| {
                 let wake = sender.clone();
-                // Full: the shard has much to do, and looks again at the next ack.
-                let wake = move || drop(wake.try_send(CrewMessage::Acks));
+                // Full: the shard has much to do, and is told at the next ack.
+                let wake = move || wake.try_send(CrewMessage::Acks).is_ok();
                 DatagramSocket::open(config.gateways[0], wake)
             });
             let start = CrewMessage::Start(outbox, datagrams.transpose()?);

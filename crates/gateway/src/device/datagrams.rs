@@ -29,6 +29,8 @@ const ACKS_MAX: usize = 4_096;
 
 /// How soon the thread that hears acks notices that its shard has ended.
 const LOOK_UP: Duration = Duration::from_millis(500);
+/// A datagram that the system does not take in this time is a lost one.
+const SEND_MAX: Duration = Duration::from_millis(1);
 
 /// A session's beats in datagrams. No socket and no clock.
 #[derive(Debug)]
@@ -102,18 +104,40 @@ pub(crate) struct DatagramSocket {
 }
 
 /// What the thread heard and the shard has not read.
+type Acks = Mutex<Heard>;
+
 #[derive(Default)]
-struct Acks(Mutex<Vec<[u8; DATAGRAM_ACK_BYTES]>>);
+struct Heard {
+    acks: Vec<[u8; DATAGRAM_ACK_BYTES]>,
+    /// The shard knows that there are some.
+    is_told: bool,
+}
+
+impl Heard {
+    /// Notes an ack, and tells the shard unless it knows already.
+    fn note(&mut self, ack: [u8; DATAGRAM_ACK_BYTES], wake: impl FnOnce() -> bool) {
+        if self.acks.len() < ACKS_MAX {
+            self.acks.push(ack);
+        }
+        self.is_told = self.is_told || wake();
+    }
+}
 
 impl DatagramSocket {
-    /// A socket for datagrams to `gateway`. Its thread, `mainstay-device-udp`, calls `wake` when acks are there to be read.
-    pub(crate) fn open(gateway: SocketAddr, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+    /// A socket for datagrams to `gateway`. Its thread, `mainstay-device-udp`, calls `wake` when acks are there to be read, again
+    /// for the next one when it answers `false`.
+    pub(crate) fn open(
+        gateway: SocketAddr,
+        wake: impl Fn() -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         let any: IpAddr = match gateway {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = Arc::new(UdpSocket::bind((any, 0))?);
         socket.set_read_timeout(Some(LOOK_UP))?;
+        // The shard has others to serve: what does not go out is lost.
+        socket.set_write_timeout(Some(SEND_MAX))?;
         let acks = Arc::<Acks>::default();
         let (ear, heard) = (Arc::clone(&socket), Arc::downgrade(&acks));
         thread::Builder::new()
@@ -141,7 +165,7 @@ impl DatagramSocket {
 
     /// The acks that came, and whose they claim to be.
     pub(crate) fn take(&mut self) -> Vec<(ClientId, [u8; DATAGRAM_ACK_BYTES])> {
-        let acks = std::mem::take(&mut *self.acks.0.lock());
+        let acks = std::mem::take(&mut *self.acks.lock()).acks;
         let whose = |ack: [u8; DATAGRAM_ACK_BYTES]| {
             let peer = u32::from_le_bytes([ack[1], ack[2], ack[3], ack[4]]);
             Some((*self.peers.get(&peer)?, ack))
@@ -150,7 +174,7 @@ impl DatagramSocket {
     }
 }
 
-fn hear(socket: &UdpSocket, acks: &Weak<Acks>, wake: impl Fn()) {
+fn hear(socket: &UdpSocket, acks: &Weak<Acks>, wake: impl Fn() -> bool) {
     let mut buffer = [0; DATAGRAM_ACK_BYTES + 1];
     loop {
         let received = socket.recv(&mut buffer);
@@ -158,15 +182,7 @@ fn hear(socket: &UdpSocket, acks: &Weak<Acks>, wake: impl Fn()) {
         if received.is_ok_and(|bytes| bytes == DATAGRAM_ACK_BYTES)
             && let Some(ack) = buffer.first_chunk()
         {
-            let mut acks = acks.0.lock();
-            let is_first = acks.is_empty();
-            if acks.len() < ACKS_MAX {
-                acks.push(*ack);
-            }
-            drop(acks);
-            if is_first {
-                wake();
-            }
+            acks.lock().note(*ack, &wake);
         }
     }
 }
@@ -207,6 +223,25 @@ mod tests {
             }
         }
         assert_eq!(beats.hear(0, b"no ack"), None);
+    }
+
+    #[test]
+    fn a_shard_that_could_not_be_told_is_told_at_the_next_ack() {
+        let acks = Acks::default();
+        let note = |told| {
+            let mut was_asked = false;
+            acks.lock().note([0; DATAGRAM_ACK_BYTES], || {
+                was_asked = true;
+                told
+            });
+            was_asked
+        };
+        assert!(note(false));
+        assert!(note(true));
+        assert!(!note(true), "it knows");
+        let heard = std::mem::take(&mut *acks.lock());
+        assert_eq!(heard.acks.len(), 3);
+        assert!(note(true), "it has read all");
     }
 
     #[test]

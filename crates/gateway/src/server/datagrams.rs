@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use conn_reactor::Token;
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ use crate::proto::{
 
 /// Datagrams that are read before the thread looks whether it shall end.
 const BATCH: usize = 256;
+/// How long to leave a socket alone that answers with an error.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The sessions that may send datagrams, and what came of those that arrived.
 pub(crate) struct Datagrams {
@@ -73,7 +76,7 @@ impl Datagrams {
             return Ok(());
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()?;
         let socket = {
             let _inside = runtime.enter();
@@ -179,8 +182,12 @@ async fn receive(shared: &Shared, socket: &UdpSocket, mut stopped: oneshot::Rece
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The network's word about an ack that reached nobody.
-                Err(error) => tracing::debug!(%error, "a datagram could not be received"),
+                // The network's word about an ack that reached nobody, or a socket in trouble: not in a circle then.
+                Err(error) => {
+                    tracing::debug!(%error, "a datagram could not be received");
+                    tokio::time::sleep(TROUBLE_PAUSE).await;
+                    break;
+                }
             }
         }
         tokio::task::yield_now().await;

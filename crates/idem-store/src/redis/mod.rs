@@ -109,10 +109,12 @@ impl RedisEngine {
                 after_token,
                 count_max,
             } => {
+                let place = Arc::clone(places).acquire_owned().await;
                 let link = Arc::clone(&self.link);
                 self.crew.add(async move {
                     let listed = list_with_patience(&link, after_token, count_max).await;
                     job.answer(listed.map(Answer::List));
+                    drop(place);
                 });
             }
             _ => {

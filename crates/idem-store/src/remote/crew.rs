@@ -84,7 +84,8 @@ impl Rounds {
         self.bell.set_task(cx.waker());
         for _ in 0..ROUNDS_MAX {
             self.bell.is_polled.store(true, Ordering::SeqCst);
-            self.bell.has_rung.store(false, Ordering::SeqCst);
+            // Reads what it overwrites: what was rung for is seen by the round.
+            self.bell.has_rung.swap(false, Ordering::SeqCst);
             if let Poll::Ready(done) = round(&mut Context::from_waker(&self.waker)) {
                 return Poll::Ready(done);
             }

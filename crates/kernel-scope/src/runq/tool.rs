@@ -15,7 +15,7 @@ use crate::attach::{Attach, Programs, Variant, first_that_opens, handle, load};
 use crate::bpf::runq::{OpenRunqSkel, RunqSkelBuilder};
 use crate::error::ScopeError;
 use crate::events::Events;
-use crate::overhead::{Meter, Overhead};
+use crate::overhead::{Meter, Overhead, SAMPLE};
 use crate::symbols::Stacks;
 use crate::waker::preempt_count_offset;
 
@@ -190,13 +190,19 @@ impl RunQ {
     ///
     /// When a map cannot be read.
     pub fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
-        self.meter.tick();
-        std::thread::sleep(duration);
-        if self.harvested.elapsed() >= HARVEST {
-            self.harvested = Instant::now();
-            self.harvest()?;
+        let start = Instant::now();
+        loop {
+            self.meter.tick();
+            if self.harvested.elapsed() >= HARVEST {
+                self.harvested = Instant::now();
+                self.harvest()?;
+            }
+            let left = duration.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(SAMPLE));
         }
-        Ok(())
     }
 
     /// Every task that has waited, longest total wait first.
