@@ -25,6 +25,7 @@ pub(crate) struct Crew(Arc<Mutex<Vec<Member>>>);
 
 impl Crew {
     /// Adds a future, which [`run`](Self::run) polls.
+    #[cfg(any(feature = "postgres", feature = "redis", test))]
     pub(crate) fn add(&self, member: impl Future<Output = ()> + Send + 'static) {
         self.0.lock().push(Box::pin(member));
     }
