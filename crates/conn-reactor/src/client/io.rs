@@ -95,7 +95,7 @@ impl<P: Protocol> ClientIo<'_, P> {
                 .is_some_and(|slot| slot.reconnector.is_established())
     }
 
-    /// The endpoint that a client is with, or tries next: its place in [`ClientOptions::endpoints`].
+    /// The endpoint that a client is with, or tries next: its place in [`ClientOptions::endpoints`](super::ClientOptions::endpoints).
     #[must_use]
     pub fn endpoint(&self, client: ClientId) -> Option<usize> {
         Some(self.set.clients.get(client.0)?.reconnector.endpoint())
@@ -119,7 +119,7 @@ impl<P: Protocol> ClientIo<'_, P> {
     }
 
     /// The peer has welcomed the session: tries begin from the shortest pause again once it has lasted
-    /// [`Reconnect::stable_ms`], the breaker hears of a success, and the queue begins to flow. What the peer says that
+    /// [`Reconnect::stable_ms`](super::Reconnect::stable_ms), the breaker hears of a success, and the queue begins to flow. What the peer says that
     /// it has already, [`acknowledge`](Self::acknowledge) first. Said again, it changes nothing.
     pub fn established(&mut self, client: ClientId) {
         if !self.is_connected(client) || self.is_established(client) {
@@ -194,7 +194,7 @@ impl<P: Protocol> ClientIo<'_, P> {
     }
 
     /// Puts a frame into the client's queue and sends it when its turn comes, on as many connections as it takes until
-    /// the peer acknowledges it: see [`Outbound`]. `encode` appends the frame to the buffer it is given; the number that
+    /// the peer acknowledges it: see [`Outbound`](super::Outbound). `encode` appends the frame to the buffer it is given; the number that
     /// the peer tells repeats by has to be in it. The frame has to mean the same on every connection.
     ///
     /// # Errors
