@@ -47,6 +47,7 @@ mod breaker;
 mod budget;
 mod config;
 mod permit;
+mod random;
 mod throttle;
 #[cfg(feature = "tower")]
 mod tower;
@@ -60,6 +61,7 @@ pub use breaker::{Breaker, CallError, Outcome, Reason, State, Transition};
 pub use budget::{BudgetPolicy, RetryBudget};
 pub use config::{Config, FailureRate};
 pub use permit::{Permit, Rejected};
+pub use random::SplitMix64;
 pub use throttle::Throttle;
 #[cfg(feature = "tower")]
 pub use tower::{

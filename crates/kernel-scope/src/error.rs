@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ebpf_ring::{KernelFacts, MissingFeature, RingError};
+use ebpf_ring::{KernelFacts, RingError};
 
 use crate::log;
 
@@ -15,8 +15,6 @@ pub struct ScopeError {
 
 #[derive(Debug)]
 enum Kind {
-    /// Nothing that the tool could attach to.
-    Missing(MissingFeature),
     /// EPERM, and what can be behind it.
     Refused {
         doing: &'static str,
@@ -93,7 +91,6 @@ impl ScopeError {
     pub fn is_permission_denied(&self) -> bool {
         match &self.kind {
             Kind::Refused { .. } => true,
-            Kind::Missing(missing) => missing.is_permission_denied(),
             Kind::Ring(ring) => ring.is_permission_denied(),
             _ => false,
         }
@@ -116,16 +113,9 @@ impl From<RingError> for ScopeError {
     }
 }
 
-impl From<MissingFeature> for ScopeError {
-    fn from(missing: MissingFeature) -> Self {
-        Kind::Missing(missing).into()
-    }
-}
-
 impl fmt::Display for ScopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Missing(missing) => missing.fmt(f),
             Kind::Refused { doing, why, source } => {
                 write!(f, "{doing} failed: {why}")?;
                 match source {
@@ -155,7 +145,6 @@ impl std::error::Error for ScopeError {
             Kind::Refused { source, .. } => Some(source.as_ref()?),
             Kind::Bpf { source, .. } => Some(source),
             Kind::Ring(source) => source.source(),
-            Kind::Missing(missing) => Some(missing),
             Kind::Record(_) | Kind::NoVariant(_) => None,
         }
     }

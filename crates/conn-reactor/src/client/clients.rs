@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{Attempt, ClientIo, Endpoints, Outbound, OutboundLimits, Reconnect, Reconnector};
+use circuit::SplitMix64;
+
 use crate::slab::Slab;
 use crate::{CloseReason, Handler, Io, Opened, TimerKey, Token};
 
@@ -142,7 +144,8 @@ pub(super) struct Set<P: Protocol> {
     pub(super) clients: Slab<Slot<P>>,
     pub(super) endpoints: Endpoints,
     pub(super) options: ClientOptions,
-    pub(super) random: Random,
+    /// Jitter.
+    pub(super) random: SplitMix64,
     /// Frames joined for one write.
     pub(super) out: Vec<u8>,
     /// Connections that stand or close.
@@ -182,7 +185,7 @@ impl<P: Protocol> Clients<P> {
             clients: Slab::new(0),
             endpoints,
             options,
-            random: Random::new(),
+            random: SplitMix64::new(RandomState::new().hash_one(0u64)),
             out: Vec::new(),
             links: 0,
             stopping: false,
@@ -202,7 +205,7 @@ impl<P: Protocol> Clients<P> {
     }
 
     fn attempt(&mut self, io: &mut Io<Self>, client: ClientId) {
-        let random = self.set.random.next();
+        let random = self.set.random.next_u64();
         let set = &mut self.set;
         let Some(slot) = set.clients.get_mut(client.0) else {
             return;
@@ -215,7 +218,7 @@ impl<P: Protocol> Clients<P> {
             Attempt::Connect(addr) => match io.connect(addr, set.options.bind, client.0.as_u64()) {
                 Ok(()) => slot.link = Link::Connecting,
                 Err(error) => {
-                    let random = set.random.next();
+                    let random = set.random.next_u64();
                     let delay_ms = slot.reconnector.not_tried(&mut set.endpoints, random);
                     self.come_back(io, client, Why::Connect(error), false, delay_ms);
                 }
@@ -225,7 +228,7 @@ impl<P: Protocol> Clients<P> {
 
     /// The try or the session is over.
     fn lose(&mut self, io: &mut Io<Self>, client: ClientId, why: Why) {
-        let random = self.set.random.next();
+        let random = self.set.random.next_u64();
         let set = &mut self.set;
         let Some(slot) = set.clients.get_mut(client.0) else {
             return;
@@ -384,22 +387,5 @@ impl<P: Protocol> fmt::Debug for Clients<P> {
             .field("clients", &self.set.clients.len())
             .field("connections", &self.set.links)
             .finish_non_exhaustive()
-    }
-}
-
-/// Jitter (splitmix64, Steele et al. 2014), seeded by the system.
-pub(super) struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        Self(RandomState::new().hash_one(0u64))
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

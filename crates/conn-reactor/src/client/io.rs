@@ -115,7 +115,7 @@ impl<P: Protocol> ClientIo<'_, P> {
 
     /// A number that is uniform over all `u64`: good for jitter, not for secrets.
     pub fn random(&mut self) -> u64 {
-        self.set.random.next()
+        self.set.random.next_u64()
     }
 
     /// The peer has welcomed the session: tries begin from the shortest pause again once it has lasted
@@ -152,7 +152,7 @@ impl<P: Protocol> ClientIo<'_, P> {
 
     /// The window that the server asked this client to return in: see [`Reconnector::return_within`].
     pub fn return_within(&mut self, client: ClientId, window_ms: u32) {
-        let random = self.set.random.next();
+        let random = self.set.random.next_u64();
         if let Some(slot) = self.slot(client) {
             slot.reconnector.return_within(window_ms, random);
         }

@@ -29,5 +29,6 @@ mod groups;
 mod state;
 mod tool;
 
+pub use crate::options::Options;
 pub use groups::Group;
-pub use tool::{Fds, Options};
+pub use tool::Fds;

@@ -15,6 +15,7 @@ use crate::fds::found::Found;
 use crate::fds::groups::{self, Group};
 use crate::fds::state::State;
 use crate::feed::Feed;
+use crate::options::Options;
 use crate::overhead::Overhead;
 use crate::symbols::{Stacks, Symbols};
 
@@ -41,51 +42,8 @@ const SNAPSHOT_REST: u32 = 20;
 /// How soon it is noticed that a snapshot is due.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How to open [`Fds`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Options {
-    /// Only this process, as the initial pid namespace numbers it; `None` for all but the tool's own.
-    pub pid: Option<u32>,
-    /// Bytes of the ring: a power of two of whole pages. A change takes 64.
-    pub ring_bytes: u32,
-    /// What kind of program; `None` for the one that sees most.
-    pub attach: Option<Attach>,
-}
-
-impl Default for Options {
-    /// Every process, a ring of 4 MiB (65,536 changes), what sees most on this machine.
-    fn default() -> Self {
-        Self {
-            pid: None,
-            ring_bytes: 4 << 20,
-            attach: None,
-        }
-    }
-}
-
-impl Options {
-    /// Only the process `pid`.
-    #[must_use]
-    pub fn pid(mut self, pid: u32) -> Self {
-        self.pid = Some(pid);
-        self
-    }
-
-    /// A ring of `ring_bytes`.
-    #[must_use]
-    pub fn ring_bytes(mut self, ring_bytes: u32) -> Self {
-        self.ring_bytes = ring_bytes;
-        self
-    }
-
-    /// Attach there and nowhere else.
-    #[must_use]
-    pub fn attach(mut self, attach: Attach) -> Self {
-        self.attach = Some(attach);
-        self
-    }
-}
+/// The ring of a tool that was not told otherwise: 65,536 changes of 64 bytes.
+const RING_BYTES: u32 = 4 << 20;
 
 /// The loaded and attached tool. Dropping it detaches.
 #[derive(Debug)]
@@ -284,7 +242,9 @@ fn configure(
     rodata.sees_installs = variant.attach != Attach::RawTracepoint;
     rodata.call_kinds = calls::kinds();
     open.progs.snapshot.set_autoload(true);
-    open.maps.events.set_max_entries(options.ring_bytes)
+    open.maps
+        .events
+        .set_max_entries(options.ring_bytes.unwrap_or(RING_BYTES))
 }
 
 /// The clock of the events.

@@ -27,6 +27,7 @@ mod event;
 mod summary;
 mod tool;
 
+pub use crate::options::Options;
 pub use event::{Event, MapKind};
 pub use summary::{HEAT_BUCKETS, Row, Summary};
-pub use tool::{MapIter, Options};
+pub use tool::MapIter;

@@ -9,6 +9,7 @@ use crate::events::Events;
 use crate::feed::Feed;
 use crate::map_iter::event::Event;
 use crate::map_iter::summary::Summary;
+use crate::options::Options;
 use crate::overhead::Overhead;
 use crate::symbols::Stacks;
 
@@ -25,51 +26,8 @@ const VARIANTS: [Variant; 2] = [
     },
 ];
 
-/// How to open [`MapIter`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Options {
-    /// Only this process, as the initial pid namespace numbers it; `None` for all.
-    pub pid: Option<u32>,
-    /// Bytes of the ring: a power of two of whole pages. A step takes 104.
-    pub ring_bytes: u32,
-    /// Where to attach; `None` for the cheapest that this machine has.
-    pub attach: Option<Attach>,
-}
-
-impl Default for Options {
-    /// Every process, a ring of 1 MiB (10,082 steps), the cheapest attachment.
-    fn default() -> Self {
-        Self {
-            pid: None,
-            ring_bytes: 1 << 20,
-            attach: None,
-        }
-    }
-}
-
-impl Options {
-    /// Only the process `pid`.
-    #[must_use]
-    pub fn pid(mut self, pid: u32) -> Self {
-        self.pid = Some(pid);
-        self
-    }
-
-    /// A ring of `ring_bytes`.
-    #[must_use]
-    pub fn ring_bytes(mut self, ring_bytes: u32) -> Self {
-        self.ring_bytes = ring_bytes;
-        self
-    }
-
-    /// Attach there and nowhere else.
-    #[must_use]
-    pub fn attach(mut self, attach: Attach) -> Self {
-        self.attach = Some(attach);
-        self
-    }
-}
+/// The ring of a tool that was not told otherwise: 10,082 steps of 104 bytes.
+const RING_BYTES: u32 = 1 << 20;
 
 /// The loaded and attached tool. Dropping it detaches.
 ///
@@ -191,7 +149,9 @@ fn configure(open: &mut OpenMapIterSkel<'_>, options: &Options) -> libbpf_rs::Re
         .expect("the program has knobs");
     rodata.target_pid = options.pid.unwrap_or(0);
     rodata.bpf_syscall_nr = BPF_SYSCALL_NR;
-    open.maps.events.set_max_entries(options.ring_bytes)
+    open.maps
+        .events
+        .set_max_entries(options.ring_bytes.unwrap_or(RING_BYTES))
 }
 
 /// `__NR_bpf`: the kernel's syscall tables.

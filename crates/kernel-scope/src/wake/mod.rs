@@ -27,6 +27,7 @@ mod event;
 mod summary;
 mod tool;
 
+pub use crate::options::Options;
 pub use event::Event;
 pub use summary::{Row, Summary, Waker};
-pub use tool::{Options, Wake};
+pub use tool::Wake;

@@ -9,6 +9,7 @@ use crate::bpf::wake::{OpenWakeSkel, WakeSkelBuilder};
 use crate::error::ScopeError;
 use crate::events::Events;
 use crate::feed::Feed;
+use crate::options::Options;
 use crate::overhead::Overhead;
 use crate::waker::preempt_count_offset;
 
@@ -38,51 +39,8 @@ const VARIANTS: [Variant; 2] = [
     },
 ];
 
-/// How to open [`Wake`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Options {
-    /// Only this process, as the initial pid namespace numbers it; `None` for all.
-    pub pid: Option<u32>,
-    /// Bytes of the ring: a power of two of whole pages. A call that slept takes 144.
-    pub ring_bytes: u32,
-    /// Where to attach; `None` for the best that this machine has.
-    pub attach: Option<Attach>,
-}
-
-impl Default for Options {
-    /// Every process, a ring of 1 MiB (7,281 calls), the best attachment.
-    fn default() -> Self {
-        Self {
-            pid: None,
-            ring_bytes: 1 << 20,
-            attach: None,
-        }
-    }
-}
-
-impl Options {
-    /// Only the process `pid`.
-    #[must_use]
-    pub fn pid(mut self, pid: u32) -> Self {
-        self.pid = Some(pid);
-        self
-    }
-
-    /// A ring of `ring_bytes`.
-    #[must_use]
-    pub fn ring_bytes(mut self, ring_bytes: u32) -> Self {
-        self.ring_bytes = ring_bytes;
-        self
-    }
-
-    /// Attach there and nowhere else.
-    #[must_use]
-    pub fn attach(mut self, attach: Attach) -> Self {
-        self.attach = Some(attach);
-        self
-    }
-}
+/// The ring of a tool that was not told otherwise: 7,281 calls of 144 bytes.
+const RING_BYTES: u32 = 1 << 20;
 
 /// The loaded and attached tool. Dropping it detaches.
 ///
@@ -198,5 +156,7 @@ fn configure(
         .expect("the program has knobs");
     rodata.target_pid = options.pid.unwrap_or(0);
     rodata.preempt_count_offset = preempt_count_offset;
-    open.maps.events.set_max_entries(options.ring_bytes)
+    open.maps
+        .events
+        .set_max_entries(options.ring_bytes.unwrap_or(RING_BYTES))
 }

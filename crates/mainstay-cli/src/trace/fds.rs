@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use kernel_scope::fds::{Fds, Group, Options};
+use kernel_scope::fds::{Fds, Group};
 use kernel_scope::{Events, Overhead, ScopeError};
 use serde_json::{Map, Value, json};
 
@@ -24,8 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let mut options = Options::default().ring_bytes(args.ring.ring_bytes);
-    options.pid = args.common.pid;
+    let options = args.ring.options(&args.common);
     let mut watched = Descriptors {
         tool: Fds::open(&options)?,
     };

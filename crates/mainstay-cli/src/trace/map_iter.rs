@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use kernel_scope::map_iter::{MapIter, Options, Row, Summary};
+use kernel_scope::map_iter::{MapIter, Row, Summary};
 use kernel_scope::{Events, Overhead, ScopeError, Symbols};
 use serde_json::json;
 
@@ -25,8 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let mut options = Options::default().ring_bytes(args.ring.ring_bytes);
-    options.pid = args.common.pid;
+    let options = args.ring.options(&args.common);
     let mut watched = Walks {
         tool: MapIter::open(&options)?,
         summary: Summary::default(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kernel_scope::{DropReason, Events, Overhead, ScopeError};
+use kernel_scope::{DropReason, Events, Options, Overhead, ScopeError};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -37,7 +37,15 @@ pub(super) struct Common {
 pub(super) struct Ring {
     /// Bytes of the ring between kernel and tool: a power of two.
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20, value_parser = parse_ring_bytes)]
-    pub(super) ring_bytes: u32,
+    ring_bytes: u32,
+}
+
+impl Ring {
+    pub(super) fn options(&self, common: &Common) -> Options {
+        let mut options = Options::default().ring_bytes(self.ring_bytes);
+        options.pid = common.pid;
+        options
+    }
 }
 
 /// A tool at work, as the session sees it.

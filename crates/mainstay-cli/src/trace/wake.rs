@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use kernel_scope::wake::{Event, Options, Row, Summary, Wake, Waker};
+use kernel_scope::wake::{Event, Row, Summary, Wake, Waker};
 use kernel_scope::{Events, Histogram, Overhead, ScopeError};
 use serde_json::{Value, json};
 
@@ -26,8 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let mut options = Options::default().ring_bytes(args.ring.ring_bytes);
-    options.pid = args.common.pid;
+    let options = args.ring.options(&args.common);
     let mut watched = Calls {
         tool: Wake::open(&options)?,
         summary: Summary::default(),

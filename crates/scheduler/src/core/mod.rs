@@ -11,7 +11,7 @@ mod tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use circuit::{Backoff, TraceId};
+use circuit::{Backoff, SplitMix64, TraceId};
 use timerwheel::Wheel;
 
 use crate::cancel::{CancelCause, CancelToken};
@@ -92,7 +92,7 @@ pub(crate) struct Core {
     pub(crate) ended: Vec<(Arc<JobSpec>, Record)>,
     limits: Limits,
     pub(crate) meter: Meter,
-    random: u64,
+    random: SplitMix64,
     pub(crate) is_stopped: bool,
 }
 
@@ -112,7 +112,7 @@ impl Core {
             ended: Vec::new(),
             limits,
             meter: Meter::new(),
-            random: seed,
+            random: SplitMix64::new(seed),
             is_stopped: false,
         }
     }
@@ -565,11 +565,6 @@ impl Core {
     }
 
     pub(crate) fn next_random(&mut self) -> u64 {
-        // SplitMix64 (Steele, Lea, Flood 2014).
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.next_u64()
     }
 }
