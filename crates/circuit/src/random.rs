@@ -4,11 +4,12 @@
 /// the same seed. Good enough to spread clients over time, and no secret to anybody.
 ///
 /// ```
-/// use circuit::{Backoff, Policy, SplitMix64};
+/// use circuit::{Backoff, Jitter, Policy, SplitMix64};
 ///
+/// let policy = Policy { base_ms: 100, cap_ms: 1_000, jitter: Jitter::Full, first_window_ms: 0 };
 /// let mut random = SplitMix64::new(7); // in earnest: a seed from the system
-/// let wait_ms = Backoff::new().next_delay_ms(&Policy::default(), random.next_u64());
-/// assert!(wait_ms <= u64::from(Policy::default().cap_ms));
+/// let wait_ms = Backoff::new().next_delay_ms(&policy, random.next_u64());
+/// assert!(wait_ms <= 100);
 /// ```
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
