@@ -177,7 +177,8 @@ impl<T> Levels<T> {
         while *budget > 0 {
             let list = &mut self.lists[at];
             let entry = self.links.pop(list);
-            if list.is_empty() {
+            let is_last = list.is_empty();
+            if is_last {
                 self.vacate(slot);
             }
             let Some(entry) = entry else { break };
@@ -190,6 +191,9 @@ impl<T> Levels<T> {
             if let Some(due) = take(&mut self.slab, entry, is_due) {
                 self.living[at] -= 1;
                 give(due)?;
+            }
+            if is_last {
+                break;
             }
         }
         ControlFlow::Continue(())
