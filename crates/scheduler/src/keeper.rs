@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
+use crate::core::NotOurs;
+use crate::core::job::Foreign;
 use crate::core::slab::Key;
 use crate::history::Outcome;
-use crate::once::{Claim, Claimed, Doubt, FiringId, Once, OnceError};
+use crate::once::{Claim, Claimed, FiringId, Once, OnceError, Unsettled};
 use crate::policy::InDoubt;
 use crate::runner::Shared;
-
-/// Doubts that wait for an answer are reported once, as long as there are no more of them.
-const REPORTED_MAX: usize = 10_000;
 
 pub(crate) fn run(shared: &Shared) {
     let Some(once) = shared.once.as_deref() else {
@@ -23,7 +22,6 @@ pub(crate) fn run(shared: &Shared) {
     let mut keeper = Keeper {
         shared,
         once,
-        reported: HashSet::new(),
         remembered: HashMap::new(),
     };
     loop {
@@ -65,7 +63,6 @@ pub(crate) fn run_claims(shared: &Shared) {
 struct Keeper<'a> {
     shared: &'a Shared,
     once: &'a dyn Once,
-    reported: HashSet<FiringId>,
     remembered: HashMap<Key, u64>,
 }
 
@@ -80,82 +77,103 @@ impl Keeper<'_> {
         }
     }
 
+    /// Asks what became of firings that do not run here, and settles those that nobody claimed.
     fn tell_missed(&self) -> Result<(), OnceError> {
         loop {
-            let id = {
+            let (id, outcome) = {
                 let state = self.shared.lock();
                 match state.core.verdicts.front() {
-                    Some(verdict) => verdict.id.clone(),
+                    Some(verdict) => (verdict.id.clone(), verdict.outcome),
                     None => return Ok(()),
                 }
             };
-            let outcome = match self.once.claim(&id)? {
+            let found = match self.once.claim(&id)? {
                 Claimed::Fresh(claim) => {
-                    self.once.settle(claim, Outcome::Misfired);
-                    Some(Outcome::Misfired)
+                    self.once.settle(claim, outcome);
+                    Some(NotOurs::Ended(outcome))
                 }
-                // Somebody ran it, or the sweep will find it.
-                Claimed::Elsewhere | Claimed::InDoubt { .. } => None,
+                Claimed::Elsewhere => Some(NotOurs::Open(Foreign::Held)),
+                // The sweep finds the one, and the other has its outcome.
+                Claimed::InDoubt { .. } | Claimed::Settled => None,
             };
+            self.shared.with(|core, now| core.verdict(found, now));
+        }
+    }
+
+    /// Looks what became of firings that others had in hand, and for those whose runners died, here or elsewhere.
+    fn sweep(&mut self) -> Result<(), OnceError> {
+        let elsewhere = {
+            let state = self.shared.lock();
+            if !state.core.has_once_jobs() {
+                return Ok(());
+            }
+            state.core.foreign()
+        };
+        let unsettled = self.once.unsettled()?;
+        if !elsewhere.is_empty() {
+            let open: HashSet<&FiringId> = unsettled.iter().map(|firing| &firing.id).collect();
             self.shared.with(|core, now| {
-                if let Some(verdict) = core.verdicts.pop_front() {
-                    core.verdict(&verdict, outcome, now);
+                for (key, fire_ms) in elsewhere {
+                    let id = core.jobs.get(key).map(|job| job.id(fire_ms));
+                    if id.is_some_and(|id| !open.contains(&id)) {
+                        core.settled_elsewhere(key, fire_ms, now);
+                    }
                 }
             });
         }
+        let doubts = unsettled.into_iter().filter(|firing| !firing.is_held);
+        doubts.into_iter().try_for_each(|doubt| self.decide(doubt))
     }
 
-    /// Looks for firings whose runners died, here or elsewhere.
-    fn sweep(&mut self) -> Result<(), OnceError> {
-        if !self.shared.lock().core.has_once_jobs() {
-            return Ok(());
-        }
-        let doubts = self.once.in_doubt()?;
-        self.reported
-            .retain(|id| doubts.iter().any(|doubt| doubt.id == *id));
-        for doubt in doubts {
-            self.decide(doubt)?;
-        }
-        Ok(())
-    }
-
-    fn decide(&mut self, doubt: Doubt) -> Result<(), OnceError> {
-        let Doubt { id, rerun, .. } = doubt;
+    fn decide(&self, doubt: Unsettled) -> Result<(), OnceError> {
+        let Unsettled { id, rerun, .. } = doubt;
         let policy = {
             let state = self.shared.lock();
             let key = state.core.find(&id.job, id.shard);
             let job = key.and_then(|key| state.core.jobs.get(key));
             match job.filter(|job| job.spec.once) {
+                Some(job) if job.foreign.get(&id.fire_ms) == Some(&Foreign::GivenUp) => {
+                    return Ok(());
+                }
                 Some(job) if !state.core.has(&id) => job.spec.in_doubt,
                 _ => return Ok(()),
             }
         };
         if policy == InDoubt::Ask && !rerun {
-            if self.reported.len() < REPORTED_MAX && self.reported.insert(id.clone()) {
-                self.report(&id, Outcome::InDoubt);
-            }
+            self.ask(&id);
             return Ok(());
         }
         let Claimed::InDoubt { claim, rerun } = self.once.claim(&id)? else {
             return Ok(());
         };
         if rerun || policy == InDoubt::Rerun {
-            self.once.renew(&claim)?;
             tracing::warn!(firing = %id, "in doubt: runs again");
-            // Given back, it stays in doubt.
-            drop(self.shared.with(|core, now| core.rerun(&id, claim, now)));
+            self.shared.with(|core, now| core.rerun(&id, claim, now));
         } else {
             self.once.settle(claim, Outcome::InDoubt);
-            self.report(&id, Outcome::InDoubt);
+            tracing::warn!(firing = %id, "in doubt: its runner died while it ran");
+            self.shared.with(|core, now| {
+                if let Some(key) = core.find(&id.job, id.shard) {
+                    core.settled_in_doubt(key, id.fire_ms, now);
+                }
+            });
         }
         Ok(())
     }
 
-    fn report(&self, id: &FiringId, outcome: Outcome) {
-        tracing::warn!(firing = %id, "in doubt: its runner died while it ran");
+    /// Says so once in this process's life. An outcome is for whoever answers.
+    fn ask(&self, id: &FiringId) {
         self.shared.with(|core, now| {
-            if let Some(key) = core.find(&id.job, id.shard) {
-                core.record_unrun(key, id.fire_ms, outcome, now);
+            let Some(key) = core.find(&id.job, id.shard) else {
+                return;
+            };
+            let known = core
+                .jobs
+                .get(key)
+                .and_then(|job| job.foreign.get(&id.fire_ms));
+            if known != Some(&Foreign::Asked) {
+                tracing::warn!(firing = %id, "in doubt: waits for an answer");
+                core.follow(key, id.fire_ms, Foreign::Asked, now);
             }
         });
     }

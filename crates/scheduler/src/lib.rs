@@ -60,7 +60,7 @@ pub use cron::{Cron, CronCursor, InvalidCron};
 pub use firing::{Firing, JobError};
 pub use history::{Counts, Outcome, Record};
 pub use meter::Lateness;
-pub use once::{Claim, Claimed, Doubt, FiringId, Once, OnceError};
+pub use once::{Claim, Claimed, FiringId, Once, OnceError, Unsettled};
 pub use policy::{BreakerRules, InDoubt, Misfire, OnFull, Overlap, Retry};
 pub use schedule::{FireTime, Schedule, ScheduleError};
 pub use scheduler::{Config, Drained, Job, Load, Scheduler, Status};

@@ -78,7 +78,9 @@ impl fmt::Debug for Claim {
 pub enum Claimed {
     /// It is ours: run it, then settle it.
     Fresh(Claim),
-    /// Another has it, or had it.
+    /// It has its outcome.
+    Settled,
+    /// Another process has it, for now: it ends there, or will be in doubt.
     Elsewhere,
     /// Its runner died. Ours to settle; dropped, it stays in doubt.
     InDoubt {
@@ -89,13 +91,15 @@ pub enum Claimed {
     },
 }
 
-/// A firing whose runner died while it ran.
+/// A firing that was claimed and has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doubt {
+pub struct Unsettled {
     /// Which.
     pub id: FiringId,
     /// When it was claimed, Unix milliseconds.
     pub since_ms: u64,
+    /// Its claim stands: somebody runs it. Else its runner died while it ran, and it is in doubt.
+    pub is_held: bool,
     /// Somebody asked for it to run again.
     pub rerun: bool,
 }
@@ -143,15 +147,26 @@ pub trait Once: Send + Sync + 'static {
     /// Keeps a claim whose run takes long. Does not wait.
     fn extend(&self, claim: &Claim);
 
-    /// How often [`extend`](Self::extend) has to be called, and [`in_doubt`](Self::in_doubt) is worth to be: milliseconds.
+    /// How often [`extend`](Self::extend) has to be called, and [`unsettled`](Self::unsettled) is worth to be: milliseconds.
     fn period_ms(&self) -> u64;
 
-    /// Firings whose runners died. Blocks.
+    /// Firings that are claimed and have no outcome. Blocks.
     ///
     /// # Errors
     ///
     /// When the store does not answer.
-    fn in_doubt(&self) -> Result<Vec<Doubt>, OnceError>;
+    fn unsettled(&self) -> Result<Vec<Unsettled>, OnceError>;
+
+    /// Those whose runners died. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer.
+    fn in_doubt(&self) -> Result<Vec<Unsettled>, OnceError> {
+        let mut unsettled = self.unsettled()?;
+        unsettled.retain(|firing| !firing.is_held);
+        Ok(unsettled)
+    }
 
     /// Remembers that all firings of a job up to `fire_ms` are accounted for. Blocks.
     ///

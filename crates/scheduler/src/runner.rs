@@ -7,8 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::core::job::Foreign;
 use crate::core::slab::Key;
-use crate::core::{Core, Now, Start, Tried, Wanted};
+use crate::core::{Core, NotOurs, Now, Start, Tried, Wanted};
 #[cfg(feature = "tokio")]
 use crate::firing::Firing;
 use crate::firing::{JobError, Task};
@@ -253,8 +254,8 @@ pub(crate) fn run_worker(shared: &Arc<Shared>) {
                     core.claimed(run, claim, asked, now);
                     true
                 }
-                Ok(Ours::Not(outcome)) => {
-                    core.not_claimed(run, outcome, now);
+                Ok(Ours::Not(why)) => {
+                    core.not_claimed(run, why, now);
                     false
                 }
                 Err(error) => {
@@ -298,7 +299,7 @@ fn take(shared: &Shared) -> Option<Start> {
 enum Ours {
     /// And when the store was asked.
     Run(Claim, Now),
-    Not(Outcome),
+    Not(NotOurs),
 }
 
 /// Asks again when the answer was so long in coming that the claim may have lapsed: this process may have been stopped.
@@ -328,15 +329,16 @@ fn claim(once: &dyn Once, wanted: Wanted, asked: Now) -> Result<Ours, OnceError>
     }
     Ok(match once.claim(&id)? {
         Claimed::Fresh(claim) => Ours::Run(claim, asked),
-        Claimed::Elsewhere => Ours::Not(Outcome::Elsewhere),
+        Claimed::Settled => Ours::Not(NotOurs::Ended(Outcome::Elsewhere)),
+        Claimed::Elsewhere => Ours::Not(NotOurs::Open(Foreign::Held)),
         Claimed::InDoubt { claim, rerun } => match in_doubt {
             _ if rerun => renewed(once, claim, asked)?,
             InDoubt::Rerun => renewed(once, claim, asked)?,
             InDoubt::Skip => {
                 once.settle(claim, Outcome::InDoubt);
-                Ours::Not(Outcome::InDoubt)
+                Ours::Not(NotOurs::Ended(Outcome::InDoubt))
             }
-            InDoubt::Ask => Ours::Not(Outcome::InDoubt),
+            InDoubt::Ask => Ours::Not(NotOurs::Open(Foreign::Asked)),
         },
     })
 }

@@ -362,6 +362,8 @@ pub struct Status {
     pub running: usize,
     /// Firings that wait: for a worker, for an earlier one to end, for their next try.
     pub waiting: usize,
+    /// Firings that are in doubt until somebody says what happened ([`InDoubt::Ask`](crate::InDoubt::Ask)).
+    pub in_doubt: usize,
     /// Its breaker.
     pub breaker: BreakerState,
     /// What became of its firings since it was added.
@@ -404,6 +406,7 @@ impl Job {
             next_ms: job.next.as_ref().map(|(next_ms, _)| *next_ms),
             running,
             waiting: job.waiting.len() + job.runs.len() - running,
+            in_doubt: job.in_doubt(),
             breaker: job.breaker_state(now.mono_ms),
             counts: job.counts,
             last: job.history.back().cloned(),

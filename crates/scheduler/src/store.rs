@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use idem_store::{Begin, Begun, Error, Fingerprint, Lookup, Permit, Store};
 
 use crate::history::Outcome;
-use crate::once::{Claim, Claimed, Doubt, FiringId, Once, OnceError};
+use crate::once::{Claim, Claimed, FiringId, Once, OnceError, Unsettled};
 
 /// The same for all firings: what a job does may change, its firings stay the same.
 const FINGERPRINT: Fingerprint = Fingerprint(*b"mainstay-scheduler firing, v1   ");
@@ -26,8 +26,10 @@ const CELL_MS: u64 = 5_000;
 /// Ten years: a yearly job remembers.
 const CELL_RETAIN_MS: u64 = 315_360_000_000;
 
-/// So many doubts are looked at in one sweep.
-const DOUBTS_MAX: usize = 1_000;
+/// So many keys are read at one time,
+const PAGE: usize = 1_000;
+/// until there are so many unsettled firings: the oldest.
+const UNSETTLED_MAX: usize = 100_000;
 
 /// Claims firings in a store of any backend. See [`Once`].
 #[derive(Clone, Debug)]
@@ -134,11 +136,12 @@ impl Once for StoreOnce {
     fn claim(&self, id: &FiringId) -> Result<Claimed, OnceError> {
         if id.fire_ms.saturating_add(self.retain_ms / 2) < now_ms() {
             // Its verdict may have been forgotten.
-            return Ok(Claimed::Elsewhere);
+            return Ok(Claimed::Settled);
         }
         Ok(match self.begin(&id.to_string())? {
             Begun::Fresh(permit) => Claimed::Fresh(Claim::new(permit)),
-            Begun::Replay(_) | Begun::InFlight { .. } => Claimed::Elsewhere,
+            Begun::Replay(_) => Claimed::Settled,
+            Begun::InFlight { .. } => Claimed::Elsewhere,
             Begun::InDoubt(permit) => Claimed::InDoubt {
                 rerun: permit.memo() == RERUN,
                 claim: Claim::new(permit),
@@ -174,32 +177,31 @@ impl Once for StoreOnce {
         self.lease_ms
     }
 
-    fn in_doubt(&self) -> Result<Vec<Doubt>, OnceError> {
+    fn unsettled(&self) -> Result<Vec<Unsettled>, OnceError> {
         let mut after_token = 0;
-        let mut doubts = Vec::new();
+        let mut unsettled = Vec::new();
         loop {
             let page = self
                 .store
-                .unresolved(after_token, DOUBTS_MAX)
+                .unresolved(after_token, PAGE)
                 .wait()
                 .map_err(said)?;
             let Some(last) = page.last() else {
-                return Ok(doubts);
+                return Ok(unsettled);
             };
             after_token = last.token;
-            let is_last = page.len() < DOUBTS_MAX;
-            let ours = page
-                .iter()
-                .filter(|key| !key.held && key.fingerprint == FINGERPRINT);
-            doubts.extend(ours.filter_map(|key| {
-                Some(Doubt {
+            let is_last = page.len() < PAGE;
+            let ours = page.iter().filter(|key| key.fingerprint == FINGERPRINT);
+            unsettled.extend(ours.filter_map(|key| {
+                Some(Unsettled {
                     id: FiringId::parse(std::str::from_utf8(&key.key).ok()?)?,
                     since_ms: key.since_ms,
+                    is_held: key.held,
                     rerun: key.memo == RERUN,
                 })
             }));
-            if is_last || doubts.len() >= DOUBTS_MAX {
-                return Ok(doubts);
+            if is_last || unsettled.len() >= UNSETTLED_MAX {
+                return Ok(unsettled);
             }
         }
     }

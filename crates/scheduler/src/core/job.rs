@@ -1,6 +1,6 @@
 //! A job's state, and a run's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use circuit::{Backoff, Breaker, Permit, State, TraceId};
@@ -52,10 +52,14 @@ pub(crate) struct Job {
     pub(crate) runs: Vec<Key>,
     /// Jobs in whose place this one came, as long as they may run.
     pub(crate) follows: Vec<Key>,
-    /// Firings that wait for the runs to end (overlap policy).
-    pub(crate) waiting: VecDeque<u64>,
-    /// Missed ones whose verdict is not in the store yet, in their order.
+    /// Runs that begin when those and the runs of the jobs before this one have ended (overlap policy).
+    pub(crate) waiting: VecDeque<Key>,
+    /// Firings of which the store is asked what became of them, in their order.
     pub(crate) verdicts: VecDeque<u64>,
+    /// Claimed firings whose outcome is not this process's to find.
+    pub(crate) foreign: BTreeMap<u64, Foreign>,
+    /// The last one that [`run_now`](super::Core::run_now) made.
+    pub(crate) manual_ms: u64,
     /// Firings from here on may be found again after a restart: they were given up without a verdict.
     pub(crate) open_from_ms: Option<u64>,
     /// None as long as nothing speaks against the job: ten thousand good ones need no ten thousand breakers.
@@ -104,16 +108,47 @@ impl Job {
         }
     }
 
+    /// Firings that wait for an answer.
+    pub(crate) fn in_doubt(&self) -> usize {
+        let foreign = self.foreign.values();
+        foreign.filter(|how| **how == Foreign::Asked).count()
+    }
+
     pub(crate) fn breaker_state(&self, mono_ms: u64) -> State {
         let breaker = self.breaker.as_ref();
         breaker.map_or(State::Closed, |breaker| breaker.state(mono_ms))
     }
 }
 
+/// What is known of a firing that has no outcome, or had none when it was last heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// Another process claimed it. It may have died since.
+    Held,
+    /// It is in doubt until somebody says what happened.
+    Asked,
+    /// It has its outcome here, [`Unclaimed`](Outcome::Unclaimed): whatever the store says of it is for the next start.
+    GivenUp,
+}
+
+/// Why a firing runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Its time has come.
+    InTime,
+    /// Its time had passed, and the misfire policy runs it.
+    Missed,
+    /// Its runner died, and it runs again.
+    Rerun,
+}
+
 pub(crate) struct Run {
     pub(crate) job: Key,
     pub(crate) fire_ms: u64,
+    pub(crate) origin: Origin,
     pub(crate) attempts: u32,
+    /// How the last try failed.
+    pub(crate) failed: Option<(Outcome, Arc<str>)>,
     pub(crate) backoff: Backoff,
     pub(crate) trace: TraceId,
     pub(crate) cancel: CancelToken,
@@ -133,6 +168,8 @@ pub(crate) struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunPhase {
+    /// Until other runs of its job have ended.
+    Waiting,
     /// In the queue of those that wait for a worker.
     Ready,
     /// On a worker or a runtime.

@@ -1,6 +1,7 @@
 //! What runs when: jobs, firings and runs as one state machine. Time is an argument; threads, clocks and the store are the
 //! runner's.
 
+mod admit;
 pub(crate) mod job;
 mod missed;
 mod run;
@@ -8,21 +9,20 @@ pub(crate) mod slab;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use circuit::{Backoff, SplitMix64, TraceId};
+use circuit::SplitMix64;
 use timerwheel::Wheel;
 
-use crate::cancel::{CancelCause, CancelToken};
 use crate::history::{Outcome, Record};
 use crate::meter::{JobMeter, Meter};
 use crate::once::{Claim, FiringId};
-use crate::policy::{OnFull, Overlap};
-use crate::schedule::ScheduleError;
+use crate::policy::OnFull;
+use crate::schedule::{Schedule, ScheduleError};
 use crate::spec::JobSpec;
-use job::{Job, JobState, Run, RunPhase};
-pub(crate) use run::{Start, Tried, Wanted};
+use job::{Foreign, Job, JobState, Origin, Run};
+pub(crate) use run::{NotOurs, Start, Tried, Wanted};
 use slab::{Key, Slab};
 
 /// Looking at so many fire times takes as long as a timer.
@@ -66,11 +66,23 @@ pub(crate) enum Alarm {
     Retry(Key),
 }
 
-/// A missed firing that other replicas have to hear of.
+/// A firing that does not run, unless the store knows of somebody who ran it.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) job: Key,
     pub(crate) id: FiringId,
+    /// What becomes of it when the store does not.
+    pub(crate) outcome: Outcome,
+}
+
+/// See [`Core::change`].
+struct Estate {
+    schedule: Schedule,
+    last_ms: u64,
+    open_from_ms: Option<u64>,
+    follows: Vec<Key>,
+    verdicts: VecDeque<u64>,
+    foreign: BTreeMap<u64, Foreign>,
 }
 
 pub(crate) struct Core {
@@ -124,6 +136,17 @@ impl Core {
         accounted_ms: Option<u64>,
         now: Now,
     ) -> Result<Key, ScheduleError> {
+        let key = self.add_unarmed(spec, accounted_ms, now)?;
+        self.begin(key, now);
+        Ok(key)
+    }
+
+    fn add_unarmed(
+        &mut self,
+        spec: JobSpec,
+        accounted_ms: Option<u64>,
+        now: Now,
+    ) -> Result<Key, ScheduleError> {
         let name = (Arc::clone(&spec.name), spec.shard);
         if self.by_name.contains_key(&name) {
             let text = format!("there is a job {:?} already", spec.name);
@@ -148,6 +171,8 @@ impl Core {
             follows: Vec::new(),
             waiting: VecDeque::new(),
             verdicts: VecDeque::new(),
+            foreign: BTreeMap::new(),
+            manual_ms: 0,
             open_from_ms: None,
             breaker: None,
             history: VecDeque::new(),
@@ -157,13 +182,19 @@ impl Core {
         };
         let key = self.jobs.insert(job);
         self.by_name.insert(name, key);
+        Ok(key)
+    }
+
+    /// Sets a new job's first timer, or says that its only time has passed.
+    fn begin(&mut self, key: Key, now: Now) {
         self.arm(key);
-        let job = self.jobs.get(key).expect("inserted above");
+        let Some(job) = self.jobs.get(key) else {
+            return;
+        };
         if job.state == JobState::Done && job.spec.schedule.is_single() && !job.spec.once {
             let at_ms = job.spec.schedule.next_after_ms(0, job.added_ms);
             self.record_unrun(key, at_ms.unwrap_or(0), Outcome::Misfired, now);
         }
-        Ok(key)
     }
 
     /// Takes jobs out and adds others, all or nothing. What one of the old still runs counts for the new one of its name.
@@ -174,29 +205,68 @@ impl Core {
         now: Now,
     ) -> Result<Vec<Key>, ScheduleError> {
         self.may_change(gone, &new)?;
-        let mut before = HashMap::new();
-        for key in gone {
-            if let Some(job) = self.jobs.get(*key) {
-                let name = (Arc::clone(&job.spec.name), job.spec.shard);
-                let follows = job.follows.iter().copied().chain([*key]).collect();
-                before.insert(name, follows);
+        let mut estates = HashMap::new();
+        for (spec, _) in &new {
+            let name = (Arc::clone(&spec.name), spec.shard);
+            if let Some(old) = self.by_name.get(&name).copied()
+                && let Some(estate) = self.take_estate(old, now)
+            {
+                estates.insert(name, (old, estate));
             }
-            self.remove(*key, now);
         }
+        gone.iter().for_each(|key| self.remove(*key, now));
         let mut keys = Vec::with_capacity(new.len());
         for (spec, accounted_ms) in new {
-            let follows: Option<Vec<Key>> = before.remove(&(Arc::clone(&spec.name), spec.shard));
-            let key = self.add(spec, accounted_ms, now)?;
-            let follows = follows.into_iter().flatten();
-            let alive: Vec<Key> = follows
-                .filter(|old| self.jobs.get(*old).is_some())
-                .collect();
-            if let Some(job) = self.jobs.get_mut(key) {
-                job.follows = alive;
+            let estate = estates.remove(&(Arc::clone(&spec.name), spec.shard));
+            let key = self.add_unarmed(spec, accounted_ms, now)?;
+            if let Some((old, estate)) = estate {
+                self.inherit(key, old, estate);
             }
+            self.begin(key, now);
             keys.push(key);
         }
         Ok(keys)
+    }
+
+    /// What a job leaves to the one that comes in its place.
+    fn take_estate(&mut self, key: Key, now: Now) -> Option<Estate> {
+        let job = self.jobs.get_mut(key)?;
+        let waiting = job.waiting.iter().filter_map(|run| self.runs.get(*run));
+        let unclaimed = waiting.filter(|run| run.claim.is_none());
+        let dropped = unclaimed.map(|run| run.fire_ms);
+        Some(Estate {
+            schedule: job.spec.schedule.clone(),
+            last_ms: match job.state {
+                JobState::Paused => job.last_ms.max(now.wall_ms),
+                _ => job.last_ms,
+            },
+            open_from_ms: dropped.chain(job.open_from_ms).min(),
+            follows: job.follows.iter().copied().chain([key]).collect(),
+            verdicts: std::mem::take(&mut job.verdicts),
+            foreign: std::mem::take(&mut job.foreign),
+        })
+    }
+
+    fn inherit(&mut self, key: Key, old: Key, estate: Estate) {
+        let follows = estate.follows.into_iter();
+        let alive = follows.filter(|old| self.jobs.get(*old).is_some());
+        let alive = alive.collect();
+        let Some(job) = self.jobs.get_mut(key) else {
+            return;
+        };
+        job.follows = alive;
+        job.open_from_ms = estate.open_from_ms;
+        job.verdicts = estate.verdicts;
+        job.foreign = estate.foreign;
+        // What this process dealt with has its outcome, however little of that the store remembers. A single time that is
+        // another one now was not dealt with.
+        if !job.spec.schedule.is_single() || job.spec.schedule == estate.schedule {
+            job.last_ms = job.last_ms.max(estate.last_ms);
+        }
+        let verdicts = self.verdicts.iter_mut();
+        verdicts
+            .filter(|verdict| verdict.job == old)
+            .for_each(|verdict| verdict.job = key);
     }
 
     fn may_change(
@@ -288,173 +358,6 @@ impl Core {
         }
     }
 
-    /// The job's timer fired: sorts out what has come since it fired last. Returns how many fire times it looked at.
-    fn due(&mut self, key: Key, now: Now) -> usize {
-        let Some(job) = self.jobs.get_mut(key) else {
-            return 0;
-        };
-        job.next = None;
-        let grace_ms = job.spec.misfire_after_ms.saturating_add(job.spec.jitter_ms);
-        let due = missed::sort(
-            &mut job.spec.schedule.cursor(job.added_ms),
-            job.last_ms,
-            now.wall_ms,
-            now.wall_ms.saturating_sub(grace_ms),
-            job.spec.misfire,
-        );
-        job.last_ms = due
-            .run
-            .iter()
-            .chain(&due.missed)
-            .copied()
-            .max()
-            .unwrap_or(job.last_ms);
-        if due.missed_before > 0 {
-            job.counts.add(Outcome::Misfired, due.missed_before);
-            job.meter
-                .count(&job.spec.name, Outcome::Misfired, due.missed_before);
-            let spec = &job.spec;
-            tracing::warn!(
-                job = %spec.name,
-                missed = due.missed_before,
-                is_more = due.is_more,
-                "more firings were missed than are named"
-            );
-        }
-        let is_once = job.spec.once;
-        for fire_ms in due.missed {
-            if is_once {
-                self.leave_to_store(key, fire_ms, now);
-            } else {
-                self.record_unrun(key, fire_ms, Outcome::Misfired, now);
-            }
-        }
-        for fire_ms in due.run {
-            self.fire(key, fire_ms, now);
-        }
-        self.arm(key);
-        due.looked_at
-    }
-
-    /// Another replica may have run it: the store has the verdict. When too many wait for theirs, the next start finds it.
-    fn leave_to_store(&mut self, key: Key, fire_ms: u64, now: Now) {
-        let Some(job) = self.jobs.get_mut(key) else {
-            return;
-        };
-        if self.verdicts.len() >= self.limits.queue_max {
-            job.leave_open(fire_ms);
-            return self.record_unrun(key, fire_ms, Outcome::Unclaimed, now);
-        }
-        job.verdicts.push_back(fire_ms);
-        let id = job.id(fire_ms);
-        self.verdicts.push_back(Verdict { job: key, id });
-    }
-
-    /// The store said what became of a missed firing.
-    pub(crate) fn verdict(&mut self, verdict: &Verdict, outcome: Option<Outcome>, now: Now) {
-        if let Some(job) = self.jobs.get_mut(verdict.job) {
-            job.verdicts.pop_front();
-        }
-        if let Some(outcome) = outcome {
-            self.record_unrun(verdict.job, verdict.id.fire_ms, outcome, now);
-        }
-    }
-
-    /// Decides by the overlap policy what becomes of a firing.
-    fn fire(&mut self, key: Key, fire_ms: u64, now: Now) {
-        let busy = self.busy_before(key);
-        let Some(job) = self.jobs.get_mut(key) else {
-            return;
-        };
-        let is_busy = !job.runs.is_empty() || !busy.is_empty();
-        match job.spec.overlap {
-            _ if !is_busy => self.enqueue(key, fire_ms, None, now),
-            Overlap::Allow => self.enqueue(key, fire_ms, None, now),
-            Overlap::Queue(max) if job.waiting.len() < max as usize => {
-                job.waiting.push_back(fire_ms);
-            }
-            Overlap::Skip | Overlap::Queue(_) => {
-                self.record_unrun(key, fire_ms, Outcome::Overlapped, now);
-            }
-            Overlap::CancelPrevious => {
-                let superseded = job.waiting.pop_front();
-                job.waiting.push_back(fire_ms);
-                if let Some(superseded) = superseded {
-                    self.record_unrun(key, superseded, Outcome::Overlapped, now);
-                }
-                for job in busy.into_iter().chain([key]) {
-                    self.cancel_runs(job, CancelCause::Superseded, now);
-                }
-            }
-        }
-    }
-
-    /// The jobs in whose place this one came and that still run.
-    pub(crate) fn busy_before(&self, key: Key) -> Vec<Key> {
-        let follows = self.jobs.get(key).map_or(&[][..], |job| &job.follows);
-        let runs = |key: &Key| self.jobs.get(*key).is_some_and(|job| !job.runs.is_empty());
-        follows.iter().copied().filter(runs).collect()
-    }
-
-    /// Makes a run of a firing and puts it behind those that wait for a worker.
-    pub(crate) fn enqueue(&mut self, key: Key, fire_ms: u64, claim: Option<Claim>, now: Now) {
-        // A claim is never turned away: its firing would be in doubt.
-        if self.ready.len() >= self.limits.queue_max && claim.is_none() {
-            let oldest = match self.limits.on_full {
-                OnFull::RejectNew => None,
-                OnFull::DropOldest => self.unclaimed_ready(),
-            };
-            let Some(oldest) = oldest else {
-                return self.record_unrun(key, fire_ms, Outcome::QueueFull, now);
-            };
-            self.ready.retain(|run| *run != oldest);
-            self.end_unrun(oldest, Outcome::QueueFull, None, now);
-        }
-        let trace = loop {
-            let (high, low) = (self.next_random(), self.next_random());
-            let bytes = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
-            if let Some(trace) = TraceId::from_bytes(bytes) {
-                break trace;
-            }
-        };
-        let Some(job) = self.jobs.get_mut(key) else {
-            return;
-        };
-        let run = self.runs.insert(Run {
-            job: key,
-            fire_ms,
-            attempts: 0,
-            backoff: Backoff::new(),
-            trace,
-            cancel: CancelToken::default(),
-            phase: RunPhase::Ready,
-            began_ms: None,
-            try_began_ms: 0,
-            claim,
-            kept: now,
-            permit: None,
-            timeout: None,
-            unclaimed_since_ms: None,
-        });
-        job.runs.push(run);
-        self.ready.push_back(run);
-    }
-
-    fn unclaimed_ready(&self) -> Option<Key> {
-        let is_unclaimed = |run: &&Key| {
-            let run = self.runs.get(**run);
-            run.is_some_and(|run| run.claim.is_none() && run.attempts == 0)
-        };
-        self.ready.iter().find(is_unclaimed).copied()
-    }
-
-    pub(crate) fn record_unrun(&mut self, key: Key, fire_ms: u64, outcome: Outcome, now: Now) {
-        if let Some(job) = self.jobs.get(key) {
-            let record = job.record_unrun(fire_ms, outcome, now.wall_ms);
-            self.record(key, record);
-        }
-    }
-
     pub(crate) fn record(&mut self, key: Key, record: Record) {
         let Some(job) = self.jobs.get_mut(key) else {
             return;
@@ -476,12 +379,11 @@ impl Core {
     /// Up to where all fire times of a job have a verdict or a claim, for whoever comes after this process.
     pub(crate) fn accounted_ms(&self, key: Key) -> Option<u64> {
         let job = self.jobs.get(key)?;
-        let runs = job.runs.iter().filter_map(|run| self.runs.get(*run));
+        let runs = job.runs.iter().chain(&job.waiting);
+        let runs = runs.filter_map(|run| self.runs.get(*run));
         let unclaimed = runs.filter(|run| run.claim.is_none());
         let open = unclaimed.map(|run| run.fire_ms);
-        let open = open
-            .chain(job.waiting.iter().copied())
-            .chain(job.open_from_ms);
+        let open = open.chain(job.open_from_ms);
         let open = open.chain(job.verdicts.front().copied()).min();
         Some(open.map_or(job.last_ms, |open| job.last_ms.min(open.saturating_sub(1))))
     }
@@ -507,14 +409,21 @@ impl Core {
     }
 
     pub(crate) fn run_now(&mut self, key: Key, now: Now) -> bool {
-        let wanted = self
-            .jobs
-            .get(key)
-            .is_some_and(|job| job.state != JobState::Cancelled);
-        if wanted && !self.is_stopped {
-            self.fire(key, now.wall_ms, now);
+        let Some(job) = self.jobs.get_mut(key) else {
+            return false;
+        };
+        if job.state == JobState::Cancelled || self.is_stopped {
+            return false;
         }
-        wanted && !self.is_stopped
+        let mut fire_ms = now.wall_ms;
+        if job.spec.once {
+            // No two firings have one name in the store.
+            fire_ms = fire_ms.max(job.manual_ms + 1);
+            fire_ms += u64::from(fire_ms == job.last_ms);
+            job.manual_ms = fire_ms;
+        }
+        self.admit(key, fire_ms, Origin::InTime, None, now);
+        true
     }
 
     /// Ends the job: its name is free, nothing of it fires any more. What runs goes on, with tries that are left.
@@ -525,10 +434,10 @@ impl Core {
         };
         job.state = JobState::Cancelled;
         let name = (Arc::clone(&job.spec.name), job.spec.shard);
-        let waiting: Vec<u64> = job.waiting.drain(..).collect();
-        for fire_ms in waiting {
-            self.record_unrun(key, fire_ms, Outcome::Dropped, now);
+        for run in job.waiting.clone() {
+            self.drop_waiting(run, now);
         }
+        self.leave_all(key, now);
         if self.by_name.get(&name) == Some(&key) {
             self.by_name.remove(&name);
         }
@@ -549,14 +458,7 @@ impl Core {
         let keys: Vec<Key> = self.jobs.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.disarm(key);
-            let Some(job) = self.jobs.get_mut(key) else {
-                continue;
-            };
-            let waiting: Vec<u64> = job.waiting.drain(..).collect();
-            waiting.iter().for_each(|fire_ms| job.leave_open(*fire_ms));
-            for fire_ms in waiting {
-                self.record_unrun(key, fire_ms, Outcome::Dropped, now);
-            }
+            self.leave_all(key, now);
         }
         let runs: Vec<Key> = self.runs.iter().map(|(key, _)| key).collect();
         for run in runs {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use circuit::Outcome as Heard;
 use circuit::Permit;
 
-use super::job::{JobState, RunPhase};
+use super::job::{Foreign, JobState, Origin, RunPhase};
 use super::slab::Key;
 use super::{Alarm, Core, Now};
 use crate::cancel::CancelCause;
@@ -41,6 +41,15 @@ pub(crate) struct Wanted {
     pub(crate) held: Option<Claim>,
 }
 
+/// Why a firing does not run here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotOurs {
+    /// This is its outcome.
+    Ended(Outcome),
+    /// It has none yet.
+    Open(Foreign),
+}
+
 /// How a try ended.
 #[derive(Debug)]
 pub(crate) enum Tried {
@@ -71,7 +80,9 @@ impl Core {
             match self.ask_breaker(key, now) {
                 Ok(permit) => return self.start(key, permit, now),
                 Err(why) => {
-                    let end = self.end(key, Outcome::BreakerOpen, Some(why), now);
+                    let (outcome, why) = self.last_failure(key, &why);
+                    let outcome = outcome.unwrap_or(Outcome::BreakerOpen);
+                    let end = self.end(key, outcome, Some(why), now);
                     // A later try that the breaker refuses has a claim to settle.
                     self.unsettled.extend(end.settle);
                 }
@@ -112,10 +123,24 @@ impl Core {
         }
     }
 
+    /// How the last try of a run failed, where there was one, and why there is no other.
+    fn last_failure(&self, key: Key, why: &Arc<str>) -> (Option<Outcome>, Arc<str>) {
+        let failed = self.runs.get(key).and_then(|run| run.failed.as_ref());
+        match failed {
+            Some((outcome, error)) => {
+                let text = format!("{error}; not tried again: {why}");
+                (Some(*outcome), text.into())
+            }
+            None => (None, Arc::clone(why)),
+        }
+    }
+
     fn start(&mut self, key: Key, permit: Option<Permit>, now: Now) -> Option<Start> {
         let span = self.next_random() | 1;
         let run = self.runs.get_mut(key)?;
         let job = self.jobs.get(run.job)?;
+        // A rerun's claim is renewed right before it begins: until then it stays in doubt.
+        let is_renewed = run.origin != Origin::Rerun || run.attempts > 0;
         run.phase = RunPhase::Running;
         run.permit = permit;
         run.attempts += 1;
@@ -131,7 +156,8 @@ impl Core {
             cancel: run.cancel.clone(),
         };
         let task = spec.task.clone();
-        let is_sure = run.claim.is_some() && !now.is_lease_old(run.kept, self.limits.claim_ms);
+        let is_kept = !now.is_lease_old(run.kept, self.limits.claim_ms);
+        let is_sure = run.claim.is_some() && is_renewed && is_kept;
         let claim = (spec.once && !is_sure).then(|| Wanted {
             id: job.id(run.fire_ms),
             in_doubt: spec.in_doubt,
@@ -180,15 +206,24 @@ impl Core {
     }
 
     /// The firing is not this process's to run.
-    pub(crate) fn not_claimed(&mut self, key: Key, outcome: Outcome, now: Now) {
+    pub(crate) fn not_claimed(&mut self, key: Key, why: NotOurs, now: Now) {
         self.claiming -= 1;
         self.end_future(key);
-        if let Some(run) = self.runs.get_mut(key) {
-            // No call was made; the breaker gets its permit back.
-            run.permit = None;
-            run.attempts -= 1;
+        let Some(run) = self.runs.get_mut(key) else {
+            return;
+        };
+        // No call was made; the breaker gets its permit back.
+        run.permit = None;
+        run.attempts -= 1;
+        match why {
+            NotOurs::Ended(outcome) => drop(self.end(key, outcome, None, now)),
+            NotOurs::Open(how) => {
+                let (job, fire_ms) = (run.job, run.fire_ms);
+                self.follow(job, fire_ms, how, now);
+                self.runs.remove(key);
+                self.next_waiting(job, key);
+            }
         }
-        self.end(key, outcome, None, now);
     }
 
     /// The store does not say whose the firing is: asks again later, without counting a try.
@@ -203,10 +238,11 @@ impl Core {
         let since_ms = *run.unclaimed_since_ms.get_or_insert(now.mono_ms);
         let waited_ms = now.mono_ms.saturating_sub(since_ms);
         if waited_ms >= CLAIM_PATIENCE_MS || self.is_stopped {
-            let fire_ms = run.fire_ms;
-            if let Some(job) = self.jobs.get_mut(run.job) {
+            let (job, fire_ms) = (run.job, run.fire_ms);
+            if let Some(job) = self.jobs.get_mut(job) {
                 job.leave_open(fire_ms);
             }
+            self.follow(job, fire_ms, Foreign::GivenUp, now);
             self.end(key, Outcome::Unclaimed, Some(why.into()), now);
             return;
         }
@@ -277,7 +313,7 @@ impl Core {
         };
         self.tell_breaker(key, outcome, took_ms, now);
         if self.may_retry(key, outcome) {
-            self.retry(key, now);
+            self.retry(key, outcome, error.unwrap_or_default(), now);
             return End { settle: None };
         }
         self.end(key, outcome, error, now)
@@ -348,11 +384,12 @@ impl Core {
         failed && run.attempts < attempts && !stops && !self.is_stopped
     }
 
-    fn retry(&mut self, key: Key, now: Now) {
+    fn retry(&mut self, key: Key, outcome: Outcome, error: Arc<str>, now: Now) {
         let random = self.next_random();
         let Some(run) = self.runs.get_mut(key) else {
             return;
         };
+        run.failed = Some((outcome, error));
         // The next try has a time of its own.
         run.cancel = Default::default();
         let policy = self.jobs.get(run.job).map(|job| job.spec.retry.policy());
@@ -400,16 +437,13 @@ impl Core {
             return;
         }
         let (job, fire_ms) = (run.job, run.fire_ms);
-        let outcome = match run.attempts {
-            0 => Outcome::Dropped,
-            _ => Outcome::Failed,
-        };
+        let (outcome, why) = self.last_failure(key, &"the scheduler stopped".into());
         if run.claim.is_none()
             && let Some(job) = self.jobs.get_mut(job)
         {
             job.leave_open(fire_ms);
         }
-        self.end_unrun(key, outcome, Some("the scheduler stopped".into()), now);
+        self.end_unrun(key, outcome.unwrap_or(Outcome::Dropped), Some(why), now);
     }
 
     /// Ends a run that is not running.
@@ -424,6 +458,11 @@ impl Core {
             return;
         };
         match run.phase {
+            RunPhase::Waiting => {
+                if let Some(job) = self.jobs.get_mut(run.job) {
+                    job.waiting.retain(|waiting| *waiting != key);
+                }
+            }
             RunPhase::Ready => self.ready.retain(|ready| *ready != key),
             RunPhase::Resting(alarm) => drop(self.mono.cancel(alarm)),
             RunPhase::Running => return,
@@ -436,24 +475,40 @@ impl Core {
         let Some(run) = self.runs.remove(key) else {
             return End { settle: None };
         };
-        let record = Record {
-            fire_ms: run.fire_ms,
-            began_ms: run.began_ms,
-            ended_ms: now.wall_ms,
-            attempts: run.attempts,
-            outcome,
-            trace: Some(run.trace),
-            error,
-        };
-        self.record(run.job, record);
-        self.next_waiting(run.job, key, now);
+        let is_turned_away = run.claim.is_none()
+            && run.attempts == 0
+            && matches!(
+                outcome,
+                Outcome::Misfired
+                    | Outcome::Overlapped
+                    | Outcome::BreakerOpen
+                    | Outcome::QueueFull
+                    | Outcome::Cancelled
+            );
+        if is_turned_away && self.may_be_claimed(run.job, run.fire_ms, outcome) {
+            self.leave_to_store(run.job, run.fire_ms, outcome, now);
+        } else {
+            let record = Record {
+                fire_ms: run.fire_ms,
+                began_ms: run.began_ms,
+                ended_ms: now.wall_ms,
+                attempts: run.attempts,
+                outcome,
+                trace: Some(run.trace),
+                error,
+            };
+            self.record(run.job, record);
+        }
+        self.next_waiting(run.job, key);
+        // What was dropped before it began is the next start's: its claim lapses.
+        let claim = run.claim.filter(|_| outcome != Outcome::Dropped);
         End {
-            settle: run.claim.map(|claim| (claim, outcome)),
+            settle: claim.map(|claim| (claim, outcome)),
         }
     }
 
     /// What waited for this run to end may start when no other runs.
-    fn next_waiting(&mut self, key: Key, ended: Key, now: Now) {
+    fn next_waiting(&mut self, key: Key, ended: Key) {
         let Some(job) = self.jobs.get_mut(key) else {
             return;
         };
@@ -473,33 +528,13 @@ impl Core {
             && self.busy_before(heir).is_empty()
             && let Some(job) = self.jobs.get_mut(heir)
             && job.runs.is_empty()
-            && let Some(fire_ms) = job.waiting.pop_front()
+            && let Some(next) = job.waiting.pop_front()
+            && let Some(run) = self.runs.get_mut(next)
         {
-            self.enqueue(heir, fire_ms, None, now);
+            run.phase = RunPhase::Ready;
+            job.runs.push(next);
+            // It was let in when it came: one a job, so the queue stays bounded.
+            self.ready.push_back(next);
         }
-    }
-
-    /// A firing whose runner died was given to this process, to run it again.
-    pub(crate) fn rerun(&mut self, id: &FiringId, claim: Claim, now: Now) -> Option<Claim> {
-        match self.find(&id.job, id.shard) {
-            Some(job) if !self.is_stopped => {
-                self.enqueue(job, id.fire_ms, Some(claim), now);
-                None
-            }
-            _ => Some(claim),
-        }
-    }
-
-    /// Whether this process has the firing in hand.
-    pub(crate) fn has(&self, id: &FiringId) -> bool {
-        let Some(key) = self.find(&id.job, id.shard) else {
-            return false;
-        };
-        let jobs = self.busy_before(key).into_iter().chain([key]);
-        let mut runs = jobs.filter_map(|key| self.jobs.get(key)).flat_map(|job| {
-            let runs = job.runs.iter();
-            runs.filter_map(|run| self.runs.get(*run))
-        });
-        runs.any(|run| run.fire_ms == id.fire_ms)
     }
 }

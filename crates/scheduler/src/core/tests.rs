@@ -1,13 +1,15 @@
 //! Policies on a simulated clock.
 
 mod change;
+mod elsewhere;
 mod missed;
+mod overlap;
 
 use std::time::Duration;
 
 use super::*;
 use crate::cancel::CancelCause;
-use crate::policy::{BreakerRules, Misfire, Retry};
+use crate::policy::{BreakerRules, Misfire, Overlap, Retry};
 use crate::schedule::Schedule;
 
 const START_MS: u64 = 1_000_000;

@@ -1,13 +1,14 @@
 //! Once across replicas, in doubt, and missed while nothing ran: two schedulers on one store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use idem_store::{Options, Store};
 use scheduler::{
-    Claim, Claimed, Config, Doubt, FiringId, InDoubt, Job, JobSpec, Misfire, Once, OnceError,
-    Outcome, Overlap, Record, Resolution, Schedule, Scheduler, StoreOnce,
+    Claim, Claimed, Config, FiringId, InDoubt, Job, JobSpec, Misfire, Once, OnceError, Outcome,
+    Overlap, Record, Resolution, Schedule, Scheduler, StoreOnce, Unsettled,
 };
 
 /// Only a broken scheduler takes so long.
@@ -50,12 +51,18 @@ fn job(name: &str, schedule: Schedule, ran: &mpsc::Sender<u64>) -> JobSpec {
     spec.once().overlap(Overlap::Allow)
 }
 
-fn wait_for(job: &Job, outcome: Outcome) {
+fn until(what: &str, mut done: impl FnMut() -> bool) {
     let started = std::time::Instant::now();
-    while job.status().unwrap().counts.of(outcome) == 0 {
-        assert!(started.elapsed() < PATIENCE, "{:?}", job.status());
+    while !done() {
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+fn wait_for(job: &Job, outcome: Outcome) {
+    until(outcome.name(), || {
+        job.status().unwrap().counts.of(outcome) > 0
+    });
 }
 
 fn id(job: &str, fire_ms: u64) -> FiringId {
@@ -199,8 +206,46 @@ fn a_firing_in_doubt_runs_again_where_that_is_wanted() {
     assert!(once.in_doubt().unwrap().is_empty());
     assert!(matches!(
         once.claim(&id("job", fire_ms)),
-        Ok(Claimed::Elsewhere)
+        Ok(Claimed::Settled)
     ));
+}
+
+#[test]
+fn a_firing_whose_runner_died_has_one_outcome_and_runs_beside_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = store(&dir);
+    let fire_ms = now_ms() / 1_000 * 1_000 - 5_000;
+    // Its runner is about to die.
+    let Claimed::Fresh(claim) = once.claim(&id("job", fire_ms)).unwrap() else {
+        panic!("it is fresh");
+    };
+    once.remember("job", 0, fire_ms - 1).unwrap();
+    let (scheduler, settled) = start(&once);
+    let running = AtomicUsize::new(0);
+    let (ran, runs) = mpsc::channel();
+    let spec = JobSpec::new("job", every(1_000), move |firing| {
+        assert_eq!(running.fetch_add(1, Relaxed), 0, "two at a time");
+        std::thread::sleep(Duration::from_millis(20));
+        running.fetch_sub(1, Relaxed);
+        Ok(ran.send(firing.fire_ms)?)
+    });
+    let spec = spec
+        .once()
+        .misfire(Misfire::All(100))
+        .overlap(Overlap::Skip);
+    scheduler.add(spec.in_doubt(InDoubt::Rerun)).unwrap();
+    assert!(runs.recv_timeout(PATIENCE).unwrap() > fire_ms);
+    drop(claim);
+    while runs.recv_timeout(PATIENCE).unwrap() != fire_ms {}
+    runs.recv_timeout(PATIENCE).unwrap();
+    scheduler.shutdown(PATIENCE);
+    let settled: Vec<_> = settled.try_iter().collect();
+    let of_it = settled.iter().filter(|record| record.fire_ms == fire_ms);
+    let of_it: Vec<_> = of_it.map(|record| record.outcome).collect();
+    assert_eq!(of_it, [Outcome::Succeeded]);
+    let times: std::collections::HashSet<_> = settled.iter().map(|it| it.fire_ms).collect();
+    assert_eq!(times.len(), settled.len(), "one outcome each: {settled:?}");
+    assert!(settled.iter().all(|it| it.outcome != Outcome::Panicked));
 }
 
 #[test]
@@ -218,19 +263,22 @@ fn a_firing_in_doubt_waits_for_an_answer_where_that_is_wanted() {
     let (scheduler, settled) = start(&once);
     let spec = job("job", every(3_600_000), &ran).in_doubt(InDoubt::Ask);
     let job = scheduler.add(spec).unwrap();
-    for _ in 0..3 {
-        assert_eq!(
-            settled.recv_timeout(PATIENCE).unwrap().outcome,
-            Outcome::InDoubt
-        );
-    }
+    until("they wait for an answer", || {
+        job.status().unwrap().in_doubt == 3
+    });
     assert_eq!(once.in_doubt().unwrap().len(), 3);
     assert!(once.resolve(&ids[0], Resolution::Ran).unwrap());
     assert!(once.resolve(&ids[1], Resolution::Skip).unwrap());
     assert!(once.resolve(&ids[2], Resolution::Rerun).unwrap());
     assert_eq!(runs.recv_timeout(PATIENCE), Ok(fire_ms + 2));
-    wait_for(&job, Outcome::Succeeded);
+    until("all have an outcome", || {
+        let status = job.status().unwrap();
+        let counts = [Outcome::Succeeded, Outcome::Elsewhere].map(|it| status.counts.of(it));
+        counts == [1, 2] && status.in_doubt == 0
+    });
     scheduler.shutdown(PATIENCE);
+    let settled: Vec<_> = settled.try_iter().collect();
+    assert_eq!(settled.len(), 3, "one each: {settled:?}");
     assert!(once.in_doubt().unwrap().is_empty());
     assert!(
         !once.resolve(&ids[0], Resolution::Rerun).unwrap(),
@@ -315,8 +363,8 @@ impl Once for Stuck {
         self.once.period_ms()
     }
 
-    fn in_doubt(&self) -> Result<Vec<Doubt>, OnceError> {
-        self.once.in_doubt()
+    fn unsettled(&self) -> Result<Vec<Unsettled>, OnceError> {
+        self.once.unsettled()
     }
 
     fn remember(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError> {
@@ -478,17 +526,18 @@ fn a_worker_that_meets_a_firing_in_doubt_does_not_run_it_unasked() {
     let (scheduler, settled) = start(&once);
     let spec = job("job", every(1_000), &ran);
     let spec = spec.misfire(Misfire::All(100)).in_doubt(InDoubt::Ask);
-    scheduler.add(spec).unwrap();
-    // The ones behind it run, and it is told.
+    let job = scheduler.add(spec).unwrap();
+    // The ones behind it run, and it waits for an answer.
     let mut later = std::collections::HashSet::new();
     while later.len() < 3 {
         later.insert(runs.recv_timeout(PATIENCE).unwrap());
     }
-    let settled = std::iter::from_fn(|| settled.recv_timeout(PATIENCE).ok());
-    let mut told = settled.filter(|record| record.fire_ms == fire_ms);
-    assert_eq!(told.next().unwrap().outcome, Outcome::InDoubt);
+    until("it is in doubt", || job.status().unwrap().in_doubt == 1);
     scheduler.shutdown(PATIENCE);
-    drop(told);
+    assert!(
+        settled.try_iter().all(|record| record.fire_ms != fire_ms),
+        "it has no outcome"
+    );
     later.extend(runs.try_iter());
     assert!(!later.contains(&fire_ms));
     assert_eq!(

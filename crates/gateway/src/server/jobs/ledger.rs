@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use idem_store::Store;
-use scheduler::{Claim, Claimed, Doubt, FiringId, Once, OnceError, Outcome, StoreOnce};
+use scheduler::{Claim, Claimed, FiringId, Once, OnceError, Outcome, StoreOnce, Unsettled};
 
 /// Remembers in a store of this gateway's own. A firing that a drain cuts off stays in doubt, as if the process had died
 /// inside it, so that the next start goes by the job's `in_doubt`.
@@ -51,12 +51,12 @@ impl Once for Ledger {
         self.once.period_ms()
     }
 
-    fn in_doubt(&self) -> Result<Vec<Doubt>, OnceError> {
+    fn unsettled(&self) -> Result<Vec<Unsettled>, OnceError> {
         if self.is_stopping.load(Relaxed) {
             // Those that were just cut off are the next start's.
             return Ok(Vec::new());
         }
-        self.once.in_doubt()
+        self.once.unsettled()
     }
 
     fn remember(&self, job: &str, shard: u32, fire_ms: u64) -> Result<(), OnceError> {

@@ -73,7 +73,8 @@ fn a_claim_that_was_not_kept_in_time_is_not_believed() {
     let third = sim.take().unwrap();
     let wanted = third.claim.expect("the store is asked first");
     assert!(wanted.held.is_some());
-    sim.core.not_claimed(third.run, InDoubt, now(sim.ms));
+    let why = NotOurs::Ended(InDoubt);
+    sim.core.not_claimed(third.run, why, now(sim.ms));
     assert_eq!(sim.ended(), [(100_000, InDoubt)]);
 }
 

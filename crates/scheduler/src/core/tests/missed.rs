@@ -26,8 +26,9 @@ fn missed_firings_of_a_job_that_runs_once_are_left_to_the_store() {
             .all(|(_, outcome)| *outcome == Overlapped)
     );
     assert_eq!(sim.core.accounted_ms(key), Some(START_MS - 2_001));
-    while let Some(verdict) = sim.core.verdicts.pop_front() {
-        sim.core.verdict(&verdict, Some(Misfired), now(sim.ms));
+    while !sim.core.verdicts.is_empty() {
+        let found = Some(NotOurs::Ended(Misfired));
+        sim.core.verdict(found, now(sim.ms));
     }
     assert_eq!(sim.core.jobs.get(key).unwrap().counts.of(Misfired), 10);
     assert_eq!(sim.taken().1, 8_000);
@@ -45,8 +46,9 @@ fn a_store_that_is_away_is_left_a_bounded_number_of_missed_firings() {
     assert_eq!(sim.core.verdicts.len(), 4);
     let left: Vec<_> = (5..=8).map(|n| (n * 1_000, Unclaimed)).collect();
     assert_eq!(sim.ended(), left);
-    while let Some(verdict) = sim.core.verdicts.pop_front() {
-        sim.core.verdict(&verdict, Some(Misfired), now(sim.ms));
+    while !sim.core.verdicts.is_empty() {
+        let found = Some(NotOurs::Ended(Misfired));
+        sim.core.verdict(found, now(sim.ms));
     }
     // The next start looks at the others.
     assert_eq!(sim.core.accounted_ms(key), Some(START_MS + 4_999));
