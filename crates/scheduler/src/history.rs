@@ -27,9 +27,9 @@ pub enum Outcome {
     BreakerOpen,
     /// Too many firings waited for a worker.
     QueueFull,
-    /// Another process ran it, or runs it.
+    /// Another process settled it, or somebody by hand. As long as another only has it in hand, it has no outcome here.
     Elsewhere,
-    /// A process died while it ran it, and nobody knows how far it came.
+    /// A process died while it ran it, nobody knows how far it came, and it does not run again.
     InDoubt,
     /// The store did not answer: whether another process runs it is not known, so it did not run here.
     Unclaimed,

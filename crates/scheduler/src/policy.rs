@@ -12,7 +12,7 @@ pub enum Misfire {
     /// The last of them runs.
     #[default]
     Once,
-    /// The last of them run, at most this many, in their order.
+    /// The last of them run, at most this many, one after the other (but with [`Overlap::Allow`]).
     All(u32),
 }
 
@@ -28,6 +28,9 @@ impl Misfire {
 }
 
 /// What happens to a firing while an earlier one of the same job still runs in this process.
+///
+/// That is for firings in time. Missed ones that run, and those that run again because they were in doubt, wait for what
+/// runs, whatever the policy but [`Allow`](Self::Allow).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overlap {
     /// Both run.
@@ -37,7 +40,8 @@ pub enum Overlap {
     Skip,
     /// The new one waits, behind at most this many others.
     Queue(u32),
-    /// The earlier one is asked to stop ([`CancelToken`](crate::CancelToken)); the new one starts when it has ended.
+    /// The earlier one is asked to stop ([`CancelToken`](crate::CancelToken)); the new one starts when it has ended. Where
+    /// the earlier one has not begun, the new one takes its place among those that wait for a worker.
     CancelPrevious,
 }
 

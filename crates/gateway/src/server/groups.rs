@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use circuit::{
@@ -26,8 +26,16 @@ pub(crate) struct Groups {
 struct Group {
     breaker: Mutex<Breaker>,
     refused: AtomicU64,
-    /// Times that it went into each of [`STATES`].
-    changes: Arc<[AtomicU64; STATES.len()]>,
+    heard: Arc<Changes>,
+}
+
+/// What a breaker's observer noted, so that the state and the counts of changes say the same.
+#[derive(Default)]
+struct Changes {
+    /// The place in [`STATES`] that it went into last.
+    state: AtomicUsize,
+    /// Times that it went into each of them.
+    counts: [AtomicU64; STATES.len()],
 }
 
 /// The states by the names that metrics give them, from good to bad.
@@ -36,7 +44,7 @@ pub(crate) const STATES: [&str; 3] = ["closed", "half-open", "open"];
 /// A group at one moment.
 pub(crate) struct Reading {
     pub(crate) name: Box<str>,
-    /// A place in [`STATES`].
+    /// A place in [`STATES`]. An open one whose time has passed is open until somebody asks it.
     pub(crate) state: usize,
     /// Commands that the breaker looks back on.
     pub(crate) calls: u32,
@@ -136,29 +144,32 @@ impl Groups {
 impl Group {
     fn new(name: &str, rules: Rules) -> Self {
         let mut breaker = Breaker::new(rules);
-        let changes: Arc<[AtomicU64; STATES.len()]> = Arc::default();
-        let (group, counts) = (name.to_owned(), Arc::clone(&changes));
+        let changes: Arc<Changes> = Arc::default();
+        let (group, heard) = (name.to_owned(), Arc::clone(&changes));
         breaker.observe(move |change| {
-            counts[place_of(change.to)].fetch_add(1, Relaxed);
+            let place = place_of(change.to);
+            heard.state.store(place, Relaxed);
+            heard.counts[place].fetch_add(1, Relaxed);
             log(&group, change);
         });
         Self {
             breaker: Mutex::new(breaker),
             refused: AtomicU64::new(0),
-            changes,
+            heard: changes,
         }
     }
 
     fn read(&self, name: &str, now_ms: u64) -> Reading {
+        // Under the lock, in which it changes.
         let mut breaker = self.breaker.lock();
         let counts = breaker.counts(now_ms);
         Reading {
             name: name.into(),
-            state: place_of(breaker.state(now_ms)),
+            state: self.heard.state.load(Relaxed),
             calls: counts.calls,
             failures: counts.failures,
             refused: self.refused.load(Relaxed),
-            changes: std::array::from_fn(|place| self.changes[place].load(Relaxed)),
+            changes: std::array::from_fn(|place| self.heard.counts[place].load(Relaxed)),
         }
     }
 }

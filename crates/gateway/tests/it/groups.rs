@@ -130,6 +130,38 @@ fn a_refused_key_runs_once_when_the_group_answers_again() {
 }
 
 #[test]
+fn the_state_of_a_breaker_is_the_one_that_was_counted_last() {
+    let rig = rig(1);
+    let mut device = rig.online("a-1");
+    open(&rig);
+    // Its time has passed, and nobody has asked since.
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let metric = |name: &str| rig.metric(&format!("mainstay_breaker_{name}"));
+    let half_open = "changes_total{group=\"a\",to=\"half-open\"}";
+    assert_eq!(
+        (metric("state{group=\"a\"}"), metric(half_open)),
+        (2.0, 0.0)
+    );
+    assert_eq!(state(&rig, "a"), "open");
+    let call = rig.post_later("a-1", "probe", "7");
+    let id = loop {
+        // Those that opened it may come first.
+        let (id, payload) = device.command();
+        if payload == b"7" {
+            break id;
+        }
+    };
+    assert_eq!(
+        (metric("state{group=\"a\"}"), metric(half_open)),
+        (1.0, 1.0)
+    );
+    device.result(id, ResultStatus::Json, "1");
+    call.join().unwrap().done("1");
+    assert_eq!(metric("state{group=\"a\"}"), 0.0);
+    assert_eq!(metric("changes_total{group=\"a\",to=\"closed\"}"), 1.0);
+}
+
+#[test]
 fn without_groups_there_is_no_breaker() {
     let rig = Rig::start();
     let _silent = rig.online("a-1");

@@ -143,11 +143,27 @@ fn a_device_that_does_not_come_is_reported_and_tried_again_as_the_job_says() {
 }
 
 #[test]
-fn a_device_that_nobody_knows_fails_the_firing() {
-    let rig = started(&[], now("a-1"), |_| {});
+fn a_device_that_nobody_knows_yet_is_waited_for() {
+    let mut job = now("a-1");
+    job.timeout_ms = Some(3_600_000);
+    let rig = started(&[], job, |_| {});
+    until("it is waited for", || read(&rig)["last"]["waiting"] == 1);
+    let mut peer = rig.online("a-1");
+    peer.answer("1");
+    let job = settled(&rig, "succeeded", 1);
+    assert_eq!(job["last"]["commands"], json!({ "done": 1 }));
+    assert_eq!(job["last"]["devices"], 1);
+}
+
+#[test]
+fn a_device_that_nobody_knows_and_that_does_not_come_fails_the_firing() {
+    let mut job = now("a-1");
+    job.timeout_ms = Some(50);
+    let rig = started(&[], job, |_| {});
     let job = settled(&rig, "failed", 1);
     let error = job["history"][0]["error"].as_str().unwrap();
-    assert!(error.contains("no device has ever said HELLO"), "{error}");
+    let expected = "1 timed-out-unsent; no device has ever said HELLO as \"a-1\"";
+    assert_eq!(error, expected);
 }
 
 #[test]
@@ -252,6 +268,31 @@ fn an_open_breaker_fails_the_firing_and_names_its_trace() {
         job["history"].as_array().unwrap().iter().any(refused),
         "{job}"
     );
+}
+
+/// Commands of others opened it, and the job's devices would answer.
+#[test]
+fn an_open_breaker_refuses_a_jobs_commands_like_any_other() {
+    let every = Schedule::every(Duration::from_millis(50)).unwrap();
+    let rig = Rig::with(|config| {
+        config.jobs = vec![job(every, "a-2")];
+        config.breaker.separator = Some('-');
+        config.breaker.calls = 2;
+    });
+    let _silent = rig.online("a-1");
+    for key in ["k1", "k2"] {
+        let request = rig.command("a-1", key, "{}").timeout_ms(20);
+        assert_eq!(request.send(rig.http_addr).status, 504);
+    }
+    // It was waited for; what it is sent is refused from its first moment here.
+    until("the job waits", || read(&rig)["last"]["waiting"] == 1);
+    let mut device = rig.online("a-2");
+    until("the job is refused", || {
+        read(&rig)["commands"]["breaker-open"].as_u64() > Some(1)
+    });
+    device.hears_nothing();
+    let refused = rig.metric("mainstay_breaker_refused_total{group=\"a\"}");
+    assert!(refused >= 2.0, "{refused}");
 }
 
 #[test]

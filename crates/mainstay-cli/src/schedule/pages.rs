@@ -168,6 +168,7 @@ async fn list(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
                 "next": status.next_ms.map(|ms| FireTime(ms).to_string()),
                 "running": status.running,
                 "waiting": status.waiting,
+                "in_doubt": status.in_doubt,
                 "breaker": status.breaker.name(),
                 "counts": counts.collect::<std::collections::BTreeMap<_, _>>(),
                 "history": job.history().iter().map(record).collect::<Vec<_>>(),
@@ -313,6 +314,11 @@ impl Collector for Scrape {
             "waiting",
             "Firings that wait for a worker, a run or a retry",
             &|status| status.waiting as f64,
+        )?;
+        gauges(
+            "in_doubt",
+            "Firings in doubt that wait for an answer",
+            &|status| status.in_doubt as f64,
         )?;
         gauges(
             "breaker_open",

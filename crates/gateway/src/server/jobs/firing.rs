@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{DevicePattern, Job, Report};
 use crate::server::Shared;
-use crate::server::command::Answer;
+use crate::server::command::{Answer, replay};
 use crate::server::counters::CommandEnd;
 use crate::server::device::Device;
 use crate::server::dispatch::{Command, UnknownDevice, dispatch};
@@ -20,7 +20,8 @@ use crate::server::outcome::store_key;
 /// Devices that are read from the directory at one time.
 const PAGE: usize = 256;
 
-/// How often it is looked whether absent devices have come.
+/// How often it is looked whether absent devices have come. Whether they executed the command through another gateway on the
+/// same store is asked after so long, and then after twice the time each time: few questions, however long a firing waits.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How a command is tried again that found a queue full, within its device's time.
@@ -48,6 +49,7 @@ pub(super) async fn run(
         fire_ms: firing.fire_ms,
         commands: JoinSet::new(),
         absent: Vec::new(),
+        stranger: None,
     };
     tokio::select! {
         ended = work.drive() => ended,
@@ -70,6 +72,8 @@ struct Work {
     commands: JoinSet<()>,
     /// Devices that match and are not connected here.
     absent: Vec<Arc<Device>>,
+    /// The one that the job names, when this gateway has never heard of it.
+    stranger: Option<String>,
 }
 
 impl Work {
@@ -82,9 +86,7 @@ impl Work {
             }
             DevicePattern::Id(id) => match self.shared.directory.get(id) {
                 Some(device) => self.meet(device).await?,
-                // Another gateway may know it.
-                None if self.shared.store.is_shared() => {}
-                None => return Err(format!("no device has ever said HELLO as {id:?}").into()),
+                None => self.expect(id.clone()),
             },
         }
         self.wait_for_absent().await?;
@@ -120,27 +122,86 @@ impl Work {
         Ok(())
     }
 
+    /// A device that never was here may be on its way: after a start none has been.
+    fn expect(&mut self, id: String) {
+        self.report.matched.fetch_add(1, Relaxed);
+        self.report.waiting.fetch_add(1, Relaxed);
+        self.stranger = Some(id);
+    }
+
     /// Sends to absent devices that come in time; what becomes of the others is clear then.
     async fn wait_for_absent(&mut self) -> Result<(), JobError> {
-        let mut seen = None;
-        while !self.absent.is_empty() && Instant::now() < self.until {
+        let (mut seen, mut pause) = (None, LOOK);
+        let mut look_at = Instant::now() + pause;
+        while self.missing() > 0 && Instant::now() < self.until {
             let changes = self.shared.directory.changes();
             if seen.replace(changes) != Some(changes) {
-                let is_here = |device: &mut Arc<Device>| device.session().is_some();
-                let come: Vec<_> = self.absent.extract_if(.., is_here).collect();
-                for device in come {
-                    self.report.waiting.fetch_sub(1, Relaxed);
-                    let left = self.until.saturating_duration_since(Instant::now());
-                    self.send(device, left.max(Duration::from_millis(1)))
-                        .await?;
-                }
+                self.send_to_arrived().await?;
+            }
+            if self.shared.store.is_shared() && Instant::now() >= look_at {
+                self.leave_to_others().await;
+                pause *= 2;
+                look_at = Instant::now() + pause;
             }
             sleep_until(self.until.min(Instant::now() + LOOK)).await;
         }
-        let absent = std::mem::take(&mut self.absent).len() as u64;
-        self.report.waiting.fetch_sub(absent, Relaxed);
-        self.tell(absent_end(&self.shared), absent);
+        let missing = self.missing();
+        self.absent.clear();
+        self.gave_up(absent_end(&self.shared), missing);
         Ok(())
+    }
+
+    fn missing(&self) -> u64 {
+        self.absent.len() as u64 + u64::from(self.stranger.is_some())
+    }
+
+    fn gave_up(&self, end: CommandEnd, count: u64) {
+        self.report.waiting.fetch_sub(count, Relaxed);
+        tell(&self.job, &self.report, end, count);
+    }
+
+    async fn send_to_arrived(&mut self) -> Result<(), JobError> {
+        let known = |id: &mut String| self.shared.directory.get(id).is_some();
+        if let Some(id) = self.stranger.take_if(known) {
+            self.absent.extend(self.shared.directory.get(&id));
+        }
+        let is_here = |device: &mut Arc<Device>| device.session().is_some();
+        let come: Vec<_> = self.absent.extract_if(.., is_here).collect();
+        for device in come {
+            self.report.waiting.fetch_sub(1, Relaxed);
+            let left = self.until.saturating_duration_since(Instant::now());
+            self.send(device, left.max(Duration::from_millis(1)))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Absent devices that executed the command through another gateway need not be waited for.
+    async fn leave_to_others(&mut self) {
+        if let Some(id) = self.stranger.take() {
+            match known_end(&self.shared, &self.job, self.fire_ms, &id).await {
+                Some(end) => self.gave_up(end, 1),
+                None => self.stranger = Some(id),
+            }
+        }
+        let mut absent = std::mem::take(&mut self.absent).into_iter().peekable();
+        while absent.peek().is_some() {
+            let mut looks = JoinSet::new();
+            for device in absent.by_ref().take(PAGE) {
+                let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&self.job));
+                let fire_ms = self.fire_ms;
+                looks.spawn(async move {
+                    let end = known_end(&shared, &job, fire_ms, device.id()).await;
+                    (device, end)
+                });
+            }
+            for (device, end) in looks.join_all().await {
+                match end {
+                    Some(end) => self.gave_up(end, 1),
+                    None => self.absent.push(device),
+                }
+            }
+        }
     }
 
     /// Begins a command when there is a place for it.
@@ -156,10 +217,6 @@ impl Work {
             tell(&job, &report, end, 1);
         });
         Ok(())
-    }
-
-    fn tell(&self, end: CommandEnd, count: u64) {
-        tell(&self.job, &self.report, end, count);
     }
 
     /// Half the time for which answers replay is over: soon it is not known any more who executed it.
@@ -182,9 +239,12 @@ impl Work {
         };
         let tally = &self.report.tally;
         let is_bad = |&(end, _): &(CommandEnd, &str)| !is_good(end) && tally.of(end) > 0;
-        match CommandEnd::ALL.iter().any(is_bad) {
-            true => Err(tally.to_string().into()),
-            false => Ok(()),
+        match (CommandEnd::ALL.iter().any(is_bad), &self.stranger) {
+            (true, Some(id)) => {
+                Err(format!("{tally}; no device has ever said HELLO as {id:?}").into())
+            }
+            (true, None) => Err(tally.to_string().into()),
+            (false, _) => Ok(()),
         }
     }
 }
@@ -199,6 +259,16 @@ fn absent_end(shared: &Shared) -> CommandEnd {
     match shared.store.is_shared() {
         true => CommandEnd::NotHere,
         false => CommandEnd::TimedOutUnsent,
+    }
+}
+
+/// How a device's command ended elsewhere: none as long as it has not, or the store does not answer.
+async fn known_end(shared: &Shared, job: &Job, fire_ms: u64, device: &str) -> Option<CommandEnd> {
+    let key = store_key(device, &job.key(fire_ms));
+    match replay(shared, &key, &job.fingerprint).await.ok()?? {
+        // The gateway that has it may die, and its device come here.
+        Answer::InProgress | Answer::Open => None,
+        answer => Some(CommandEnd::of(&answer)),
     }
 }
 
