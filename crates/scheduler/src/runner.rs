@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Condvar,
     /// There is a run to take.
     work: Condvar,
-    /// The last run ended.
+    /// The last run ended that had begun.
     pub(crate) quiet: Condvar,
     /// There is something to tell the store.
     pub(crate) keeper: Condvar,
@@ -126,7 +126,7 @@ impl Shared {
         if !state.core.verdicts.is_empty() {
             self.keeper.notify_one();
         }
-        if state.core.is_stopped && state.core.runs.len() == 0 {
+        if state.core.is_stopped && state.core.runs.len() == state.core.claiming {
             self.quiet.notify_all();
         }
         let ended = std::mem::take(&mut state.core.ended);

@@ -241,7 +241,7 @@ impl Scheduler {
     /// job runs once they are another replica's, or the next start finds them.
     pub fn shutdown(&self, patience: Duration) -> Drained {
         self.shared.with(|core, now| core.stop(now));
-        let left = self.wait_for_runs(patience);
+        let left = self.wait_for(patience, |core| core.runs.len());
         let mut drained = Drained {
             cancelled: left,
             left,
@@ -253,7 +253,9 @@ impl Scheduler {
                     core.cancel_runs(job, CancelCause::ShuttingDown, now);
                 }
             });
-            drained.left = self.wait_for_runs(LAST_WORDS);
+            // Those that wait for the store have not begun: what is left to do for it is bounded below.
+            self.wait_for(LAST_WORDS, |core| core.runs.len() - core.claiming);
+            drained.left = self.shared.lock().core.runs.len();
         }
         let is_told = self.tell_store();
         self.end_threads();
@@ -295,11 +297,11 @@ impl Scheduler {
         }
     }
 
-    /// How many are left.
-    fn wait_for_runs(&self, patience: Duration) -> usize {
+    /// Waits until `left` counts no run any more, at most for `patience`. How many it counts then.
+    fn wait_for(&self, patience: Duration, left: impl Fn(&Core) -> usize) -> usize {
         let until = Instant::now().checked_add(patience);
         let mut state = self.shared.lock();
-        while state.core.runs.len() > 0 {
+        while left(&state.core) > 0 {
             let Some(until) = until else {
                 self.shared.quiet.wait(&mut state);
                 continue;
@@ -308,7 +310,7 @@ impl Scheduler {
                 break;
             }
         }
-        state.core.runs.len()
+        left(&state.core)
     }
 
     fn end_threads(&self) {

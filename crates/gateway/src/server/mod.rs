@@ -90,6 +90,9 @@ const DRAIN_POLL: Duration = Duration::from_millis(5);
 /// How long the last answers may take when everything else has stopped.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long the end waits for a store that does not answer. Its requests time out one after another otherwise.
+const STORE_PATIENCE: Duration = Duration::from_secs(4);
+
 /// A running gateway. Dropping it without [`drain`](Gateway::drain) leaves its threads running.
 pub struct Gateway {
     shared: Arc<Shared>,
@@ -274,10 +277,14 @@ impl Gateway {
             shared.registry.close();
             shared.store.clone().close()
         });
-        closed
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)
+        match tokio::time::timeout(STORE_PATIENCE, closed).await {
+            Ok(closed) => closed.map_err(io::Error::other)?.map_err(io::Error::other),
+            Err(_) => {
+                // What it was still to be told is in doubt, as if this process had been killed.
+                tracing::warn!("the store did not hear the last in time");
+                Ok(())
+            }
+        }
     }
 }
 
