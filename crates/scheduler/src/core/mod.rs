@@ -219,10 +219,11 @@ impl Core {
         for (spec, accounted_ms) in new {
             let estate = estates.remove(&(Arc::clone(&spec.name), spec.shard));
             let key = self.add_unarmed(spec, accounted_ms, now)?;
-            if let Some((old, estate)) = estate {
-                self.inherit(key, old, estate);
+            match estate.is_some_and(|(old, estate)| self.inherit(key, old, estate)) {
+                // Its only time may have passed, but not unnoticed.
+                true => self.arm(key),
+                false => self.begin(key, now),
             }
-            self.begin(key, now);
             keys.push(key);
         }
         Ok(keys)
@@ -247,12 +248,13 @@ impl Core {
         })
     }
 
-    fn inherit(&mut self, key: Key, old: Key, estate: Estate) {
+    /// Whether the schedule is the same.
+    fn inherit(&mut self, key: Key, old: Key, estate: Estate) -> bool {
         let follows = estate.follows.into_iter();
         let alive = follows.filter(|old| self.jobs.get(*old).is_some());
         let alive = alive.collect();
         let Some(job) = self.jobs.get_mut(key) else {
-            return;
+            return false;
         };
         job.follows = alive;
         job.open_from_ms = estate.open_from_ms;
@@ -260,13 +262,15 @@ impl Core {
         job.foreign = estate.foreign;
         // What this process dealt with has its outcome, however little of that the store remembers. A single time that is
         // another one now was not dealt with.
-        if !job.spec.schedule.is_single() || job.spec.schedule == estate.schedule {
+        let is_same = job.spec.schedule == estate.schedule;
+        if is_same || !job.spec.schedule.is_single() {
             job.last_ms = job.last_ms.max(estate.last_ms);
         }
         let verdicts = self.verdicts.iter_mut();
         verdicts
             .filter(|verdict| verdict.job == old)
             .for_each(|verdict| verdict.job = key);
+        is_same
     }
 
     fn may_change(

@@ -113,6 +113,22 @@ fn a_reload_does_not_deal_again_with_what_this_process_dealt_with() {
 }
 
 #[test]
+fn a_single_time_that_ran_is_not_missed_after_a_reload() {
+    let mut sim = Sim::new();
+    let at = || JobSpec::new("job", Schedule::at_ms(START_MS + 10), |_| Ok(()));
+    let key = sim.add(at());
+    sim.pass(10);
+    let (run, _) = sim.taken();
+    sim.succeed(run);
+    sim.pass(10);
+    let new = vec![(at().history_max(9), None)];
+    let key = sim.core.change(&[key], new, now(sim.ms)).unwrap()[0];
+    assert_eq!(sim.ended(), [(10, Succeeded)]);
+    let job = sim.core.jobs.get(key).unwrap();
+    assert_eq!(job.state, JobState::Done);
+}
+
+#[test]
 fn what_was_given_up_is_not_taken_up_again_in_this_life() {
     let mut sim = Sim::new();
     let key = sim.add(every(100_000).once());
