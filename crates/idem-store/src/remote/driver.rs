@@ -157,3 +157,102 @@ impl Drop for Caller<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread::ThreadId;
+
+    use super::*;
+    use crate::options::Options;
+    use crate::remote::{Answer, Engine, Jobs, Remote, Service};
+
+    /// Tells on which thread it serves.
+    struct Telling(Sender<ThreadId>);
+
+    impl Engine for Telling {
+        async fn serve(self, mut jobs: Jobs) {
+            let mut taken = Vec::new();
+            while jobs.more(&mut taken, 8).await {
+                for job in taken.drain(..) {
+                    // A test that listens no more has seen what it wanted.
+                    let _ = self.0.send(std::thread::current().id());
+                    job.answer(Ok(Answer::Known(true)));
+                }
+            }
+        }
+    }
+
+    fn store() -> (Arc<Remote>, Receiver<ThreadId>) {
+        let (tell, told) = channel();
+        let connect = |_| std::future::ready(Ok(Telling(tell)));
+        let service = Service::new("test-store", Options::new(), 64, connect);
+        (service.on_thread().unwrap(), told)
+    }
+
+    /// A store whose thread rests.
+    fn resting() -> (Arc<Remote>, Receiver<ThreadId>) {
+        let (store, told) = store();
+        let ours = std::thread::current().id();
+        for _ in 0..10_000 {
+            assert!(store.forget(b"key").unwrap().wait().unwrap());
+            if told.recv().unwrap() == ours {
+                return (store, told);
+            }
+        }
+        panic!("a lone caller never drove");
+    }
+
+    #[test]
+    fn a_caller_that_blocks_alone_is_served_on_its_own_thread() {
+        let (store, told) = resting();
+        drop(told);
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn what_is_only_held_is_done_all_the_same() {
+        let (store, told) = resting();
+        let held = store.forget(b"key").unwrap();
+        told.recv().unwrap();
+        assert!(held.wait().unwrap());
+    }
+
+    #[test]
+    fn what_is_polled_or_dropped_wakes_the_thread() {
+        let (store, told) = resting();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let ours = std::thread::current().id();
+        assert!(runtime.block_on(store.forget(b"key").unwrap()).unwrap());
+        assert_ne!(told.recv().unwrap(), ours);
+        drop(store.forget(b"key").unwrap());
+        told.recv().unwrap();
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn a_thread_of_another_runtime_may_block_and_end_the_store() {
+        let (store, _told) = resting();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async move {
+            assert!(store.forget(b"key").unwrap().wait().unwrap());
+            drop(store);
+        });
+    }
+
+    #[test]
+    fn many_that_block_take_turns() {
+        let (store, told) = resting();
+        drop(told);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        assert!(store.forget(b"key").unwrap().wait().unwrap());
+                    }
+                });
+            }
+        });
+        store.close().unwrap();
+    }
+}
