@@ -135,7 +135,9 @@ impl Helper for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // Perhaps within another runtime, where none may be waited for.
-        self.runtime.take().map(Runtime::shutdown_background);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
