@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use floor::{Outcome, Rounds};
-use idem_store::{Begin, Fingerprint, Options, Store};
+use idem_store::{Begin, Begun, Completion, Error, Fingerprint, Options, Store};
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 use tokio_postgres::NoTls;
@@ -39,29 +39,37 @@ async fn main() -> Outcome<()> {
             let bare = Arc::clone(&bare);
             async move { bare.upsert(&key).await }
         };
-        let handle = store.clone();
-        let plain = move |key| begin(handle.clone(), key, false);
-        let compared = floor::compare(rounds, callers, one.clone(), plain).await?;
-        println!("{callers:>7}   begin       {compared}");
-        let handle = store.clone();
-        let declared = move |key| begin(handle.clone(), key, true);
-        let compared = floor::compare(rounds, callers, one.clone(), declared).await?;
-        println!("{callers:>7}   declared    {compared}");
+        let floor = || floor::tasks(callers, rounds.time, one.clone());
+        for (name, declared) in [("begin", false), ("declared", true)] {
+            let handle = store.clone();
+            let begin = move |key| {
+                let handle = handle.clone();
+                async move { kept(begin(&handle, key, declared).await) }
+            };
+            let store = || floor::tasks(callers, rounds.time, begin.clone());
+            let compared = floor::compare(rounds, floor, store).await?;
+            println!("{callers:>7}   {name:<11} {compared}");
+        }
         let handle = by_thread.clone();
-        let plain = move |key| begin(handle.clone(), key, false);
-        let compared = floor::compare(rounds, callers, one, plain).await?;
-        println!("{callers:>7}   by a thread {compared}");
+        let begin = move |key| kept(begin(&handle, key, false).wait());
+        let store = || floor::threads(callers, rounds.time, begin.clone());
+        let compared = floor::compare(rounds, floor, store).await?;
+        println!("{callers:>7}   blocking    {compared}");
     }
     Ok(())
 }
 
-async fn begin(store: Store, key: [u8; 16], declared: bool) -> Outcome<()> {
+fn begin(store: &Store, key: [u8; 16], declared: bool) -> Completion<Begun> {
     let mut begin = Begin::new(&key, Fingerprint([1; 32]), 60_000, 0);
     if declared {
         begin = begin.declare(&VALUE);
     }
-    let permit = store.begin(&begin).await?.into_fresh();
-    // Kept: giving it back would be one more operation.
+    store.begin(&begin)
+}
+
+fn kept(begun: Result<Begun, Error>) -> Outcome<()> {
+    let permit = begun?.into_fresh();
+    // Giving it back would be one more operation.
     std::mem::forget(permit.ok_or("a key that was new is not")?);
     Ok(())
 }

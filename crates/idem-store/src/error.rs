@@ -19,6 +19,7 @@ pub(crate) enum Kind {
     Io(&'static str),
     Locked,
     DiskFull,
+    NoDescriptors,
     KeysFull(u64),
     Busy(&'static str),
     Poisoned,
@@ -58,13 +59,13 @@ impl Error {
         self.kind == Kind::Poisoned
     }
 
-    /// There is no room for a new key: the disk (or the server's memory) is full, or `keys_max` is
-    /// reached. Stored outcomes are still replayed; try again once there is room. What it means for
+    /// There is no room for a new key: the disk (or the server's memory) is full, there is no file
+    /// descriptor for the next segment, or `keys_max` is reached. Stored outcomes are still replayed; try again once there is room. What it means for
     /// an outcome is told at [`Store::complete`](crate::Store::complete).
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self.kind {
-            Kind::DiskFull | Kind::KeysFull(_) => true,
+            Kind::DiskFull | Kind::NoDescriptors | Kind::KeysFull(_) => true,
             #[cfg(feature = "_remote")]
             Kind::ServerFull => true,
             _ => false,
@@ -240,6 +241,9 @@ impl fmt::Display for Error {
             )?,
             Kind::DiskFull => f.write_str(
                 "the disk is full: stored outcomes still replay, new keys wait until space is freed",
+            )?,
+            Kind::NoDescriptors => f.write_str(
+                "too many files are open to make the next segment: stored outcomes still replay, new keys wait until some are closed or the limit (ulimit -n) is raised",
             )?,
             Kind::KeysFull(max) => write!(
                 f,

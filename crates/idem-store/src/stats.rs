@@ -107,6 +107,8 @@ pub struct Stats {
     pub unavailable: u64,
     /// The disk is full: new keys are refused.
     pub disk_full: bool,
+    /// Too many files are open to make the next segment: new keys are refused.
+    pub no_descriptors: bool,
     /// A write or sync failed: everything is refused.
     pub poisoned: bool,
 }

@@ -63,6 +63,8 @@ pub(crate) enum Answer {
     StoreBusy,
     /// The disk is full: nothing was claimed.
     StoreFull,
+    /// The disk is full: how the command ended is not durable yet.
+    EndNotStored,
     StoreFailed(idem_store::Error),
 }
 
@@ -83,7 +85,12 @@ pub(crate) async fn replay(
     key: &[u8],
     fingerprint: &Fingerprint,
 ) -> Result<Option<Answer>, idem_store::Error> {
-    let (known, answer) = match shared.store.get(key, shared.unix_ms()).await? {
+    let found = match shared.store.get(key, shared.unix_ms()).await {
+        // It has ended, and that waits to be stored.
+        Err(error) if error.is_full() => return Ok(Some(Answer::EndNotStored)),
+        found => found?,
+    };
+    let (known, answer) = match found {
         Lookup::Absent => return Ok(None),
         Lookup::InFlight { .. } => return Ok(Some(Answer::InProgress)),
         Lookup::InDoubt(claim) => (claim.fingerprint, Answer::Open),
@@ -521,6 +528,9 @@ impl Running<'_> {
             if error.is_fenced() {
                 // Its lease ran out before it was renewed, and another task has the claim.
                 return Answer::InProgress;
+            }
+            if error.is_full() {
+                return Answer::EndNotStored;
             }
             Answer::StoreFailed(error)
         })

@@ -77,7 +77,7 @@ impl CommandEnd {
             Answer::NotHere => Self::NotHere,
             Answer::BreakerOpen { .. } => Self::BreakerOpen,
             Answer::StoreBusy => Self::StoreBusy,
-            Answer::StoreFull => Self::StoreFull,
+            Answer::StoreFull | Answer::EndNotStored => Self::StoreFull,
             Answer::StoreFailed(_) => Self::StoreFailed,
         }
     }

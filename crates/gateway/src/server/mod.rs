@@ -269,6 +269,10 @@ impl Gateway {
         let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
         joined.map_err(io::Error::other)??;
+        if shared.store.is_shared() {
+            // What serves it is a task here, for which closing does not wait.
+            shared.store.flush().await.map_err(io::Error::other)?;
+        }
         // Ends the store also for tasks that have not noticed the end yet.
         let closed = tokio::task::spawn_blocking(move || {
             if let Some(datagrams) = &shared.datagrams {
@@ -288,9 +292,15 @@ impl Gateway {
     }
 }
 
-/// Opens the store that `config` names. That may block, so not on the runtime's own threads.
+/// Opens the store that `config` names. A shared one is served on this runtime, as its callers are.
 async fn open_store(config: &Config, options: idem_store::Options) -> io::Result<Store> {
+    #[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
+    if let Some(url) = &config.store {
+        let connected = Store::connect_async(url, options).await;
+        return connected.map_err(io::Error::other);
+    }
     let (url, dir) = (config.store.clone(), config.data.join("store"));
+    // That blocks, so not on the runtime's own threads.
     let opened = tokio::task::spawn_blocking(move || match url {
         Some(url) => Store::connect(&url, options),
         None => Store::open(dir, options),

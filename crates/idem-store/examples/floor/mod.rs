@@ -56,27 +56,26 @@ impl std::fmt::Display for Compared {
     }
 }
 
-/// Runs both with so many callers, each of which does one operation after the other on new keys.
+/// Runs both in turns: each call is one round and tells its operations a second.
 pub(crate) async fn compare<F, S>(
     rounds: Rounds,
-    callers: usize,
-    floor: impl Fn([u8; 16]) -> F + Clone + Send + 'static,
-    store: impl Fn([u8; 16]) -> S + Clone + Send + 'static,
+    floor: impl Fn() -> F,
+    store: impl Fn() -> S,
 ) -> Outcome<Compared>
 where
-    F: Future<Output = Outcome<()>> + Send,
-    S: Future<Output = Outcome<()>> + Send,
+    F: Future<Output = Outcome<f64>>,
+    S: Future<Output = Outcome<f64>>,
 {
     let (mut floors, mut stores, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     // The first round warms both up.
     for number in 0..=rounds.count {
         // In changing order, so that neither always follows the other.
         let (one, other) = if number % 2 == 0 {
-            let one = round(callers, rounds.time, floor.clone()).await?;
-            (one, round(callers, rounds.time, store.clone()).await?)
+            let one = floor().await?;
+            (one, store().await?)
         } else {
-            let other = round(callers, rounds.time, store.clone()).await?;
-            (round(callers, rounds.time, floor.clone()).await?, other)
+            let other = store().await?;
+            (floor().await?, other)
         };
         if number > 0 {
             floors.push(one);
@@ -95,8 +94,8 @@ where
     })
 }
 
-/// Operations a second.
-async fn round<F>(
+/// A round with so many tasks, each of which does one operation after the other on new keys.
+pub(crate) async fn tasks<F>(
     callers: usize,
     time: Duration,
     operation: impl Fn([u8; 16]) -> F + Clone + Send + 'static,
@@ -122,6 +121,41 @@ where
         task.await??;
     }
     Ok(done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
+}
+
+/// As [`tasks`], with threads that block.
+pub(crate) async fn threads(
+    callers: usize,
+    time: Duration,
+    operation: impl Fn([u8; 16]) -> Outcome<()> + Clone + Send + 'static,
+) -> Outcome<f64> {
+    let started = Instant::now();
+    let threads: Vec<_> = (0..callers)
+        .map(|_| {
+            let operation = operation.clone();
+            let (ended, end) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                let mut done = 0;
+                let outcome = loop {
+                    if started.elapsed() >= time {
+                        break Ok(done);
+                    }
+                    match operation(new_key()) {
+                        Ok(()) => done += 1,
+                        Err(error) => break Err(error),
+                    }
+                };
+                // Whoever waited has failed otherwise.
+                let _ = ended.send(outcome);
+            });
+            end
+        })
+        .collect();
+    let mut done = 0;
+    for thread in threads {
+        done += thread.await??;
+    }
+    Ok(f64::from(done) / started.elapsed().as_secs_f64())
 }
 
 /// One that no run has used before, spread as keys are.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::completion::{Completion, Event, Helper};
 use crate::embedded::book::Location;
 use crate::embedded::shared::{Segment, Settling, Shared, State};
-use crate::embedded::spare::Unready;
+use crate::embedded::spare::{Lack, Unready};
 use crate::embedded::tail::{Chunk, Cut};
 use crate::embedded::vfs::{Aligned, VfsFile};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::options::Durability;
 use crate::sync::{MutexGuard, Ordering};
 
@@ -41,8 +41,8 @@ struct Cost {
 /// How writing a batch ended.
 enum Wrote {
     All,
-    /// It goes on in a segment for which there is no disk space.
-    DiskFull,
+    /// It goes on in a segment for which something is missing.
+    Part(Lack),
 }
 
 impl Shared {
@@ -61,9 +61,9 @@ impl Shared {
 
     fn answer_flush(&self, event: Arc<Event>) {
         let mut state = self.lock();
-        if state.tail.is_told() {
+        if let Some(lack) = state.tail.told() {
             drop(state);
-            return event.fail(&Error::new(Kind::DiskFull));
+            return event.fail(&lack.error());
         }
         if state.tail.is_held() {
             // Not everything is written: it stays to be answered.
@@ -97,9 +97,9 @@ impl Shared {
                 state.tail.written(cut.end, cut.chunks);
                 Some(Settling::Done(cut.event))
             }
-            Ok(Wrote::DiskFull) => {
+            Ok(Wrote::Part(lack)) => {
                 state.count(&cost);
-                state.stall(cut.written_end(), self.patience());
+                state.stall(cut.written_end(), lack, self.patience());
                 state.expire_patience(Instant::now());
                 writer.held = Some(cut);
                 // It keeps the time; whoever wrote may be a caller.
@@ -118,8 +118,10 @@ impl Shared {
 
     fn write(&self, writer: &mut Writer, cut: &mut Cut, cost: &mut Cost) -> Result<Wrote, Error> {
         while let Some(chunk) = cut.chunks.get_mut(cut.written) {
-            if chunk.segment != writer.segment && !self.roll(writer, chunk.segment, cost)? {
-                return Ok(Wrote::DiskFull);
+            if chunk.segment != writer.segment
+                && let Err(lack) = self.roll(writer, chunk.segment, cost)?
+            {
+                return Ok(Wrote::Part(lack));
             }
             chunk.seal(writer.synced_below);
             let durably = self.options.durability == Durability::Sync;
@@ -130,13 +132,18 @@ impl Shared {
     }
 
     /// Goes on in the next segment, once all before it is durable: the first batch there says so.
-    /// False when there is no disk space for it.
-    fn roll(&self, writer: &mut Writer, segment: u32, cost: &mut Cost) -> Result<bool, Error> {
+    /// Or says what is missing for it.
+    fn roll(
+        &self,
+        writer: &mut Writer,
+        segment: u32,
+        cost: &mut Cost,
+    ) -> Result<Result<(), Lack>, Error> {
         writer.sync(cost)?;
         let head = self.lock().head();
         let file = match self.spares.lock().take(&*self.vfs, head) {
             Ok(file) => file,
-            Err(Unready::NoRoom(_)) => return Ok(false),
+            Err(Unready::Lacks(lack, _)) => return Ok(Err(lack)),
             Err(Unready::Failed(error)) => return Err(Error::io("start the next segment", error)),
         };
         writer.file = Arc::clone(&file);
@@ -151,7 +158,7 @@ impl Shared {
         state.segments.insert(segment, segment_of);
         state.rolled(segment);
         self.upkeep_work.notify_one();
-        Ok(true)
+        Ok(Ok(()))
     }
 
     /// Syncs what was written and not synced yet.
@@ -166,8 +173,8 @@ impl Shared {
         if let Err(error) = state.check_usable() {
             return Completion::failed(error);
         }
-        if state.tail.is_told() {
-            return Completion::failed(Error::new(Kind::DiskFull));
+        if let Some(lack) = state.tail.told() {
+            return Completion::failed(lack.error());
         }
         let event = state.flush_event.get_or_insert_with(Event::new);
         let event = Arc::clone(event);
@@ -257,8 +264,7 @@ impl Shared {
     /// The end of the store: what still waits for disk space will not be written.
     pub(crate) fn give_up_held(&self) -> Result<(), Error> {
         if self.writer.lock().held.is_some() {
-            let cause = io::Error::from(io::ErrorKind::StorageFull);
-            let error = Error::io("write the log", cause);
+            let error = self.lock().tail.lack().error();
             self.give_up(error.clone());
             return Err(error);
         }
@@ -278,7 +284,7 @@ impl Shared {
 /// A blocked caller lends its thread when the flush thread sleeps: with one caller the write is on
 /// its way without a change of threads, of which there would be two per operation.
 impl Helper for Shared {
-    fn help(&self) {
+    fn help(&self, _: &Event) {
         if self.options.durability != Durability::Sync {
             // Where nobody waits for the disk there is little to gain, and the flush thread keeps
             // the time of the next sync.
@@ -415,14 +421,13 @@ impl State {
 
     /// There is no disk space for what was appended already: it waits. `durable` is the end of what
     /// was written of the batch.
-    fn stall(&mut self, durable: Option<Location>, patience: Duration) {
+    fn stall(&mut self, durable: Option<Location>, lack: Lack, patience: Duration) {
         if !self.tail.is_held() {
-            tracing::warn!(
-                "the disk is full: the store keeps what ends in memory until there is space"
-            );
+            let error = lack.error();
+            tracing::warn!(%error, "the store keeps what ends in memory until there is room");
             self.patience_ends = Some(Instant::now() + patience);
         }
-        self.tail.hold(durable);
+        self.tail.hold(durable, lack);
     }
 
     /// Tells those who waited long enough for disk space that there is none. What they wait for
@@ -435,8 +440,8 @@ impl State {
         let mut events = Vec::from(self.tail.end_patience());
         events.push(self.flush_event.take());
         for event in events.into_iter().flatten() {
-            let full = Error::new(Kind::DiskFull);
-            self.settling.push(Settling::Failed(event, full));
+            let error = self.tail.lack().error();
+            self.settling.push(Settling::Failed(event, error));
         }
     }
 

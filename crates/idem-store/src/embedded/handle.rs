@@ -290,7 +290,7 @@ fn create_first(vfs: &dyn Vfs, options: &Options, found: &mut Replay) -> Result<
     let store_id = vfs.random();
     let taken = Spares::new(store_id, FIRST, bytes).take(vfs, FIRST);
     let file = taken.map_err(|unready| {
-        let (Unready::NoRoom(error) | Unready::Failed(error)) = unready;
+        let (Unready::Lacks(_, error) | Unready::Failed(error)) = unready;
         Error::io("create the first segment", error)
     })?;
     found.store_id = Some(store_id);

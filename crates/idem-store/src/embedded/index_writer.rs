@@ -104,7 +104,7 @@ impl Shared {
 
     fn start_index(&self, index: &mut IndexUpkeep) -> io::Result<()> {
         let state = self.lock();
-        if state.tail.spare == Spare::DiskFull
+        if matches!(state.tail.spare, Spare::Lacks(_))
             || !state.index_wanted(index.from, self.options.index_log_bytes)
         {
             return Ok(());

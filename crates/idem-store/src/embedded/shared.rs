@@ -12,7 +12,7 @@ use crate::embedded::cache::{Cache, Hit};
 use crate::embedded::flush::Writer;
 use crate::embedded::format::Record;
 use crate::embedded::read::read_stored;
-use crate::embedded::spare::Spares;
+use crate::embedded::spare::{Lack, Spares};
 use crate::embedded::tail::{Purpose, Spare, Tail};
 use crate::embedded::upkeep::Upkeep;
 use crate::embedded::vfs::{Vfs, VfsFile};
@@ -313,7 +313,8 @@ impl Shared {
             cache_hits: state.cache.hits,
             cache_misses: state.cache.misses,
             waiters: state.waits.len() as u64,
-            disk_full: state.tail.spare == Spare::DiskFull,
+            disk_full: state.tail.spare == Spare::Lacks(Lack::Space),
+            no_descriptors: state.tail.spare == Spare::Lacks(Lack::Descriptors),
             poisoned: state.poison.is_some(),
             ..state.stats
         }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::embedded::format::{BLOCK, SegmentHeader, segment_name};
 use crate::embedded::vfs::{Aligned, UNIT_MAX, Vfs, VfsFile};
+use crate::error::{Error, Kind, is_disk_full};
 
 /// Zeros are written in slices of this size. Overwriting written blocks costs one device write per
 /// sync; the first write to blocks that are merely allocated costs a journal commit as well.
@@ -21,24 +22,42 @@ struct SpareFile {
 
 /// Why the next segment is not ready.
 pub(crate) enum Unready {
-    /// There is no space for it, or no descriptor: it can be tried again.
-    NoRoom(io::Error),
+    /// It can be tried again.
+    Lacks(Lack, io::Error),
     /// A write, a sync or a renaming failed: what the disk holds is not known.
     Failed(io::Error),
 }
 
 impl Unready {
     fn of(error: io::Error) -> Self {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
-        let full = matches!(error.kind(), StorageFull | QuotaExceeded);
-        let many = matches!(
-            Errno::from_io_error(&error),
-            Some(Errno::MFILE | Errno::NFILE)
-        );
-        match full || many {
-            true => Self::NoRoom(error),
-            false => Self::Failed(error),
+        match Lack::of(&error) {
+            Some(lack) => Self::Lacks(lack, error),
+            None => Self::Failed(error),
         }
+    }
+}
+
+/// What is missing for the next segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    Space,
+    Descriptors,
+}
+
+impl Lack {
+    fn of(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE) => Some(Self::Descriptors),
+            _ => is_disk_full(error).then_some(Self::Space),
+        }
+    }
+
+    /// For those whose key or outcome has to wait for it.
+    pub(crate) fn error(self) -> Error {
+        Error::new(match self {
+            Self::Space => Kind::DiskFull,
+            Self::Descriptors => Kind::NoDescriptors,
+        })
     }
 }
 
@@ -119,7 +138,7 @@ impl Spares {
         match named {
             Ok(()) => Ok(spare.file),
             Err(unready) => {
-                if matches!(unready, Unready::NoRoom(_)) {
+                if matches!(unready, Unready::Lacks(..)) {
                     self.written.push(spare);
                 }
                 Err(unready)

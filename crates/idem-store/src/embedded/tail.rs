@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use crate::completion::{Event, Helper};
 use crate::embedded::book::Location;
 use crate::embedded::format::{self, BATCH_HEADER, BLOCK, BatchHeader, Record};
+use crate::embedded::spare::Lack;
 use crate::error::{Error, Kind};
 
 /// Why a record is written; decides whether it may be refused.
@@ -28,8 +29,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Spare {
     Ready,
     Preparing,
-    /// Making one failed because the disk is full.
-    DiskFull,
+    /// Making one failed because of this.
+    Lacks(Lack),
 }
 
 /// The part of a batch that lies in one segment.
@@ -101,8 +102,9 @@ pub(crate) struct Tail {
     pub(crate) spare: Spare,
     /// The last segment that has its file.
     rolled: u32,
-    /// A batch that was cut waits for disk space, and whether there is some now.
+    /// A batch that was cut waits for something, for what, and whether it is there now.
     held: bool,
+    lack: Lack,
     resume: bool,
     /// Those who waited for it were told that there is no space.
     told: bool,
@@ -137,6 +139,7 @@ impl Tail {
             spare: Spare::Preparing,
             rolled: at.segment,
             held: false,
+            lack: Lack::Space,
             resume: false,
             told: false,
             recycled: Vec::new(),
@@ -157,11 +160,11 @@ impl Tail {
     /// Whether a record of this length can be taken now; [`append`](Self::append) cannot fail then.
     pub(crate) fn admit(&self, len: usize, purpose: Purpose) -> Result<(), Error> {
         if self.held {
-            return Err(Error::new(Kind::DiskFull));
+            return Err(self.lack.error());
         }
         if purpose == Purpose::Begin {
-            if self.spare == Spare::DiskFull {
-                return Err(Error::new(Kind::DiskFull));
+            if let Spare::Lacks(lack) = self.spare {
+                return Err(lack.error());
             }
             if self.bytes + len > self.batch_bytes_max as usize {
                 return Err(Error::new(Kind::Busy("too much waits for the next sync")));
@@ -175,7 +178,7 @@ impl Tail {
                 Err(Error::new(Kind::Busy("the next segment is not ready yet")))
             }
             (Spare::Ready | Spare::Preparing, _) => Ok(()),
-            (Spare::DiskFull, _) => Err(Error::new(Kind::DiskFull)),
+            (Spare::Lacks(lack), _) => Err(lack.error()),
         }
     }
 
@@ -220,13 +223,14 @@ impl Tail {
         (place, sequence)
     }
 
-    /// The batch that was cut waits for disk space, and nothing more is taken but ends of claims.
+    /// The batch that was cut waits for what is missing, and nothing more is taken but ends of claims.
     /// `durable` is the end of what of it was written, if any was.
-    pub(crate) fn hold(&mut self, durable: Option<Location>) {
+    pub(crate) fn hold(&mut self, durable: Option<Location>, lack: Lack) {
         self.durable = durable.unwrap_or(self.durable);
         self.held = true;
         self.resume = false;
-        self.spare = Spare::DiskFull;
+        self.spare = Spare::Lacks(lack);
+        self.lack = lack;
     }
 
     /// Who waited for the batch that is held was told long enough: its event, and that of what
@@ -236,9 +240,14 @@ impl Tail {
         [self.flushing(), Some(Arc::clone(&self.event))]
     }
 
-    /// Whether those who waited for disk space were told that there is none.
-    pub(crate) fn is_told(&self) -> bool {
-        self.told
+    /// What those who waited for it were told is missing.
+    pub(crate) fn told(&self) -> Option<Lack> {
+        self.told.then_some(self.lack)
+    }
+
+    /// What the batch that is held waits for, or the last one that was.
+    pub(crate) fn lack(&self) -> Lack {
+        self.lack
     }
 
     pub(crate) fn is_held(&self) -> bool {

@@ -213,12 +213,12 @@ impl Shared {
                 Due::WhenAsked
             }
             // The current segment has room. New keys wait, and it is tried again.
-            Err(Unready::NoRoom(error)) => {
-                if !matches!(state.tail.spare, Spare::DiskFull) {
+            Err(Unready::Lacks(lack, error)) => {
+                if state.tail.spare != Spare::Lacks(lack) {
                     let bytes = self.options.segment_bytes_max;
                     tracing::warn!(%error, bytes, "no room for the next segment: new keys are refused");
                 }
-                state.tail.spare = Spare::DiskFull;
+                state.tail.spare = Spare::Lacks(lack);
                 let at = now + RETRY;
                 state.spare_retry_at = Some(at);
                 Due::At(at)
@@ -500,7 +500,7 @@ impl State {
     /// Whether carrying leaves enough room for what callers need to write.
     fn may_carry(&self) -> bool {
         // What is carried is read where it goes to, once it is durable there.
-        let full = self.tail.spare == Spare::DiskFull && self.tail.goes_on();
+        let full = matches!(self.tail.spare, Spare::Lacks(_)) && self.tail.goes_on();
         let half = self.tail.segment_bytes() / 2;
         !full && (self.tail.spare == Spare::Ready || self.tail.room() > half)
     }

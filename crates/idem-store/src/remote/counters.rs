@@ -1,13 +1,19 @@
 //! What the thread of a shared store counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
 
 use crate::stats::Stats;
 
 #[derive(Default)]
 pub(crate) struct Counters {
     /// Operations that were not answered yet.
-    pub(crate) pending: AtomicU64,
+    pending: AtomicU64,
+    /// Calls of `wait` that have not ended.
+    waiters: AtomicU32,
+    /// Tells those who wait for it that nothing is under way.
+    pub(crate) idle: Notify,
     /// Operations that were sent.
     pub(crate) operations: AtomicU64,
     /// Bytes that were sent.
@@ -24,6 +30,39 @@ impl Counters {
         self.pending.load(Ordering::Relaxed)
     }
 
+    /// Operations and waits that have not ended.
+    pub(crate) fn under_way(&self) -> u64 {
+        // In one order with whose turn it is to drive.
+        self.pending.load(Ordering::SeqCst) + u64::from(self.waiters.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn asked(&self) {
+        self.pending.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn answered(&self) {
+        self.pending.fetch_sub(1, Ordering::SeqCst);
+        self.tell_if_idle();
+    }
+
+    /// Whether there was room for one more waiter.
+    pub(crate) fn wait_begins(&self, max: u32) -> bool {
+        let below = |waiters| (waiters < max).then_some(waiters + 1);
+        let order = Ordering::SeqCst;
+        self.waiters.fetch_update(order, order, below).is_ok()
+    }
+
+    pub(crate) fn wait_ends(&self) {
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.tell_if_idle();
+    }
+
+    fn tell_if_idle(&self) {
+        if self.under_way() == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
     pub(crate) fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
@@ -35,6 +74,7 @@ impl Counters {
             bytes_written: get(&self.bytes),
             batches: get(&self.batches),
             pending: get(&self.pending),
+            waiters: self.waiters.load(Ordering::Relaxed).into(),
             reconnects: get(&self.reconnects),
             unavailable: get(&self.unavailable),
             ..Stats::default()

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::yield_now;
@@ -135,7 +134,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(op: Op, counters: &Arc<Counters>, reply: Reply) -> Self {
-        counters.pending.fetch_add(1, Ordering::Relaxed);
+        counters.asked();
         Self {
             op,
             counters: Arc::clone(counters),
@@ -153,7 +152,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.counters.pending.fetch_sub(1, Ordering::Relaxed);
+        self.counters.answered();
     }
 }
 

@@ -6,19 +6,20 @@
 
 mod counters;
 mod crew;
+mod driver;
 mod engine;
 mod service;
 mod wait;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::completion::{Completion, Promise};
+use crate::completion::{Completion, Event, Helper, Promise};
 use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::permit::{Begin, Begun, Failure, Lookup, Owner, Permit, Unresolved};
@@ -26,6 +27,7 @@ use crate::stats::Stats;
 
 pub(crate) use counters::Counters;
 pub(crate) use crew::Crew;
+use driver::Driver;
 pub(crate) use engine::{Answer, ClaimId, Engine, Job, Jobs, Op, Release};
 pub(crate) use service::Service;
 
@@ -40,7 +42,6 @@ pub(crate) struct Remote {
     /// Operations that were not answered yet. Only new claims are refused for it: what ends a
     /// claim always finds room.
     pending_max: u64,
-    waiters: AtomicU32,
     /// Claim ids: random for each handle, then counted.
     claim_prefix: [u8; 8],
     claims: AtomicU64,
@@ -52,7 +53,8 @@ pub(crate) struct Remote {
 struct Served {
     queue: UnboundedSender<Job>,
     runtime: Handle,
-    /// None when the runtime is the caller's.
+    /// Nobody when the runtime is the caller's.
+    driver: Option<Weak<Driver>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -70,7 +72,6 @@ impl Remote {
             options,
             counters,
             pending_max,
-            waiters: AtomicU32::new(0),
             claim_prefix,
             claims: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -262,11 +263,7 @@ impl Remote {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let waiters = u64::from(self.waiters.load(Ordering::Relaxed));
-        Stats {
-            waiters,
-            ..self.counters.stats()
-        }
+        self.counters.stats()
     }
 
     /// Ends the service once what was asked is answered, and waits for that if it is a thread.
@@ -275,11 +272,13 @@ impl Remote {
             let stop = Job::new(Op::Stop, &self.counters, Box::new(drop));
             // The thread has ended by itself otherwise.
             drop(self.served.queue.send(stop));
+            self.driver().inspect(|driver| driver.nudge());
         }
         let thread = self.served.thread.lock().take();
-        // A waker may run on that thread and drop the last handle there.
-        let current = std::thread::current().id();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != current) {
+        // A waker may run on the thread that drives the runtime, and drop the last handle there.
+        let ours = self.served.runtime.id();
+        let drives = Handle::try_current().is_ok_and(|current| current.id() == ours);
+        if let Some(thread) = thread.filter(|_| !drives) {
             thread.join().map_err(|_| Error::new(Kind::Poisoned))?;
         }
         Ok(())
@@ -295,12 +294,25 @@ impl Remote {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Closed));
         }
-        let (promise, completion) = Promise::new(finish);
+        let (promise, completion) = self.promise(finish);
         let reply = move |result: Result<Answer, Error>| promise.keep(result.and_then(read));
         let job = Job::new(op, &self.counters, Box::new(reply));
         let sent = self.served.queue.send(job);
         sent.map_err(|_| Error::new(Kind::Closed))?;
         Ok(completion)
+    }
+
+    /// An answer that whoever waits for it helps to get.
+    fn promise<T: Send + 'static>(&self, finish: fn(&mut T)) -> (Promise<T>, Completion<T>) {
+        let event = match &self.served.driver {
+            Some(driver) => Event::helped(driver.clone() as Weak<dyn Helper>),
+            None => Event::new(),
+        };
+        Promise::new(event, finish)
+    }
+
+    fn driver(&self) -> Option<Arc<Driver>> {
+        self.served.driver.as_ref()?.upgrade()
     }
 
     fn held(&self, permit: &Permit) -> Result<(Arc<[u8]>, u64), Error> {

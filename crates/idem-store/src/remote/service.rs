@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::error::Error;
 use crate::options::Options;
+use crate::remote::driver::Driver;
 use crate::remote::{Counters, Engine, Jobs, Remote, Served};
 
 /// A store that is yet to be connected.
@@ -59,31 +60,28 @@ impl Service {
         let (queue, receiver) = unbounded_channel();
         let (report, reported) = mpsc::channel();
         let (connecting, counters) = (self.connecting, Arc::clone(&self.counters));
+        let driver = Driver::new(Arc::clone(&counters))?;
         let thread = std::thread::Builder::new().name(self.thread.to_owned());
         let thread = thread.spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build();
-            let runtime = match runtime {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    let error = Error::io("start the store's runtime", error);
-                    return drop(report.send(Err(error)));
-                }
-            };
-            let serve = match runtime.block_on(connecting) {
+            let driver = Arc::new(driver);
+            let serve = match driver.runtime().block_on(connecting) {
                 Ok(serve) => serve,
                 Err(error) => return drop(report.send(Err(error))),
             };
-            drop(report.send(Ok(runtime.handle().clone())));
-            runtime.block_on(serve(Jobs::new(receiver, counters)));
+            let runtime = driver.runtime().handle().clone();
+            drop(report.send(Ok((runtime, Arc::downgrade(&driver)))));
+            driver.run(serve(Jobs::new(receiver, counters)));
         });
         let thread = thread.map_err(|error| Error::io("start the store's thread", error))?;
         // A client library that panics, as rustls does without a provider, has said why on the way.
         let reported = reported
             .recv()
             .map_err(|panicked| Error::unavailable("the store's thread panicked", panicked))?;
+        let (runtime, driver) = reported?;
         let served = Served {
             queue,
-            runtime: reported?,
+            runtime,
+            driver: Some(driver),
             thread: Mutex::new(Some(thread)),
         };
         Remote::new(self.options, self.pending_max, self.counters, served)
@@ -101,6 +99,7 @@ impl Service {
         let served = Served {
             queue,
             runtime,
+            driver: None,
             thread: Mutex::new(None),
         };
         Remote::new(self.options, self.pending_max, self.counters, served)

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::completion::{Completion, Promise};
+use crate::completion::Completion;
 use crate::error::{Error, Kind};
 use crate::permit::{Lookup, Waited};
-use crate::remote::Remote;
+use crate::remote::{Counters, Remote};
 
 /// The first pause; each one after it is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -27,10 +27,10 @@ impl Remote {
         // Beyond a century a timeout makes no difference.
         let timeout = Duration::from_millis(timeout_ms.min(1 << 42));
         let until = std::time::Instant::now() + timeout;
-        let (promise, completion) = Promise::new(|_| ());
+        let (promise, completion) = self.promise(|_| ());
         let key = key.to_vec();
         self.served.runtime.spawn(async move {
-            let waited = poll(&place.0, &key, until.into()).await;
+            let waited = poll(&place.store, &key, until.into()).await;
             drop(place);
             promise.keep(waited);
         });
@@ -39,7 +39,10 @@ impl Remote {
 }
 
 /// One of the places for waiters. It keeps no store alive.
-struct Place(Weak<Remote>);
+struct Place {
+    store: Weak<Remote>,
+    counters: Arc<Counters>,
+}
 
 impl Place {
     fn take(store: &Arc<Remote>) -> Result<Self, Error> {
@@ -47,21 +50,17 @@ impl Place {
             return Err(Error::new(Kind::Closed));
         }
         let max = store.options.waiters_max;
-        let taken = store
-            .waiters
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiters| {
-                (waiters < max).then_some(waiters + 1)
-            });
-        taken.map_err(|_| Error::new(Kind::Busy("too many wait for keys")))?;
-        Ok(Self(Arc::downgrade(store)))
+        if !store.counters.wait_begins(max) {
+            return Err(Error::new(Kind::Busy("too many wait for keys")));
+        }
+        let (store, counters) = (Arc::downgrade(store), Arc::clone(&store.counters));
+        Ok(Self { store, counters })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(store) = self.0.upgrade() {
-            store.waiters.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.counters.wait_ends();
     }
 }
 

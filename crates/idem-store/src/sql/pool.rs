@@ -108,6 +108,7 @@ impl<D: Database> Engine for Pool<D> {
                 let crew = crew.unwrap_or_default();
                 let lane = Lane {
                     shared: Arc::clone(&shared),
+                    has_connected: connection.is_some(),
                     connection,
                     crew: crew.clone(),
                     answered: Instant::now(),
@@ -205,6 +206,7 @@ struct Shared<D> {
 struct Lane<D: Database> {
     shared: Arc<Shared<D>>,
     connection: Option<D::Connection>,
+    has_connected: bool,
     crew: Crew,
     /// When the server last answered: a queue that moves is no outage.
     answered: Instant,
@@ -252,7 +254,6 @@ impl<D: Database> Lane<D> {
             Ok(Ok(answers)) => answers,
             Ok(Err(Fault::Lost(_))) | Err(_) => {
                 self.connection = None;
-                Counters::add(&self.shared.counters.reconnects, 1);
                 return;
             }
             Ok(Err(Fault::Passing(_) | Fault::Final(_))) => return,
@@ -281,7 +282,6 @@ impl<D: Database> Lane<D> {
                 Ok(Err(Fault::Passing(why))) => why,
                 Ok(Err(Fault::Lost(why))) => {
                     self.connection = None;
-                    Counters::add(&self.shared.counters.reconnects, 1);
                     why
                 }
                 Err(_) => {
@@ -320,7 +320,12 @@ impl<D: Database> Lane<D> {
         Counters::add(&counters.batches, 1);
         match &mut self.connection {
             Some(connection) => Ok(connection),
-            none => Ok(none.insert(database.connect(&self.crew).await?)),
+            none => {
+                let connection = database.connect(&self.crew).await?;
+                let again = std::mem::replace(&mut self.has_connected, true);
+                Counters::add(&counters.reconnects, again.into());
+                Ok(none.insert(connection))
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use idem_store::vfs::{Vfs, VfsFile};
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 const SECTOR: usize = 512;
 
@@ -57,7 +58,8 @@ struct State {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     dir_ops: Vec<DirOp>,
-    full: bool,
+    /// Why no file can be made.
+    full: Option<Errno>,
     /// What durable writes must be multiples of: 1 or a sector, by seed.
     unit: usize,
     /// The machine dies at this call from now.
@@ -92,7 +94,7 @@ impl Disk {
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             dir_ops: Vec::new(),
-            full: false,
+            full: None,
             unit: if seed.is_multiple_of(2) { 1 } else { SECTOR },
             die_in: None,
             fail_sync_in: None,
@@ -106,7 +108,11 @@ impl Disk {
     }
 
     pub(crate) fn set_full(&self, full: bool) {
-        self.0.lock().full = full;
+        self.0.lock().full = full.then_some(Errno::NOSPC);
+    }
+
+    pub(crate) fn set_too_many_open(&self, many: bool) {
+        self.0.lock().full = many.then_some(Errno::MFILE);
     }
 
     pub(crate) fn die_in(&self, calls: u64) {
@@ -156,7 +162,7 @@ impl Disk {
         let mut state = self.0.lock();
         state.life += 1;
         state.locked = false;
-        state.full = false;
+        state.full = None;
         state.die_in = None;
         state.fail_sync_in = None;
     }
@@ -172,7 +178,7 @@ impl Disk {
         let state = &mut *state;
         state.life += 1;
         state.locked = false;
-        state.full = false;
+        state.full = None;
         state.die_in = None;
         state.fail_sync_in = None;
         for inode in &mut state.inodes {
@@ -265,8 +271,8 @@ impl Vfs for Mounted {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
         let mut state = self.disk.call(self.life)?;
-        if state.full {
-            return Err(ErrorKind::StorageFull.into());
+        if let Some(errno) = state.full {
+            return Err(errno.into());
         }
         let inode = state.inodes.len();
         state.inodes.push(Inode {

@@ -1,7 +1,8 @@
 //! Failing disks and other processes: typed errors, and never a false acknowledgement.
 
 use idem_store::{
-    Begin, Begun, Completion, Durability, Error, Fingerprint, Lookup, Options, Store, verify_on,
+    Begin, Begun, Completion, Durability, Error, Fingerprint, Lookup, Options, Permit, Store,
+    verify_on,
 };
 
 use crate::disk::Disk;
@@ -95,10 +96,9 @@ fn what_a_dying_process_left_in_the_cache_is_made_durable() {
     }
 }
 
-#[test]
-fn a_full_disk_refuses_new_keys_replays_old_ones_and_recovers() {
-    let disk = Disk::new(4);
-    let store = Store::open_on(disk.mount(), options()).unwrap();
+/// An open store, and permits of a log that cannot go on: with what new keys are refused then.
+fn without_a_next_segment(disk: &Disk, lack: fn(&Disk, bool)) -> (Store, Vec<Permit>, Error) {
+    let store = Store::open_on(disk.mount(), options().disk_full_wait_ms(0)).unwrap();
     let first = begin(&store, b"first");
     store.drive();
     let permit = now(first).unwrap().into_fresh().unwrap();
@@ -106,7 +106,7 @@ fn a_full_disk_refuses_new_keys_replays_old_ones_and_recovers() {
     store.drive();
     now(done).unwrap();
 
-    disk.set_full(true);
+    lack(disk, true);
     let mut open = Vec::new();
     let refused = loop {
         let key = open.len().to_le_bytes();
@@ -118,9 +118,40 @@ fn a_full_disk_refuses_new_keys_replays_old_ones_and_recovers() {
                 open.push(now(pending).unwrap().into_fresh().unwrap());
             }
         }
-        assert!(open.len() < 2_000, "the disk is full");
+        assert!(open.len() < 2_000, "there is no next segment");
     };
     assert!(refused.is_full(), "{refused}");
+    (store, open, refused)
+}
+
+#[test]
+fn too_many_open_files_are_not_called_a_full_disk() {
+    let disk = Disk::new(4);
+    let (store, mut open, refused) = without_a_next_segment(&disk, Disk::set_too_many_open);
+    assert!(refused.to_string().contains("too many files"), "{refused}");
+    let stats = store.stats();
+    assert!(stats.no_descriptors && !stats.disk_full, "{stats:?}");
+    // Also those whose outcome has to wait.
+    let done: Vec<_> = open
+        .drain(..)
+        .map(|permit| store.complete(permit, &[1; 3_000], 1_000, NOW))
+        .collect();
+    store.drive();
+    let errors: Vec<_> = done
+        .into_iter()
+        .filter_map(|done| now(done).err())
+        .collect();
+    assert!(!errors.is_empty());
+    for error in errors {
+        assert!(error.to_string().contains("too many files"), "{error}");
+    }
+    disk.set_too_many_open(false);
+}
+
+#[test]
+fn a_full_disk_refuses_new_keys_replays_old_ones_and_recovers() {
+    let disk = Disk::new(4);
+    let (store, mut open, _) = without_a_next_segment(&disk, Disk::set_full);
     assert!(store.stats().disk_full);
     assert!(matches!(now(begin(&store, b"first")), Ok(Begun::Replay(_))));
     // What is under way can still end.

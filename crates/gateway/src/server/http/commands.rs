@@ -199,7 +199,9 @@ fn respond(answer: Answer) -> Response {
             return response;
         }
         Answer::InProgress | Answer::OtherPayload | Answer::Open => of_the_key(&answer),
-        Answer::StoreBusy | Answer::StoreFull | Answer::StoreFailed(_) => of_the_store(&answer),
+        Answer::StoreBusy | Answer::StoreFull | Answer::EndNotStored | Answer::StoreFailed(_) => {
+            of_the_store(&answer)
+        }
         _ => of_the_device(&answer),
     };
     let (status, code, title, detail, retry_after_s) = refusal;
@@ -307,6 +309,14 @@ fn of_the_store(answer: &Answer) -> Refusal {
             "store-full",
             "The gateway's store is full",
             "nothing was claimed or sent; stored answers still replay; make room for the store",
+            Some(5),
+        ),
+        Answer::EndNotStored => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store-full",
+            "The gateway's store is full",
+            "how the command ended is stored when there is room; make room for the store, and ask \
+             again with the same key",
             Some(5),
         ),
         Answer::StoreFailed(error) if error.is_unavailable() => {
