@@ -92,6 +92,17 @@ struct Report {
     refused: u64,
     connect_failed: u64,
     reconnects: Reconnects,
+    returns: Returns,
+}
+
+/// Devices that were lost and came back.
+#[derive(Serialize)]
+struct Returns {
+    devices: u64,
+    /// Null without one.
+    tries_each: Option<f64>,
+    /// From the loss to the welcome; all null without one.
+    after_ms: Quantiles,
 }
 
 #[derive(Serialize)]
@@ -195,6 +206,11 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
                 tries: report.reconnects,
                 delay_ms: report.reconnect_delay_ms.into(),
             },
+            returns: Returns {
+                devices: report.returns,
+                tries_each: report.tries_per_return,
+                after_ms: report.return_ms.into(),
+            },
         };
         let json = serde_json::to_string(&report).expect("numbers always serialize");
         outln!("{json}");
@@ -244,6 +260,15 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
         outln!(
             "reconnects {} tries after pauses of p50 {p50:.0} ms, p99 {p99:.0}, max {max:.0}",
             report.reconnects
+        );
+    }
+    if let (Some(after), Some(tries)) = (report.return_ms, report.tries_per_return) {
+        outln!(
+            "returns    {} after losses, {tries:.2} tries each, back after p50 {:.0} ms, p99 {:.0}, max {:.0}",
+            report.returns,
+            after.p50,
+            after.p99,
+            after.max
         );
     }
     outln!("elapsed    {elapsed_s:.1} s");

@@ -52,6 +52,9 @@ pub(crate) struct CrewCounters {
     pub(crate) connect_failed: AtomicU64,
     /// Pauses before tries to come back, in milliseconds.
     pub(crate) reconnect_delays: Mutex<Histogram<u64>>,
+    /// Tries that it took to come back after a loss, and the milliseconds from that loss to WELCOME.
+    pub(crate) return_tries: Mutex<Histogram<u64>>,
+    pub(crate) return_times: Mutex<Histogram<u64>>,
     pub(crate) beats: AtomicU64,
     pub(crate) datagrams: AtomicU64,
     pub(crate) datagrams_unanswered: AtomicU64,
@@ -174,6 +177,8 @@ impl CrewCounters {
             refused: AtomicU64::new(0),
             connect_failed: AtomicU64::new(0),
             reconnect_delays: Mutex::new(histogram(u32::MAX.into())),
+            return_tries: Mutex::new(histogram(u32::MAX.into())),
+            return_times: Mutex::new(histogram(u32::MAX.into())),
             beats: AtomicU64::new(0),
             datagrams: AtomicU64::new(0),
             datagrams_unanswered: AtomicU64::new(0),
@@ -216,6 +221,12 @@ impl CrewCounters {
     /// A member will try to come back after this time.
     pub(crate) fn reconnecting(&self, delay_ms: u64) {
         self.reconnect_delays.lock().saturating_record(delay_ms);
+    }
+
+    /// A member is welcome again after a loss.
+    pub(crate) fn returned(&self, tries: u32, took_ms: u64) {
+        self.return_tries.lock().saturating_record(tries.into());
+        self.return_times.lock().saturating_record(took_ms);
     }
 
     pub(crate) fn beat(&self) {

@@ -85,6 +85,12 @@ pub struct FleetReport {
     /// The pauses before them in milliseconds, by [`circuit::Backoff`] or by what a gateway asked for in
     /// its goodbye, once there was one.
     pub reconnect_delay_ms: Option<Percentiles>,
+    /// Sessions that were lost and followed by another one of the same device.
+    pub returns: u64,
+    /// How many tries that took on average, once there was one.
+    pub tries_per_return: Option<f64>,
+    /// The milliseconds from the loss to the WELCOME after it; the largest is when the last device was back.
+    pub return_ms: Option<Percentiles>,
     /// Beats sent.
     pub beats: u64,
     /// Those among them that went as datagrams.
@@ -183,6 +189,7 @@ impl Fleet {
     pub fn report(&self) -> FleetReport {
         let counters = self.crew.counters();
         let delays = counters.reconnect_delays.lock();
+        let (tries, times) = (counters.return_tries.lock(), counters.return_times.lock());
         FleetReport {
             connected: counters.connected(),
             connected_max: counters.connected_max.load(Relaxed),
@@ -192,6 +199,9 @@ impl Fleet {
             connect_failed: counters.connect_failed.load(Relaxed),
             reconnects: delays.len(),
             reconnect_delay_ms: Percentiles::of(&delays, 1.0),
+            returns: times.len(),
+            tries_per_return: (!tries.is_empty()).then(|| tries.mean()),
+            return_ms: Percentiles::of(&times, 1.0),
             beats: counters.beats.load(Relaxed),
             datagrams: counters.datagrams.load(Relaxed),
             datagrams_unanswered: counters.datagrams_unanswered.load(Relaxed),

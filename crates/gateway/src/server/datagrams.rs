@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::device::{Beaten, Device};
+use super::returns::connection_number;
 use super::shard::ShardMessage;
 use crate::proto::{
     DATAGRAM_ACK_BYTES, DATAGRAM_BYTES, DatagramDoor, DatagramPeers, DatagramRefusal, SessionToken,
@@ -30,7 +31,7 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(10);
 /// The sessions that may send datagrams, and what came of those that arrived.
 pub(crate) struct Datagrams {
     addr: SocketAddr,
-    shards: u32,
+    shards: usize,
     peers: Mutex<DatagramPeers<Session>>,
     heard: AtomicU64,
     late: AtomicU64,
@@ -60,7 +61,7 @@ impl Datagrams {
         socket.set_nonblocking(true)?;
         let datagrams = Self {
             addr: socket.local_addr()?,
-            shards: u32::try_from(shards).unwrap_or(u32::MAX),
+            shards,
             peers: Mutex::new(DatagramPeers::new(interval_ms_min)),
             heard: AtomicU64::new(0),
             late: AtomicU64::new(0),
@@ -115,7 +116,7 @@ impl Datagrams {
         epoch: u64,
         token: &SessionToken,
     ) -> Option<DatagramDoor> {
-        let peer = self.number(shard, connection)?;
+        let peer = connection_number(self.shards, shard, connection)?;
         let session = Session {
             device: Arc::clone(device),
             epoch,
@@ -129,18 +130,9 @@ impl Datagrams {
 
     /// The session of this connection ended.
     pub(crate) fn dismiss(&self, shard: usize, connection: Token) {
-        if let Some(number) = self.number(shard, connection) {
+        if let Some(number) = connection_number(self.shards, shard, connection) {
             self.peers.lock().remove(number);
         }
-    }
-
-    /// A number that no other open connection has, and that needs no room in any.
-    fn number(&self, shard: usize, connection: Token) -> Option<u32> {
-        let shard = u32::try_from(shard).ok()?;
-        connection
-            .slot()
-            .checked_mul(self.shards)?
-            .checked_add(shard)
     }
 
     pub(crate) fn sessions(&self) -> usize {
