@@ -18,6 +18,9 @@ use super::datagrams::DatagramSocket;
 use super::member::{CrewMessage, Member, Members, WELCOME_WITHIN_MS};
 use super::reply::{Command, Outbox, Reply};
 
+/// As long as the default keepalive takes to notice a cut link that nothing is on its way over.
+const USER_TIMEOUT_MS: u32 = 90_000;
+
 /// Runs a command, at once or later on another thread.
 pub(crate) type Execute = Arc<dyn Fn(Command, Reply) + Send + Sync>;
 
@@ -92,6 +95,8 @@ impl Crew {
         let options = Options {
             shards,
             write_bytes_max: 8 << 20,
+            // A gateway always reads. Without it a cut link is noticed after two intervals, which may be hours.
+            user_timeout_ms: Some(USER_TIMEOUT_MS),
             ..Options::default()
         };
         let reactor = Reactor::builder(options).build(|_| {
