@@ -14,7 +14,7 @@ use conn_reactor::{Options, Reactor, Running};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use super::datagrams::DatagramSocket;
+use super::datagrams::DatagramSockets;
 use super::member::{CrewMessage, Member, Members, WELCOME_WITHIN_MS};
 use super::reply::{Command, Outbox, Reply};
 
@@ -117,7 +117,7 @@ impl Crew {
                 let wake = sender.clone();
                 // Full: the shard has much to do, and is told at the next ack.
                 let wake = move || wake.try_send(CrewMessage::Acks).is_ok();
-                DatagramSocket::open(config.gateways[0], wake)
+                DatagramSockets::open(&config.gateways, wake)
             });
             let start = CrewMessage::Start(outbox, datagrams.transpose()?);
             if sender.try_send(start).is_err() {

@@ -8,7 +8,7 @@ use conn_reactor::CloseReason;
 use conn_reactor::client::{ClientId, ClientIo, Loss, Protocol, Why};
 
 use super::crew::{CrewConfig, CrewCounters, Execute};
-use super::datagrams::{DatagramSocket, ack_within_ms};
+use super::datagrams::{DatagramSockets, ack_within_ms};
 use super::ledger::{Admission, Answer, Ledger};
 use super::reply::{Command, Outbox, Reply};
 use super::session::{Event, Session};
@@ -63,7 +63,7 @@ impl Member {
 /// What others say to a shard of members.
 pub(crate) enum CrewMessage {
     /// Begin to connect; answers come through this outbox.
-    Start(Outbox, Option<DatagramSocket>),
+    Start(Outbox, Option<DatagramSockets>),
     /// The outbox has answers.
     Answers,
     /// The socket for datagrams has acks.
@@ -80,7 +80,7 @@ pub(crate) struct Members {
     /// Those that have not begun to connect.
     waiting: Vec<Member>,
     outbox: Option<Outbox>,
-    datagrams: Option<DatagramSocket>,
+    datagrams: Option<DatagramSockets>,
     out: Vec<u8>,
     /// The crew was told to stop. Mailboxes are only told to look here, so a full one does no harm.
     stopping: Arc<AtomicBool>,
@@ -203,7 +203,7 @@ impl Members {
 
     fn on_acks(&mut self, io: &mut MembersIo<'_>) {
         let now_ms = io.now_ms();
-        let acks = self.datagrams.as_mut().map(DatagramSocket::take);
+        let acks = self.datagrams.as_mut().map(DatagramSockets::take);
         for (client, ack) in acks.unwrap_or_default() {
             let Some(member) = io.state(client) else {
                 continue;

@@ -345,7 +345,7 @@ const DATAGRAM_ACK: &str = "b2 07 00 00 00 01 00 00 00 04 03 02 01 9c 75 e2 d5 5
 fn datagrams_have_exactly_these_bytes() {
     let token = SessionToken(id(TOKEN));
     let mut peers = DatagramPeers::new(0);
-    peers.insert(7, &token, ());
+    peers.insert(7, datagram_key(&token), ());
     let heard = peers.open(0, &bytes(DATAGRAM)).unwrap();
     let beat = Beat {
         stamp_ms: 0x0102_0304,
