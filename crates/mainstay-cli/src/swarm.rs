@@ -52,6 +52,9 @@ pub(crate) struct SwarmArgs {
     /// Beat in UDP datagrams, if the gateway takes them (it was started with --udp)
     #[arg(long, env = "MAINSTAY_SWARM_UDP", value_parser = clap::builder::FalseyValueParser::new())]
     udp: bool,
+    /// The devices of a reactor thread share a breaker for the gateway, as one program's connections would
+    #[arg(long, env = "MAINSTAY_SWARM_BREAKER", value_parser = clap::builder::FalseyValueParser::new())]
+    breaker: bool,
     /// How long to stay, counted from the start; without it until Ctrl-C
     #[arg(long = "for", value_name = "TIME", env = "MAINSTAY_SWARM_FOR", value_parser = parse_duration)]
     stay: Option<Duration>,
@@ -158,6 +161,7 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
         shards: args.shards.into(),
         delta_beats: args.beats == Beats::Delta,
         datagrams: args.udp,
+        breaker: args.breaker,
         ..FleetConfig::new(args.connect, args.devices)
     };
     let started = Instant::now();

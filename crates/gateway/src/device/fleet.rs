@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use conn_reactor::client::Reconnect;
 use hdrhistogram::Histogram;
 
 use super::crew::{Crew, CrewConfig};
@@ -39,6 +38,9 @@ pub struct FleetConfig {
     pub delta_beats: bool,
     /// Beat in UDP datagrams when the gateway takes them.
     pub datagrams: bool,
+    /// A breaker for the gateway that the devices of a shard share, as those of one program would: a few of them find out
+    /// that nobody answers, and the others wait. False by default: real devices do not know what others found out.
+    pub breaker: bool,
 }
 
 impl FleetConfig {
@@ -55,6 +57,7 @@ impl FleetConfig {
             reconnect_cap_ms: RECONNECT_CAP_MS,
             delta_beats: true,
             datagrams: false,
+            breaker: false,
         }
     }
 }
@@ -165,11 +168,10 @@ impl Fleet {
                 Ok(Member::new(id, config.interval_ms, ledger, forms))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        let reconnect = Reconnect {
-            // Real devices do not know what others found out, and it is their storm that is simulated.
-            breaker: None,
-            ..reconnect(config.reconnect_cap_ms)
-        };
+        let mut reconnect = reconnect(config.reconnect_cap_ms);
+        if !config.breaker {
+            reconnect.breaker = None;
+        }
         let crew_config = CrewConfig {
             gateways: vec![config.gateway],
             shards: config.shards,

@@ -99,6 +99,19 @@ fn tries_to_come_back_are_counted_with_their_pauses() {
     assert!(words.contains("reconnects "), "{words}");
 }
 
+/// Nobody listens, and with a breaker a few devices find that out for all.
+#[test]
+fn a_breaker_spares_most_tries() {
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let addr = addr.unwrap().to_string();
+    let args = ["--connect", &addr, "--devices=500", "--for=3s", "--json"];
+    let failed = |out: &Output| report(out)["connect_failed"].as_u64().unwrap();
+    let each_alone = failed(&swarm(&args, &[]));
+    assert!(each_alone >= 500, "{each_alone}");
+    let together = failed(&swarm(&args, &[("MAINSTAY_SWARM_BREAKER", "1")]));
+    assert!((5..100).contains(&together), "{together} of {each_alone}");
+}
+
 /// More devices than a shard hears in one turn; their beats wait in its sockets while it stands still.
 #[test]
 fn a_gateway_that_stood_still_does_not_blame_its_devices() {
