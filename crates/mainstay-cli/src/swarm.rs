@@ -184,42 +184,49 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
 }
 
 fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
-    let rtt = report.beat_rtt_ms;
     if args.json {
-        let report = Report {
-            devices: args.devices,
-            connected_max: report.connected_max,
-            lost: report.lost,
-            false_gone: report.false_gone,
-            beats: report.beats,
-            datagrams: Datagrams {
-                sent: report.datagrams,
-                unanswered: report.datagrams_unanswered,
-            },
-            beat_rtt_ms: rtt.into(),
-            commands: Commands {
-                received: report.commands_received,
-                executed: report.commands_executed,
-                duplicates_ignored: report.duplicates_ignored,
-            },
-            elapsed_s,
-            connected_at_end: report.connected,
-            refused: report.refused,
-            connect_failed: report.connect_failed,
-            reconnects: Reconnects {
-                tries: report.reconnects,
-                delay_ms: report.reconnect_delay_ms.into(),
-            },
-            returns: Returns {
-                devices: report.returns,
-                tries_each: report.tries_per_return,
-                after_ms: report.return_ms.into(),
-            },
-        };
+        let report = for_json(args, report, elapsed_s);
         let json = serde_json::to_string(&report).expect("numbers always serialize");
         outln!("{json}");
-        return;
+    } else {
+        print_words(args, report, elapsed_s);
     }
+}
+
+fn for_json(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) -> Report {
+    Report {
+        devices: args.devices,
+        connected_max: report.connected_max,
+        lost: report.lost,
+        false_gone: report.false_gone,
+        beats: report.beats,
+        datagrams: Datagrams {
+            sent: report.datagrams,
+            unanswered: report.datagrams_unanswered,
+        },
+        beat_rtt_ms: report.beat_rtt_ms.into(),
+        commands: Commands {
+            received: report.commands_received,
+            executed: report.commands_executed,
+            duplicates_ignored: report.duplicates_ignored,
+        },
+        elapsed_s,
+        connected_at_end: report.connected,
+        refused: report.refused,
+        connect_failed: report.connect_failed,
+        reconnects: Reconnects {
+            tries: report.reconnects,
+            delay_ms: report.reconnect_delay_ms.into(),
+        },
+        returns: Returns {
+            devices: report.returns,
+            tries_each: report.tries_per_return,
+            after_ms: report.return_ms.into(),
+        },
+    }
+}
+
+fn print_words(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
     outln!(
         "devices    {} of {} connected",
         report.connected_max,
@@ -238,7 +245,7 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             report.datagrams_unanswered
         );
     }
-    match rtt {
+    match report.beat_rtt_ms {
         Some(Percentiles {
             p50,
             p99,
