@@ -11,10 +11,11 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let mut peers = DatagramPeers::new(0);
     let tokens = [SessionToken([1; 16]), SessionToken([2; 16])];
-    let senders = tokens.each_ref().map(|token| datagram_key(token));
-    let mut senders = [0, 1].map(|peer| Sender::new(peer, senders[peer as usize].clone()));
-    peers.insert(0, &tokens[0], 0);
-    peers.insert(1, &tokens[1], 1);
+    let keys = tokens.each_ref().map(datagram_key);
+    let mut senders = [0, 1].map(|peer| Sender::new(peer, keys[peer as usize].clone()));
+    for (peer, key) in (0..).zip(keys) {
+        peers.insert(peer, key, peer as usize);
+    }
     let mut last: [Option<[u8; DATAGRAM_BYTES]>; 2] = [None; 2];
     for step in input.chunks(8) {
         let who = usize::from(step[0] & 1);

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::check::{features, layers, layouts, links, native, tidy};
+use crate::check::{features, layers, layouts, links, native, targets, tidy};
 use crate::cmd::Cmd;
 use crate::flags::Flags;
 use crate::stages::{Outcome, Stages};
@@ -26,7 +26,7 @@ usage: cargo xtask test [--keep-going] [--retries N] [--no-install] [--without-c
   --without-c    leave out what needs a C compiler and libraries, as on a machine that has none
   --only         only these stages
 
-stages: tools fmt layers tidy links layouts bpf clippy tests vm conformance loom doctests features docs
+stages: tools fmt layers tidy links layouts bpf clippy tests vm conformance loom doctests features targets docs
 
 Missing tools are installed with apt when we are root on Debian; else the command that installs them is printed
 and what needs them is skipped and counted.
@@ -117,6 +117,7 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
         )
     })?;
     stages.run("features", || features::check(&workspace, with_c))?;
+    stages.run("targets", targets::check)?;
     stages.run("docs", || {
         let doc = Cmd::cargo().args(["doc", "--no-deps"]).args(&features.args);
         with_note(

@@ -3,10 +3,11 @@
 //! [`count`] is cheap enough for every scrape of a metrics page: it asks the kernel for the size of `/proc/self/fd`, which
 //! is the number of open descriptors since Linux 6.2, and lists the directory only where that says nothing.
 //!
-//! [`list`] names each one. It reads the directory without a `readlink` per descriptor, but the kernel makes a cache
-//! entry for every name that is listed (about 900 bytes of slab each, reclaimed under pressure): call it when
-//! [`Growth`] says so or a person asks, not on a timer. Who opened them, and when, only the kernel could tell:
-//! `mainstay trace fds` watches it.
+//! [`list`] names each one. It asks for the flags of every number that the process's table has room for, a fifth of a
+//! microsecond each. That is half of what listing the directory takes, and leaves nothing behind: for a name that is
+//! listed the kernel makes a cache entry (about 900 bytes of slab, reclaimed under pressure, and three times the
+//! time when it is not there yet). Only a table that is nearly empty is read from the directory, without a `readlink`
+//! per descriptor. Who opened them, and when, only the kernel could tell: `mainstay trace fds` watches it.
 
 use std::fmt;
 use std::io;
@@ -26,10 +27,11 @@ pub fn count() -> io::Result<usize> {
     }
 }
 
-/// The numbers of all open descriptors, in order; the one used for asking is not among them.
+/// The numbers of all open descriptors, in order; those used for asking are not among them. What other threads open or
+/// close meanwhile may be among them or not.
 ///
 /// # Errors
-/// `/proc` is not mounted, or no descriptor is left to list it with.
+/// `/proc` is not mounted, or no descriptor is left to ask it with.
 pub fn list() -> io::Result<Vec<RawFd>> {
     let mut numbers = Vec::new();
     each_number(|number| numbers.push(number))?;
@@ -128,14 +130,46 @@ impl Growth {
 
 const DIRECTORY: &str = "/proc/self/fd";
 
+/// A place of the table costs a third of an open descriptor's name in the directory.
+const PLACES_PER_DESCRIPTOR_MAX: usize = 3;
+
 fn count_by_listing() -> io::Result<usize> {
     let mut count = 0;
-    each_number(|_| count += 1)?;
+    each_listed(|_| count += 1)?;
     Ok(count)
 }
 
-/// Calls `each` with the number of every open descriptor but the one that the directory is read through.
+/// Calls `each` with the number of every open descriptor, but none that is opened for this.
 fn each_number(mut each: impl FnMut(RawFd)) -> io::Result<()> {
+    let (open, places) = (count()?, places()?);
+    if places > open.saturating_mul(PLACES_PER_DESCRIPTOR_MAX).max(256) {
+        return each_listed(each);
+    }
+    let numbers = 0..RawFd::try_from(places).unwrap_or(RawFd::MAX);
+    numbers
+        .filter(|number| is_open(*number))
+        .for_each(&mut each);
+    Ok(())
+}
+
+/// Numbers that the table has room for now; no descriptor has a higher one.
+fn places() -> io::Result<usize> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let places = status
+        .lines()
+        .find_map(|line| line.strip_prefix("FDSize:")?.trim().parse().ok());
+    places.ok_or_else(|| io::Error::other("/proc/self/status has no FDSize"))
+}
+
+#[expect(unsafe_code, reason = "F_GETFD of a number that may not be open")]
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD reads the flags of a number that may or may not be open, and touches no memory. (rustix's
+    // fcntl_getfd takes a descriptor that is known to be open.)
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+}
+
+/// [`each_number`] by the directory; the one that it is read through is not told.
+fn each_listed(mut each: impl FnMut(RawFd)) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(DIRECTORY, flags, Mode::empty())?;
     let mut buffer = Vec::with_capacity(32 * 1024);

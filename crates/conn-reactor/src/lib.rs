@@ -46,14 +46,7 @@
 //! # }
 //! ```
 
-#![cfg_attr(
-    all(
-        any(target_os = "linux", target_os = "android"),
-        not(conn_reactor_portable),
-        not(feature = "tokio")
-    ),
-    forbid(unsafe_code)
-)]
+#![deny(unsafe_code)]
 
 #[cfg(not(unix))]
 compile_error!("conn-reactor runs on epoll and kqueue only");

@@ -55,7 +55,9 @@ pub struct Options {
     pub nodelay: bool,
     /// TCP keepalive. Default 60 s idle, then 3 probes 10 s apart: a silent peer is found dead after 90 s.
     pub keepalive: Option<Keepalive>,
-    /// TCP_USER_TIMEOUT (Linux): give a connection up when sent bytes stay unacknowledged this long. Default none.
+    /// TCP_USER_TIMEOUT (Linux): give a connection up when sent bytes stay unacknowledged this long, be it that the link is
+    /// cut (which keepalive does not notice then) or that the peer reads nothing. Default none, since only the protocol can
+    /// say how long a peer may read nothing; where none may for long, 90,000 goes with the default keepalive.
     pub user_timeout_ms: Option<u32>,
 }
 

@@ -52,6 +52,9 @@ pub(crate) struct SwarmArgs {
     /// Beat in UDP datagrams, if the gateway takes them (it was started with --udp)
     #[arg(long, env = "MAINSTAY_SWARM_UDP", value_parser = clap::builder::FalseyValueParser::new())]
     udp: bool,
+    /// The devices of a reactor thread share a breaker for the gateway, as one program's connections would
+    #[arg(long, env = "MAINSTAY_SWARM_BREAKER", value_parser = clap::builder::FalseyValueParser::new())]
+    breaker: bool,
     /// How long to stay, counted from the start; without it until Ctrl-C
     #[arg(long = "for", value_name = "TIME", env = "MAINSTAY_SWARM_FOR", value_parser = parse_duration)]
     stay: Option<Duration>,
@@ -92,6 +95,17 @@ struct Report {
     refused: u64,
     connect_failed: u64,
     reconnects: Reconnects,
+    returns: Returns,
+}
+
+/// Devices that were lost and came back.
+#[derive(Serialize)]
+struct Returns {
+    devices: u64,
+    /// Null without one.
+    tries_each: Option<f64>,
+    /// From the loss to the welcome; all null without one.
+    after_ms: Quantiles,
 }
 
 #[derive(Serialize)]
@@ -147,6 +161,7 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
         shards: args.shards.into(),
         delta_beats: args.beats == Beats::Delta,
         datagrams: args.udp,
+        breaker: args.breaker,
         ..FleetConfig::new(args.connect, args.devices)
     };
     let started = Instant::now();
@@ -169,37 +184,49 @@ pub(crate) fn run(args: &SwarmArgs) -> io::Result<Verdict> {
 }
 
 fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
-    let rtt = report.beat_rtt_ms;
     if args.json {
-        let report = Report {
-            devices: args.devices,
-            connected_max: report.connected_max,
-            lost: report.lost,
-            false_gone: report.false_gone,
-            beats: report.beats,
-            datagrams: Datagrams {
-                sent: report.datagrams,
-                unanswered: report.datagrams_unanswered,
-            },
-            beat_rtt_ms: rtt.into(),
-            commands: Commands {
-                received: report.commands_received,
-                executed: report.commands_executed,
-                duplicates_ignored: report.duplicates_ignored,
-            },
-            elapsed_s,
-            connected_at_end: report.connected,
-            refused: report.refused,
-            connect_failed: report.connect_failed,
-            reconnects: Reconnects {
-                tries: report.reconnects,
-                delay_ms: report.reconnect_delay_ms.into(),
-            },
-        };
+        let report = for_json(args, report, elapsed_s);
         let json = serde_json::to_string(&report).expect("numbers always serialize");
         outln!("{json}");
-        return;
+    } else {
+        print_words(args, report, elapsed_s);
     }
+}
+
+fn for_json(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) -> Report {
+    Report {
+        devices: args.devices,
+        connected_max: report.connected_max,
+        lost: report.lost,
+        false_gone: report.false_gone,
+        beats: report.beats,
+        datagrams: Datagrams {
+            sent: report.datagrams,
+            unanswered: report.datagrams_unanswered,
+        },
+        beat_rtt_ms: report.beat_rtt_ms.into(),
+        commands: Commands {
+            received: report.commands_received,
+            executed: report.commands_executed,
+            duplicates_ignored: report.duplicates_ignored,
+        },
+        elapsed_s,
+        connected_at_end: report.connected,
+        refused: report.refused,
+        connect_failed: report.connect_failed,
+        reconnects: Reconnects {
+            tries: report.reconnects,
+            delay_ms: report.reconnect_delay_ms.into(),
+        },
+        returns: Returns {
+            devices: report.returns,
+            tries_each: report.tries_per_return,
+            after_ms: report.return_ms.into(),
+        },
+    }
+}
+
+fn print_words(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
     outln!(
         "devices    {} of {} connected",
         report.connected_max,
@@ -218,7 +245,7 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
             report.datagrams_unanswered
         );
     }
-    match rtt {
+    match report.beat_rtt_ms {
         Some(Percentiles {
             p50,
             p99,
@@ -244,6 +271,15 @@ fn print_report(args: &SwarmArgs, report: &FleetReport, elapsed_s: f64) {
         outln!(
             "reconnects {} tries after pauses of p50 {p50:.0} ms, p99 {p99:.0}, max {max:.0}",
             report.reconnects
+        );
+    }
+    if let (Some(after), Some(tries)) = (report.return_ms, report.tries_per_return) {
+        outln!(
+            "returns    {} after losses, {tries:.2} tries each, back after p50 {:.0} ms, p99 {:.0}, max {:.0}",
+            report.returns,
+            after.p50,
+            after.p99,
+            after.max
         );
     }
     outln!("elapsed    {elapsed_s:.1} s");

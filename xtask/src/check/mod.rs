@@ -7,4 +7,5 @@ pub(crate) mod links;
 pub(crate) mod native;
 mod rooms;
 mod source;
+pub(crate) mod targets;
 pub(crate) mod tidy;

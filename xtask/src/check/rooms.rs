@@ -17,6 +17,10 @@ const ROOMS: &[(&str, &str)] = &[
         "a global allocator that counts",
     ),
     (
+        "crates/conn-reactor/src/descriptors.rs",
+        "asks whether a number is an open descriptor, which rustix takes for granted",
+    ),
+    (
         "crates/conn-reactor/src/platform/portable.rs",
         "polling's registration by number, on systems without epoll",
     ),

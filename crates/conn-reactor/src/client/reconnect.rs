@@ -250,14 +250,25 @@ impl Reconnector {
     }
 
     fn pause_ms(&mut self, endpoints: &Endpoints, random: u64) -> u64 {
-        if let Some(slot_ms) = self.slot_ms.take() {
-            self.backoff = Backoff::in_slot(slot_ms);
+        let policy = &endpoints.rules.backoff;
+        match self.slot_ms.take() {
+            Some(slot_ms) if self.backoff.tries() == 0 => {
+                self.backoff = Backoff::in_slot(slot_ms);
+                self.backoff.next_delay_ms(policy, random)
+            }
+            // The session was not stable: a server that ends each one at once, or a client that it cannot stand, must
+            // not go round and round at the pace of an early slot.
+            Some(slot_ms) => self
+                .backoff
+                .next_delay_ms(policy, random)
+                .max(slot_ms.into()),
+            None => self.backoff.next_delay_ms(policy, random),
         }
-        self.backoff.next_delay_ms(&endpoints.rules.backoff, random)
     }
 
     /// The server gave this client a place among those that come back: the first try after the next loss is
-    /// `slot_ms` after it, and the usual pauses follow. Said again, the last word holds.
+    /// `slot_ms` after it, and the usual pauses follow. While sessions are not [stable](Reconnect::stable_ms), the pause
+    /// that is usual then is the shortest. Said again, the last word holds.
     pub fn assign_slot(&mut self, slot_ms: u32) {
         self.slot_ms = Some(slot_ms);
     }

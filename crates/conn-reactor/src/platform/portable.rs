@@ -38,6 +38,7 @@ impl Registry {
     }
 
     /// Changes what a descriptor is watched for. A descriptor that is closed needs no `Delete`.
+    #[expect(unsafe_code, reason = "polling registers by number")]
     pub(crate) fn change(
         &self,
         fd: BorrowedFd<'_>,

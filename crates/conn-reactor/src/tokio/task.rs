@@ -86,6 +86,7 @@ pub async fn run<H: Handler>(shard: Shard<H>) -> io::Result<H> {
     }
 }
 
+#[expect(unsafe_code, reason = "the safe way is deprecated")]
 fn watch(poller: PollerFd) -> io::Result<AsyncFd<PollerFd>> {
     // SAFETY: a PollerFd owns a share of its poller, whose one descriptor stays open and the same for as long as that lives.
     Ok(unsafe { AsyncFd::register_with_interest(poller, Interest::READABLE) }?)

@@ -1,5 +1,7 @@
 //! What a process has open, and what of it a shard holds.
 
+use std::os::fd::AsRawFd;
+
 use conn_reactor::descriptors::{self, Kind};
 
 use crate::rig::{Behaviour, Rig, in_own_process, one_shard};
@@ -37,6 +39,23 @@ fn counts_lists_and_ledger_agree() {
         let gone = descriptors::kind(*new.unwrap()).unwrap_err();
         assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
     });
+}
+
+/// A table that is nearly empty is read from the directory, and is told the same.
+#[test]
+fn a_descriptor_far_behind_the_others_is_listed() {
+    in_own_process(
+        "descriptors::a_descriptor_far_behind_the_others_is_listed",
+        || {
+            let mut expected = descriptors::list().unwrap();
+            let file = std::fs::File::open("/dev/null").unwrap();
+            let far = rustix::io::fcntl_dupfd_cloexec(&file, 900).unwrap();
+            expected.extend([file.as_raw_fd(), far.as_raw_fd()]);
+            expected.sort_unstable();
+            assert_eq!(descriptors::list().unwrap(), expected);
+            assert_eq!(descriptors::count().unwrap(), expected.len());
+        },
+    );
 }
 
 /// Also what the README says it costs: `cargo test --release -p conn-reactor descriptors -- --nocapture`.

@@ -14,9 +14,12 @@ use conn_reactor::{Options, Reactor, Running};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use super::datagrams::DatagramSocket;
+use super::datagrams::DatagramSockets;
 use super::member::{CrewMessage, Member, Members, WELCOME_WITHIN_MS};
 use super::reply::{Command, Outbox, Reply};
+
+/// As long as the default keepalive takes to notice a cut link that nothing is on its way over.
+const USER_TIMEOUT_MS: u32 = 90_000;
 
 /// Runs a command, at once or later on another thread.
 pub(crate) type Execute = Arc<dyn Fn(Command, Reply) + Send + Sync>;
@@ -52,6 +55,9 @@ pub(crate) struct CrewCounters {
     pub(crate) connect_failed: AtomicU64,
     /// Pauses before tries to come back, in milliseconds.
     pub(crate) reconnect_delays: Mutex<Histogram<u64>>,
+    /// Tries that it took to come back after a loss, and the milliseconds from that loss to WELCOME.
+    pub(crate) return_tries: Mutex<Histogram<u64>>,
+    pub(crate) return_times: Mutex<Histogram<u64>>,
     pub(crate) beats: AtomicU64,
     pub(crate) datagrams: AtomicU64,
     pub(crate) datagrams_unanswered: AtomicU64,
@@ -89,6 +95,8 @@ impl Crew {
         let options = Options {
             shards,
             write_bytes_max: 8 << 20,
+            // A gateway always reads. Without it a cut link is noticed after two intervals, which may be hours.
+            user_timeout_ms: Some(USER_TIMEOUT_MS),
             ..Options::default()
         };
         let reactor = Reactor::builder(options).build(|_| {
@@ -109,7 +117,7 @@ impl Crew {
                 let wake = sender.clone();
                 // Full: the shard has much to do, and is told at the next ack.
                 let wake = move || wake.try_send(CrewMessage::Acks).is_ok();
-                DatagramSocket::open(config.gateways[0], wake)
+                DatagramSockets::open(&config.gateways, wake)
             });
             let start = CrewMessage::Start(outbox, datagrams.transpose()?);
             if sender.try_send(start).is_err() {
@@ -174,6 +182,8 @@ impl CrewCounters {
             refused: AtomicU64::new(0),
             connect_failed: AtomicU64::new(0),
             reconnect_delays: Mutex::new(histogram(u32::MAX.into())),
+            return_tries: Mutex::new(histogram(u32::MAX.into())),
+            return_times: Mutex::new(histogram(u32::MAX.into())),
             beats: AtomicU64::new(0),
             datagrams: AtomicU64::new(0),
             datagrams_unanswered: AtomicU64::new(0),
@@ -216,6 +226,12 @@ impl CrewCounters {
     /// A member will try to come back after this time.
     pub(crate) fn reconnecting(&self, delay_ms: u64) {
         self.reconnect_delays.lock().saturating_record(delay_ms);
+    }
+
+    /// A member is welcome again after a loss.
+    pub(crate) fn returned(&self, tries: u32, took_ms: u64) {
+        self.return_tries.lock().saturating_record(tries.into());
+        self.return_times.lock().saturating_record(took_ms);
     }
 
     pub(crate) fn beat(&self) {

@@ -95,9 +95,10 @@ pub(crate) fn ack_within_ms(interval_ms: u32, grace_ms: u32) -> u32 {
     ACK_WITHIN_MS.min(grace_ms / 2).min(interval_ms).max(1)
 }
 
-/// One shard's socket. Dropping it ends its thread, soon.
-pub(crate) struct DatagramSocket {
-    socket: Arc<UdpSocket>,
+/// One shard's sockets, one for each address family of its gateways. Dropping it ends their threads, soon.
+pub(crate) struct DatagramSockets {
+    v4: Option<Arc<UdpSocket>>,
+    v6: Option<Arc<UdpSocket>>,
     acks: Arc<Acks>,
     /// Whose acks have this number.
     peers: HashMap<u32, ClientId>,
@@ -123,28 +124,31 @@ impl Heard {
     }
 }
 
-impl DatagramSocket {
-    /// A socket for datagrams to `gateway`. Its thread, `mainstay-device-udp`, calls `wake` when acks are there to be read, again
-    /// for the next one when it answers `false`.
+impl DatagramSockets {
+    /// Sockets for datagrams to `gateways`. Their threads, `mainstay-device-udp`, call `wake` when acks are there to be
+    /// read, again for the next one when it answers `false`.
     pub(crate) fn open(
-        gateway: SocketAddr,
-        wake: impl Fn() -> bool + Send + 'static,
+        gateways: &[SocketAddr],
+        wake: impl Fn() -> bool + Clone + Send + 'static,
     ) -> io::Result<Self> {
-        let any: IpAddr = match gateway {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = Arc::new(UdpSocket::bind((any, 0))?);
-        socket.set_read_timeout(Some(LOOK_UP))?;
-        // The shard has others to serve: what does not go out is lost.
-        socket.set_write_timeout(Some(SEND_MAX))?;
         let acks = Arc::<Acks>::default();
-        let (ear, heard) = (Arc::clone(&socket), Arc::downgrade(&acks));
-        thread::Builder::new()
-            .name("mainstay-device-udp".into())
-            .spawn(move || hear(&ear, &heard, wake))?;
+        let of_family = |is_wanted: fn(&SocketAddr) -> bool, any: IpAddr| {
+            let is_needed = gateways.iter().any(is_wanted);
+            is_needed
+                .then(|| open_one(any, &acks, wake.clone()))
+                .transpose()
+        };
+        let v4 = of_family(SocketAddr::is_ipv4, Ipv4Addr::UNSPECIFIED.into());
+        let v6 = of_family(SocketAddr::is_ipv6, Ipv6Addr::UNSPECIFIED.into());
+        let (v4, v6) = match (v4, v6) {
+            // A machine may have but one of them: the gateways of the other cannot be reached by TCP either.
+            (Ok(v4), Err(_)) if v4.is_some() => (v4, None),
+            (Err(_), Ok(v6)) if v6.is_some() => (None, v6),
+            (v4, v6) => (v4?, v6?),
+        };
         Ok(Self {
-            socket,
+            v4,
+            v6,
             acks,
             peers: HashMap::new(),
         })
@@ -153,7 +157,12 @@ impl DatagramSocket {
     /// Sends a beat of `client`. A datagram that cannot be sent is a lost one.
     pub(crate) fn send(&mut self, client: ClientId, peer: u32, to: SocketAddr, datagram: &[u8]) {
         self.peers.insert(peer, client);
-        if let Err(error) = self.socket.send_to(datagram, to) {
+        let socket = match to {
+            SocketAddr::V4(_) => &self.v4,
+            SocketAddr::V6(_) => &self.v6,
+        };
+        let sent = socket.as_ref().map(|socket| socket.send_to(datagram, to));
+        if let Some(Err(error)) = sent {
             tracing::debug!(%error, "a beat could not be sent as a datagram");
         }
     }
@@ -172,6 +181,22 @@ impl DatagramSocket {
         };
         acks.into_iter().filter_map(whose).collect()
     }
+}
+
+fn open_one(
+    any: IpAddr,
+    acks: &Arc<Acks>,
+    wake: impl Fn() -> bool + Send + 'static,
+) -> io::Result<Arc<UdpSocket>> {
+    let socket = Arc::new(UdpSocket::bind((any, 0))?);
+    socket.set_read_timeout(Some(LOOK_UP))?;
+    // The shard has others to serve: what does not go out is lost.
+    socket.set_write_timeout(Some(SEND_MAX))?;
+    let (ear, heard) = (Arc::clone(&socket), Arc::downgrade(acks));
+    thread::Builder::new()
+        .name("mainstay-device-udp".into())
+        .spawn(move || hear(&ear, &heard, wake))?;
+    Ok(socket)
 }
 
 fn hear(socket: &UdpSocket, acks: &Weak<Acks>, wake: impl Fn() -> bool) {
@@ -209,7 +234,7 @@ mod tests {
         let token = SessionToken([7; 16]);
         let mut beats = DatagramBeats::new(DatagramDoor { peer: 7, port: 1 }, &token);
         let mut gateway = crate::proto::DatagramPeers::new(0);
-        gateway.insert(7, &token, ());
+        gateway.insert(7, datagram_key(&token), ());
         for now_ms in 0..100 {
             let datagram = beats.seal(now_ms, &Beat::default()).expect("it is open");
             let heard = gateway.open(now_ms, &datagram).unwrap();

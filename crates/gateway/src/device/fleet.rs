@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use conn_reactor::client::Reconnect;
 use hdrhistogram::Histogram;
 
 use super::crew::{Crew, CrewConfig};
@@ -39,6 +38,9 @@ pub struct FleetConfig {
     pub delta_beats: bool,
     /// Beat in UDP datagrams when the gateway takes them.
     pub datagrams: bool,
+    /// A breaker for the gateway that the devices of a shard share, as those of one program would: a few of them find out
+    /// that nobody answers, and the others wait. False by default: real devices do not know what others found out.
+    pub breaker: bool,
 }
 
 impl FleetConfig {
@@ -55,6 +57,7 @@ impl FleetConfig {
             reconnect_cap_ms: RECONNECT_CAP_MS,
             delta_beats: true,
             datagrams: false,
+            breaker: false,
         }
     }
 }
@@ -85,6 +88,12 @@ pub struct FleetReport {
     /// The pauses before them in milliseconds, by [`circuit::Backoff`] or by what a gateway asked for in
     /// its goodbye, once there was one.
     pub reconnect_delay_ms: Option<Percentiles>,
+    /// Sessions that were lost and followed by another one of the same device.
+    pub returns: u64,
+    /// How many tries that took on average, once there was one.
+    pub tries_per_return: Option<f64>,
+    /// The milliseconds from the loss to the WELCOME after it; the largest is when the last device was back.
+    pub return_ms: Option<Percentiles>,
     /// Beats sent.
     pub beats: u64,
     /// Those among them that went as datagrams.
@@ -159,11 +168,10 @@ impl Fleet {
                 Ok(Member::new(id, config.interval_ms, ledger, forms))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        let reconnect = Reconnect {
-            // Real devices do not know what others found out, and it is their storm that is simulated.
-            breaker: None,
-            ..reconnect(config.reconnect_cap_ms)
-        };
+        let mut reconnect = reconnect(config.reconnect_cap_ms);
+        if !config.breaker {
+            reconnect.breaker = None;
+        }
         let crew_config = CrewConfig {
             gateways: vec![config.gateway],
             shards: config.shards,
@@ -183,6 +191,7 @@ impl Fleet {
     pub fn report(&self) -> FleetReport {
         let counters = self.crew.counters();
         let delays = counters.reconnect_delays.lock();
+        let (tries, times) = (counters.return_tries.lock(), counters.return_times.lock());
         FleetReport {
             connected: counters.connected(),
             connected_max: counters.connected_max.load(Relaxed),
@@ -192,6 +201,9 @@ impl Fleet {
             connect_failed: counters.connect_failed.load(Relaxed),
             reconnects: delays.len(),
             reconnect_delay_ms: Percentiles::of(&delays, 1.0),
+            returns: times.len(),
+            tries_per_return: (!tries.is_empty()).then(|| tries.mean()),
+            return_ms: Percentiles::of(&times, 1.0),
             beats: counters.beats.load(Relaxed),
             datagrams: counters.datagrams.load(Relaxed),
             datagrams_unanswered: counters.datagrams_unanswered.load(Relaxed),

@@ -8,7 +8,7 @@ use conn_reactor::CloseReason;
 use conn_reactor::client::{ClientId, ClientIo, Loss, Protocol, Why};
 
 use super::crew::{CrewConfig, CrewCounters, Execute};
-use super::datagrams::{DatagramSocket, ack_within_ms};
+use super::datagrams::{DatagramSockets, ack_within_ms};
 use super::ledger::{Admission, Answer, Ledger};
 use super::reply::{Command, Outbox, Reply};
 use super::session::{Event, Session};
@@ -38,6 +38,14 @@ pub(crate) struct Member {
     beats: u32,
     /// When the oldest beat was sent whose answer is awaited.
     beat_sent: Option<Instant>,
+    /// From the loss of a session to the next WELCOME.
+    absence: Option<Absence>,
+}
+
+struct Absence {
+    since_ms: u64,
+    /// Made or planned.
+    tries: u32,
 }
 
 impl Member {
@@ -47,6 +55,7 @@ impl Member {
             ledger,
             beats: 0,
             beat_sent: None,
+            absence: None,
         }
     }
 }
@@ -54,7 +63,7 @@ impl Member {
 /// What others say to a shard of members.
 pub(crate) enum CrewMessage {
     /// Begin to connect; answers come through this outbox.
-    Start(Outbox, Option<DatagramSocket>),
+    Start(Outbox, Option<DatagramSockets>),
     /// The outbox has answers.
     Answers,
     /// The socket for datagrams has acks.
@@ -71,7 +80,7 @@ pub(crate) struct Members {
     /// Those that have not begun to connect.
     waiting: Vec<Member>,
     outbox: Option<Outbox>,
-    datagrams: Option<DatagramSocket>,
+    datagrams: Option<DatagramSockets>,
     out: Vec<u8>,
     /// The crew was told to stop. Mailboxes are only told to look here, so a full one does no harm.
     stopping: Arc<AtomicBool>,
@@ -194,7 +203,7 @@ impl Members {
 
     fn on_acks(&mut self, io: &mut MembersIo<'_>) {
         let now_ms = io.now_ms();
-        let acks = self.datagrams.as_mut().map(DatagramSocket::take);
+        let acks = self.datagrams.as_mut().map(DatagramSockets::take);
         for (client, ack) in acks.unwrap_or_default() {
             let Some(member) = io.state(client) else {
                 continue;
@@ -217,7 +226,7 @@ impl Members {
 
     fn on_event(&mut self, io: &mut MembersIo<'_>, client: ClientId, event: Event<'_>) {
         match event {
-            Event::Welcome { resume } => self.on_welcome(io, client, resume),
+            Event::Welcome { resume, slot_ms } => self.on_welcome(io, client, resume, slot_ms),
             Event::Probe => self.beat(io, client),
             Event::BeatAck => {
                 if let Some(member) = io.state(client)
@@ -245,16 +254,29 @@ impl Members {
         }
     }
 
-    fn on_welcome(&mut self, io: &mut MembersIo<'_>, client: ClientId, resume: SessionToken) {
+    fn on_welcome(
+        &mut self,
+        io: &mut MembersIo<'_>,
+        client: ClientId,
+        resume: SessionToken,
+        slot_ms: Option<u32>,
+    ) {
         if !io.is_established(client) {
             self.counters.connected_one();
         }
         io.set_resume(client, Some(resume));
         io.established(client);
-        let first_beat = io.random();
+        if let Some(slot_ms) = slot_ms {
+            io.assign_slot(client, slot_ms);
+        }
+        let (first_beat, now_ms) = (io.random(), io.now_ms());
         let Some(member) = io.state(client) else {
             return;
         };
+        if let Some(absence) = member.absence.take() {
+            let took_ms = now_ms.saturating_sub(absence.since_ms);
+            self.counters.returned(absence.tries, took_ms);
+        }
         put_results(&member.ledger, &mut self.out);
         let interval_ms = u64::from(member.session.interval_ms().unwrap_or(1)).max(1);
         // The first beat falls anywhere into the interval, so that a crowd does not beat as one.
@@ -464,10 +486,20 @@ impl Protocol for Members {
     }
 
     fn lost(&mut self, io: &mut MembersIo<'_>, client: ClientId, loss: Loss) {
+        let now_ms = io.now_ms();
         let Some(member) = io.state(client) else {
             return;
         };
         member.beat_sent = None;
+        if loss.was_established {
+            member.absence = Some(Absence {
+                since_ms: now_ms,
+                tries: 0,
+            });
+        }
+        if let Some(absence) = &mut member.absence {
+            absence.tries += 1;
+        }
         let peer = member.session.datagrams().map(|it| it.door().peer);
         if let (Some(socket), Some(peer)) = (&mut self.datagrams, peer) {
             socket.forget(peer);

@@ -49,6 +49,8 @@ pub(crate) enum Event<'a> {
     Welcome {
         /// For the next HELLO: it resumes this session if the gateway still holds it open.
         resume: SessionToken,
+        /// When to come back after the session is lost, counted from there.
+        slot_ms: Option<u32>,
     },
     Probe,
     BeatAck,
@@ -203,6 +205,7 @@ impl Session {
                 });
                 Event::Welcome {
                     resume: welcome.session,
+                    slot_ms: welcome.slot_ms,
                 }
             }
             ToDevice::BeatAck(_) | ToDevice::DeltaAck => Event::BeatAck,

@@ -74,6 +74,7 @@ impl Session {
             grace_ms: 60_000,
             forms: Forms::FRAMED,
             datagrams: None,
+            slot_ms: None,
         }));
     }
 

@@ -126,10 +126,10 @@ impl<S> DatagramPeers<S> {
         self.peers.is_empty()
     }
 
-    /// A session with this token begins; it takes the place of another with this number.
-    pub fn insert(&mut self, number: u32, token: &SessionToken, session: S) {
+    /// A session with this [key](datagram_key) begins; it takes the place of another with this number.
+    pub fn insert(&mut self, number: u32, key: DatagramKey, session: S) {
         let peer = Peer {
-            receiver: Receiver::new(number, datagram_key(token)),
+            receiver: Receiver::new(number, key),
             due_ms: 0,
             session,
         };
@@ -187,7 +187,7 @@ mod tests {
 
     fn peers() -> (DatagramPeers<&'static str>, Sender) {
         let mut peers = DatagramPeers::new(100);
-        peers.insert(7, &TOKEN, "a");
+        peers.insert(7, datagram_key(&TOKEN), "a");
         (peers, Sender::new(7, datagram_key(&TOKEN)))
     }
 
@@ -222,7 +222,7 @@ mod tests {
         assert!(peers.open(0, &third).unwrap().is_newest);
         assert!(!peers.open(0, &second).unwrap().is_newest, "overtaken");
         // The next session with that number has another key.
-        peers.insert(7, &SessionToken([8; 16]), "b");
+        peers.insert(7, datagram_key(&SessionToken([8; 16])), "b");
         assert_eq!(
             refusal(&mut peers, &seal(&mut sender)),
             DatagramRefusal::Forged

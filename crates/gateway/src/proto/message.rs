@@ -88,6 +88,9 @@ pub struct Welcome {
     pub forms: Forms,
     /// Where beats may go in datagrams; only when [`forms`](Self::forms) has those.
     pub datagrams: Option<DatagramDoor>,
+    /// The device's place among those that come back when the gateway is lost: the first try falls this many
+    /// milliseconds after the loss. `None` leaves it to the device, and so does `u32::MAX` on the wire.
+    pub slot_ms: Option<u32>,
 }
 
 /// Why one side closes, and when to come back.

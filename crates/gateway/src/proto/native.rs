@@ -28,6 +28,9 @@ mod kind {
 /// Bit 0 of HELLO's flags: a resume token follows.
 const HELLO_HAS_RESUME: u8 = 1;
 
+/// `slot_ms` of a WELCOME without a slot that has fields behind it.
+const NO_SLOT: u32 = u32::MAX;
+
 /// The acknowledgement of a beat on a connection with delta beats; a reserved kind, like those.
 const DELTA_ACK: u8 = 0x80;
 
@@ -295,6 +298,7 @@ fn decode_welcome(mut fields: Fields<'_>) -> Result<Welcome, Violation> {
         grace_ms: fields.u32()?,
         forms: fields.forms(),
         datagrams: None,
+        slot_ms: None,
     };
     if welcome.forms.contains(Forms::DATAGRAM) {
         welcome.datagrams = Some(DatagramDoor {
@@ -302,6 +306,7 @@ fn decode_welcome(mut fields: Fields<'_>) -> Result<Welcome, Violation> {
             port: fields.array().map(u16::from_le_bytes)?,
         });
     }
+    welcome.slot_ms = fields.u32().ok().filter(|slot_ms| *slot_ms != NO_SLOT);
     Ok(welcome)
 }
 
@@ -326,7 +331,7 @@ pub fn encode_from_device(message: &FromDevice<'_>, out: &mut Vec<u8>) {
                     resume,
                     &[id_bytes],
                     id,
-                    forms_field(hello.forms, &mut [0]),
+                    forms_field(hello.forms, false, &mut [0]),
                 ],
                 out,
             );
@@ -362,10 +367,11 @@ fn encode_to_device(message: &ToDevice<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// The last field of HELLO and WELCOME; whoever has nothing but BEAT to say leaves it out.
-fn forms_field(forms: Forms, byte: &mut [u8; 1]) -> &[u8] {
+/// A field of HELLO and WELCOME; whoever has nothing but BEAT to say, and nothing behind it, leaves it out.
+fn forms_field(forms: Forms, is_followed: bool, byte: &mut [u8; 1]) -> &[u8] {
     *byte = [forms.to_byte()];
-    if forms == Forms::FRAMED { &[] } else { byte }
+    let is_needed = is_followed || forms != Forms::FRAMED;
+    if is_needed { byte } else { &[] }
 }
 
 fn put_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
@@ -376,14 +382,16 @@ fn put_welcome(welcome: &Welcome, out: &mut Vec<u8>) {
         fields
     });
     debug_assert_eq!(door.is_some(), welcome.forms.contains(Forms::DATAGRAM));
+    let slot = welcome.slot_ms.map(u32::to_le_bytes);
     put(
         kind::WELCOME,
         &[
             &welcome.session.0,
             &welcome.interval_ms.to_le_bytes(),
             &welcome.grace_ms.to_le_bytes(),
-            forms_field(welcome.forms, &mut [0]),
+            forms_field(welcome.forms, slot.is_some(), &mut [0]),
             door.as_ref().map_or(&[], |fields| fields),
+            slot.as_ref().map_or(&[], |field| field),
         ],
         out,
     );

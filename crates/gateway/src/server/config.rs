@@ -83,6 +83,10 @@ pub struct DeviceLimits {
     /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged before the connection is dead. 0 leaves it to
     /// the system, which takes about a quarter of an hour.
     pub user_timeout_ms: u32,
+    /// How many devices may come back in a second after this gateway was lost: each is given a slot in WELCOME for its
+    /// first try, over two seconds at least. 0 gives none, and devices come back within the two seconds that they choose
+    /// themselves, however many they are.
+    pub return_per_s: u32,
 }
 
 /// Limits and times of commands.
@@ -363,6 +367,7 @@ impl Default for DeviceLimits {
             keepalive_interval_s: 10,
             keepalive_count: 3,
             user_timeout_ms: 90_000,
+            return_per_s: 10_000,
         }
     }
 }

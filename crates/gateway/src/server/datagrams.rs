@@ -11,15 +11,18 @@ use std::thread;
 use std::time::Duration;
 
 use conn_reactor::Token;
+use heartbeat_codec::datagram::peer_of;
 use parking_lot::Mutex;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
 use super::Shared;
 use super::device::{Beaten, Device};
+use super::returns::connection_number;
 use super::shard::ShardMessage;
 use crate::proto::{
     DATAGRAM_ACK_BYTES, DATAGRAM_BYTES, DatagramDoor, DatagramPeers, DatagramRefusal, SessionToken,
+    datagram_key,
 };
 
 /// Datagrams that are read before the thread looks whether it shall end.
@@ -30,8 +33,8 @@ const TROUBLE_PAUSE: Duration = Duration::from_millis(10);
 /// The sessions that may send datagrams, and what came of those that arrived.
 pub(crate) struct Datagrams {
     addr: SocketAddr,
-    shards: u32,
-    peers: Mutex<DatagramPeers<Session>>,
+    /// Those of each shard's connections. A tag is checked under one of these locks, which no other shard waits for.
+    peers: Box<[Mutex<DatagramPeers<Session>>]>,
     heard: AtomicU64,
     late: AtomicU64,
     refused: [AtomicU64; DatagramRefusal::ALL.len()],
@@ -60,8 +63,9 @@ impl Datagrams {
         socket.set_nonblocking(true)?;
         let datagrams = Self {
             addr: socket.local_addr()?,
-            shards: u32::try_from(shards).unwrap_or(u32::MAX),
-            peers: Mutex::new(DatagramPeers::new(interval_ms_min)),
+            peers: (0..shards)
+                .map(|_| Mutex::new(DatagramPeers::new(interval_ms_min)))
+                .collect(),
             heard: AtomicU64::new(0),
             late: AtomicU64::new(0),
             refused: Default::default(),
@@ -115,12 +119,13 @@ impl Datagrams {
         epoch: u64,
         token: &SessionToken,
     ) -> Option<DatagramDoor> {
-        let peer = self.number(shard, connection)?;
+        let peer = connection_number(self.peers.len(), shard, connection)?;
+        let key = datagram_key(token);
         let session = Session {
             device: Arc::clone(device),
             epoch,
         };
-        self.peers.lock().insert(peer, token, session);
+        self.peers_with(peer).lock().insert(peer, key, session);
         Some(DatagramDoor {
             peer,
             port: self.addr.port(),
@@ -129,22 +134,18 @@ impl Datagrams {
 
     /// The session of this connection ended.
     pub(crate) fn dismiss(&self, shard: usize, connection: Token) {
-        if let Some(number) = self.number(shard, connection) {
-            self.peers.lock().remove(number);
+        if let Some(number) = connection_number(self.peers.len(), shard, connection) {
+            self.peers_with(number).lock().remove(number);
         }
     }
 
-    /// A number that no other open connection has, and that needs no room in any.
-    fn number(&self, shard: usize, connection: Token) -> Option<u32> {
-        let shard = u32::try_from(shard).ok()?;
-        connection
-            .slot()
-            .checked_mul(self.shards)?
-            .checked_add(shard)
+    /// The sessions among which the one with this number is, if there is one.
+    fn peers_with(&self, number: u32) -> &Mutex<DatagramPeers<Session>> {
+        &self.peers[number as usize % self.peers.len()]
     }
 
     pub(crate) fn sessions(&self) -> usize {
-        self.peers.lock().len()
+        self.peers.iter().map(|peers| peers.lock().len()).sum()
     }
 
     /// Beats that counted, and authentic ones that a later one had overtaken.
@@ -201,7 +202,11 @@ impl Shared {
         let refuse = |reason: DatagramRefusal| {
             datagrams.refused[reason as usize].fetch_add(1, Relaxed);
         };
-        let mut peers = datagrams.peers.lock();
+        let Some(number) = peer_of(datagram) else {
+            refuse(DatagramRefusal::Malformed);
+            return None;
+        };
+        let mut peers = datagrams.peers_with(number).lock();
         let heard = peers.open(self.now_ms(), datagram).map_err(refuse).ok()?;
         let (ack, beat, is_newest) = (heard.ack, heard.beat, heard.is_newest);
         let (device, epoch) = (Arc::clone(&heard.session.device), heard.session.epoch);

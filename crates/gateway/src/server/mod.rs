@@ -34,6 +34,7 @@ mod outcome;
 mod problem;
 mod pulse;
 mod registry;
+mod returns;
 mod secrets;
 mod settle;
 mod shard;

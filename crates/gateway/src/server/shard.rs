@@ -424,7 +424,7 @@ impl<P: FrontDoor> ShardHandler<P> {
         // Spread the reconnects over time: every device has lost its gateway in the same moment.
         let words = GoAway {
             reason: GoAwayReason::Draining,
-            retry_within_ms: 5_000,
+            retry_within_ms: self.shared.return_within_ms(io.connections()),
         };
         let code = GoAwayReason::Draining.byte();
         for token in io.tokens() {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use gateway::device::{Fleet, FleetConfig};
+use gateway::device::{Answer, Device, Fleet, FleetConfig};
 use gateway::proto::{
     Beat, DATAGRAM_ACK_BYTES, DATAGRAM_BYTES, ErrorCode, Forms, GoAwayReason, SessionToken,
     datagram_key,
@@ -291,6 +291,34 @@ fn a_fleet_beats_in_datagrams_and_goes_on_after_a_restart() {
     let report = fleet.stop().unwrap();
     assert!(report.datagrams >= 400, "{report:?}");
     assert_eq!(report.false_gone, 0, "{report:?}");
+}
+
+/// The first of its gateways has an IPv4 address and is not there.
+#[test]
+fn a_device_beats_to_the_address_family_of_the_gateway_that_it_found() {
+    let loopback = std::net::Ipv6Addr::LOCALHOST;
+    if UdpSocket::bind((loopback, 0)).is_err() {
+        return eprintln!("skipped: this machine has no IPv6");
+    }
+    let rig = rig(|config| {
+        config.listen = (loopback, 0).into();
+        config.udp = Some((loopback, 0).into());
+    });
+    // Bound and not listening: connections are refused.
+    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    nobody.bind(&SocketAddr::from(PORT_0).into()).unwrap();
+    let dead = nobody.local_addr().unwrap().as_socket().unwrap();
+    let device = Device::builder(dead, "either")
+        .fallback(rig.device_addr)
+        .interval_ms(50)
+        .reconnect_cap_ms(20)
+        .datagrams(true)
+        .start(|_| Answer::json("0"))
+        .unwrap();
+    until("datagrams are heard", || {
+        rig.metric("mainstay_datagram_beats_total") >= 10.0
+    });
+    device.stop().unwrap();
 }
 
 /// Datagrams go to the address of the connection, and the gateway takes them at another.

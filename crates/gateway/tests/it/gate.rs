@@ -71,6 +71,18 @@ impl Gate {
         self.welcome_with(Forms::FRAMED, session, interval_ms);
     }
 
+    /// A WELCOME with a slot to come back in.
+    pub(crate) fn welcome_in_slot(&mut self, session: SessionToken, slot_ms: u32) {
+        self.say(&ToDevice::Welcome(Welcome {
+            session,
+            interval_ms: 3_600_000,
+            grace_ms: 10_000,
+            forms: Forms::FRAMED,
+            datagrams: None,
+            slot_ms: Some(slot_ms),
+        }));
+    }
+
     /// A WELCOME that grants `forms` of beat.
     pub(crate) fn welcome_with(&mut self, forms: Forms, session: SessionToken, interval_ms: u32) {
         self.say(&ToDevice::Welcome(Welcome {
@@ -79,6 +91,7 @@ impl Gate {
             grace_ms: 10_000,
             forms,
             datagrams: None,
+            slot_ms: None,
         }));
     }
 

@@ -24,6 +24,7 @@ mod presence;
 mod proto;
 #[cfg(test)]
 mod python;
+mod returns;
 mod rig;
 mod sdk;
 mod takeover;

@@ -28,7 +28,7 @@ enum Message {
     Beat(u32, Option<u8>, Option<u16>),
     Result([u8; 16], ResultStatus, Vec<u8>),
     GoAway(GoAwayReason, u32),
-    Welcome([u8; 16], u32, u32, Forms),
+    Welcome([u8; 16], u32, u32, Forms, Option<u32>),
     BeatAck(u32),
     DeltaAck,
     Probe,
@@ -73,7 +73,7 @@ impl Message {
 
     fn with_gateway<T>(&self, then: impl FnOnce(&ToDevice<'_>) -> T) -> Option<T> {
         Some(match self {
-            Self::Welcome(session, interval_ms, grace_ms, forms) => {
+            Self::Welcome(session, interval_ms, grace_ms, forms, slot_ms) => {
                 then(&ToDevice::Welcome(Welcome {
                     session: SessionToken(*session),
                     interval_ms: *interval_ms,
@@ -83,6 +83,7 @@ impl Message {
                         peer: *interval_ms,
                         port: *grace_ms as u16,
                     }),
+                    slot_ms: *slot_ms,
                 }))
             }
             Self::DeltaAck => then(&ToDevice::DeltaAck),
@@ -142,12 +143,11 @@ fn device_message() -> impl Strategy<Value = Message> {
 
 fn gateway_message() -> impl Strategy<Value = Message> {
     prop_oneof![
-        any::<([u8; 16], u32, u32, u8)>().prop_map(|(s, i, g, f)| Message::Welcome(
-            s,
-            i,
-            g,
-            Forms::from_byte(f)
-        )),
+        any::<([u8; 16], u32, u32, u8, Option<u32>)>().prop_map(|(s, i, g, f, slot_ms)| {
+            // The largest is how none is written.
+            let slot_ms = slot_ms.filter(|ms| *ms < u32::MAX);
+            Message::Welcome(s, i, g, Forms::from_byte(f), slot_ms)
+        }),
         Just(Message::DeltaAck),
         any::<u32>().prop_map(Message::BeatAck),
         Just(Message::Probe),

@@ -109,6 +109,7 @@ fn to_device() -> Vec<(String, ToDevice<'static>)> {
         grace_ms: 5_000,
         forms: Forms::FRAMED,
         datagrams: None,
+        slot_ms: None,
     };
     let delta_welcome = Welcome {
         forms: Forms::DELTA,
@@ -122,6 +123,12 @@ fn to_device() -> Vec<(String, ToDevice<'static>)> {
         }),
         ..welcome
     };
+    let with_slot = |welcome, slot_ms| {
+        ToDevice::Welcome(Welcome {
+            slot_ms: Some(slot_ms),
+            ..welcome
+        })
+    };
     vec![
         (
             format!("02 18 {TOKEN} 30 75 00 00 88 13 00 00"),
@@ -134,6 +141,18 @@ fn to_device() -> Vec<(String, ToDevice<'static>)> {
         (
             format!("02 1f {TOKEN} 30 75 00 00 88 13 00 00 0d 07 00 00 00 e8 1c"),
             ToDevice::Welcome(datagram_welcome),
+        ),
+        (
+            format!("02 1d {TOKEN} 30 75 00 00 88 13 00 00 01 a8 43 00 00"),
+            with_slot(welcome, 17_320),
+        ),
+        (
+            format!("02 1d {TOKEN} 30 75 00 00 88 13 00 00 05 a8 43 00 00"),
+            with_slot(delta_welcome, 17_320),
+        ),
+        (
+            format!("02 23 {TOKEN} 30 75 00 00 88 13 00 00 0d 07 00 00 00 e8 1c a8 43 00 00"),
+            with_slot(datagram_welcome, 17_320),
         ),
         (
             "04 04 04 03 02 01".into(),
@@ -246,6 +265,18 @@ fn appended_fields_are_ignored() {
     }
 }
 
+/// WELCOME without a slot, and a field behind it that nobody knows.
+#[test]
+fn a_slot_that_is_none_makes_room_for_later_fields() {
+    let hex = format!("02 1f {TOKEN} 30 75 00 00 88 13 00 00 05 ff ff ff ff ee ee");
+    let there = bytes(&hex);
+    let (_, delta_welcome) = to_device().swap_remove(1);
+    assert_eq!(
+        decode_to_device(&there),
+        Ok(Some((there.len(), delta_welcome)))
+    );
+}
+
 /// The frame with two bytes more in its body.
 fn longer(hex: &str) -> Vec<u8> {
     let mut frame = bytes(hex);
@@ -314,7 +345,7 @@ const DATAGRAM_ACK: &str = "b2 07 00 00 00 01 00 00 00 04 03 02 01 9c 75 e2 d5 5
 fn datagrams_have_exactly_these_bytes() {
     let token = SessionToken(id(TOKEN));
     let mut peers = DatagramPeers::new(0);
-    peers.insert(7, &token, ());
+    peers.insert(7, datagram_key(&token), ());
     let heard = peers.open(0, &bytes(DATAGRAM)).unwrap();
     let beat = Beat {
         stamp_ms: 0x0102_0304,

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::http::Client;
-use crate::support::process::Launch;
+use crate::support::process::{GatewayProcess, Launch};
 
 /// Only a swarm that hangs takes so long.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -99,6 +99,19 @@ fn tries_to_come_back_are_counted_with_their_pauses() {
     assert!(words.contains("reconnects "), "{words}");
 }
 
+/// Nobody listens, and with a breaker a few devices find that out for all.
+#[test]
+fn a_breaker_spares_most_tries() {
+    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+    let addr = addr.unwrap().to_string();
+    let args = ["--connect", &addr, "--devices=500", "--for=3s", "--json"];
+    let failed = |out: &Output| report(out)["connect_failed"].as_u64().unwrap();
+    let each_alone = failed(&swarm(&args, &[]));
+    assert!(each_alone >= 500, "{each_alone}");
+    let together = failed(&swarm(&args, &[("MAINSTAY_SWARM_BREAKER", "1")]));
+    assert!((5..100).contains(&together), "{together} of {each_alone}");
+}
+
 /// More devices than a shard hears in one turn; their beats wait in its sockets while it stands still.
 #[test]
 fn a_gateway_that_stood_still_does_not_blame_its_devices() {
@@ -143,4 +156,54 @@ fn a_gateway_that_stood_still_does_not_blame_its_devices() {
     let report = report(&swarm.wait_with_output().unwrap());
     assert_eq!(report["connected_max"], 4_000, "{report}");
     assert_eq!(report["false_gone"], 0, "{report}");
+}
+
+/// `kill -9` and a new start: each device comes back in the slot that its gateway gave it, 300 over six seconds.
+#[test]
+fn devices_of_a_killed_gateway_come_back_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("gateway.toml");
+    std::fs::write(&config, "[devices]\nreturn_per_s = 50\n").unwrap();
+    let mut launch = Launch::new(dir.path().join("data"))
+        // With more of them some slots stay free: those of the shards that have fewer devices.
+        .arg("--shards=1")
+        .arg("--config")
+        .arg(config.display().to_string());
+    let gateway = launch.start();
+    let listen = gateway.listen.to_string();
+    let swarm = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["swarm", "--connect", &listen, "--devices=300"])
+        .args(["--for=5m", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until_online(&gateway, 300);
+    gateway.kill();
+    let gateway = launch.start();
+    until_online(&gateway, 300);
+    kill_process(Pid::from_child(&swarm), Signal::INT).unwrap();
+    let report = report(&swarm.wait_with_output().unwrap());
+    assert_eq!(
+        (&report["lost"], &report["returns"]["devices"]),
+        (&json!(300), &json!(300))
+    );
+    let latest = report["reconnects"]["delay_ms"]["max"].as_f64().unwrap();
+    assert!((5_500.0..=6_100.0).contains(&latest), "{report}");
+    // Those whose slot came before the new gateway did have tried more than once. Without slots all have, mostly.
+    let tries = report["returns"]["tries_each"].as_f64().unwrap();
+    assert!((1.0..2.0).contains(&tries), "{report}");
+}
+
+fn until_online(gateway: &GatewayProcess, devices: u64) {
+    let started = Instant::now();
+    let mut client = Client::new(gateway.http);
+    loop {
+        let page = client.get("/v1/devices?limit=1").unwrap().json();
+        if page["total"] == devices {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{page}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -63,25 +63,44 @@ fn pauses_grow_and_begin_again_only_behind_a_stable_session() {
     assert_eq!(pauses, [500, 100, 200, 400, 500]);
 }
 
+/// A session that lasted until the time that it returns.
+fn stable_session(endpoints: &mut Endpoints, client: &mut Reconnector) -> u64 {
+    client.attempt(endpoints, 0, 0);
+    client.established(endpoints, 0);
+    rules().stable_ms.into()
+}
+
 #[test]
 fn a_slot_is_the_next_pause_once_and_the_last_word_holds() {
     let mut endpoints = Endpoints::new(&addrs(1), rules());
     let mut client = Reconnector::new();
-    client.attempt(&mut endpoints, 0, 0);
-    client.established(&mut endpoints, 0);
+    let end_ms = stable_session(&mut endpoints, &mut client);
     client.assign_slot(17_320);
     client.return_within(9_999, LATEST);
-    assert_eq!(client.lost(&mut endpoints, 0, LATEST), 9_999);
-    assert_eq!(
-        client.lost(&mut endpoints, 0, LATEST),
-        100,
-        "no first window behind a slot"
-    );
+    assert_eq!(client.lost(&mut endpoints, end_ms, LATEST), 9_999);
+    let second = client.lost(&mut endpoints, end_ms, LATEST);
+    assert_eq!(second, 100, "no first window behind a slot");
+    let end_ms = stable_session(&mut endpoints, &mut client);
     client.return_within(u32::MAX, LATEST / 2);
-    assert_eq!(client.lost(&mut endpoints, 0, 0), u64::from(u32::MAX / 2));
+    let half = u64::from(u32::MAX / 2);
+    assert_eq!(client.lost(&mut endpoints, end_ms, 0), half);
+    let end_ms = stable_session(&mut endpoints, &mut client);
     client.return_within(9_999, LATEST);
     client.assign_slot(17_320);
-    assert_eq!(client.lost(&mut endpoints, 0, 0), 17_320);
+    assert_eq!(client.lost(&mut endpoints, end_ms, 0), 17_320);
+}
+
+#[test]
+fn an_early_slot_is_no_way_around_the_pauses_of_sessions_that_do_not_last() {
+    let mut endpoints = Endpoints::new(&addrs(1), rules());
+    let mut client = Reconnector::new();
+    let mut lose = |slot_ms| {
+        stable_session(&mut endpoints, &mut client);
+        client.assign_slot(slot_ms);
+        client.lost(&mut endpoints, 0, LATEST)
+    };
+    assert_eq!([0, 0, 0, 0].map(&mut lose), [0, 100, 200, 400]);
+    assert_eq!(lose(17_320), 17_320, "a late slot holds");
 }
 
 #[test]

@@ -121,6 +121,7 @@ impl<P: FrontDoor> ShardHandler<P> {
             grace_ms: self.shared.config.devices.grace_ms,
             forms: (who.forms & FORMS) | datagrams,
             datagrams: door,
+            slot_ms: self.shared.return_slot_ms(io.shard(), token),
         };
         self.watch_from_welcome(io, token, device, &welcome);
         self.say(io, token, &ToDevice::Welcome(welcome));
