@@ -52,8 +52,8 @@ mod bpf {
     pub(crate) mod wake;
 }
 
-pub use attach::Attach;
-pub use ebpf_ring::{Counters, DropReason};
+pub use attach::{Attach, Attachment};
+pub use ebpf_ring::{Counters, DropReason, MissingFeature};
 pub use error::ScopeError;
 pub use events::Events;
 pub use flame::FlameGraph;

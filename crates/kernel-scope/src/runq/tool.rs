@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use ebpf_ring::{CounterSource as _, Counters, MapCounters};
+use ebpf_ring::{CounterSource as _, Counters, KernelFeature, MapCounters};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 
 use super::off_cpu::OffCpu;
@@ -11,7 +11,7 @@ use super::stack_key::StackKey;
 use super::task::{Task, join};
 use super::total::TotalRow;
 use super::waker_key::WakerKey;
-use crate::attach::{Attach, Programs, Variant, first_that_opens, handle, load};
+use crate::attach::{Attach, Attachment, Forms, Programs, Variant, handle, load};
 use crate::bpf::runq::{OpenRunqSkel, RunqSkelBuilder};
 use crate::error::ScopeError;
 use crate::events::Events;
@@ -20,32 +20,40 @@ use crate::symbols::Stacks;
 use crate::waker::preempt_count_offset;
 
 /// Those that end a wait first, so that none begins unseen; those that forget or rename a task first of all.
-const VARIANTS: [Variant; 2] = [
-    Variant {
-        attach: Attach::BtfTracepoint,
-        programs: &[
-            "btf_process_free",
-            "btf_rename",
-            "btf_switch",
-            "btf_migrate",
-            "btf_waking",
-            "btf_wakeup",
-            "btf_wakeup_new",
-        ],
-    },
-    Variant {
-        attach: Attach::RawTracepoint,
-        programs: &[
-            "raw_process_free",
-            "raw_rename",
-            "raw_switch",
-            "raw_migrate",
-            "raw_waking",
-            "raw_wakeup",
-            "raw_wakeup_new",
-        ],
-    },
-];
+const FORMS: Forms = Forms {
+    tool: "runq",
+    variants: &[
+        Variant {
+            attach: Attach::BtfTracepoint,
+            programs: &[
+                "btf_process_free",
+                "btf_rename",
+                "btf_switch",
+                "btf_migrate",
+                "btf_waking",
+                "btf_wakeup",
+                "btf_wakeup_new",
+            ],
+        },
+        Variant {
+            attach: Attach::RawTracepoint,
+            programs: &[
+                "raw_process_free",
+                "raw_rename",
+                "raw_switch",
+                "raw_migrate",
+                "raw_waking",
+                "raw_wakeup",
+                "raw_wakeup_new",
+            ],
+        },
+    ],
+    needs: &[
+        KernelFeature::BpfLoad,
+        KernelFeature::Btf,
+        KernelFeature::Memlock,
+    ],
+};
 
 /// How often rows of tasks that have ended are taken out of the kernel, to make room.
 const HARVEST: Duration = Duration::from_millis(500);
@@ -145,13 +153,14 @@ impl RunQ {
     /// # Errors
     ///
     /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
-    /// `CAP_PERFMON`; otherwise what libbpf says.
+    /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
+    /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
         let preempt_count_offset = preempt_count_offset();
-        first_that_opens("runq", options.attach, &VARIANTS, |variant| {
+        FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
             let builder = RunqSkelBuilder::default();
-            let skel = load(builder, &mut storage, variant, |open| {
+            let skel = load(builder, &mut storage, plan.variant, |open| {
                 configure(open, options, preempt_count_offset)
             })?;
             let counts = |shard| -> Result<MapCounters, ScopeError> {
@@ -164,7 +173,7 @@ impl RunQ {
                 stacks: Stacks::new(&skel.maps.stacks)?,
                 counts: [counts(WAITS)?, counts(OFF_CPU)?, counts(WAKERS)?],
             };
-            let programs = Programs::attach(&skel, variant)?;
+            let programs = Programs::attach(&skel, plan)?;
             Ok(Self {
                 meter: Meter::start(programs.ids()),
                 programs,
@@ -180,8 +189,8 @@ impl RunQ {
     /// What kind of program runs: [`BtfTracepoint`](Attach::BtfTracepoint), else
     /// [`RawTracepoint`](Attach::RawTracepoint).
     #[must_use]
-    pub fn attached(&self) -> Attach {
-        self.programs.kind()
+    pub fn attached(&self) -> &Attachment {
+        self.programs.attachment()
     }
 
     /// Sleeps for `duration` while the kernel sums up; makes room there now and then.

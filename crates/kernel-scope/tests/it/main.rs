@@ -2,6 +2,7 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
 mod fds;
+mod forms;
 mod map_iter;
 mod runq;
 mod summary;

@@ -120,7 +120,7 @@ fn a_known_walk_is_seen_step_by_step() {
         let Some(mut tool) = open(&Options::default().attach(attach)) else {
             continue;
         };
-        assert_eq!(tool.attached(), attach);
+        assert_eq!(tool.attached().attach, attach);
         let map = Walked::filled(MapType::Hash, "known_walk", 8, 500);
         for _ in 0..7 {
             assert_eq!(map.walk(), 500);

@@ -75,7 +75,7 @@ fn a_ping_pong_is_waited_for_and_woken_by_its_partner() {
         let Some(mut tool) = open(&own().attach(attach)) else {
             continue;
         };
-        assert_eq!(tool.attached(), attach);
+        assert_eq!(tool.attached().attach, attach);
         let [ping, pong] = ping_pong(ROUNDS);
         let events = tool.finish().expect("maps can be read");
         let tasks = tool.tasks().expect("maps can be read");

@@ -37,7 +37,7 @@ fn watch(name: &str, call: &str, sleeper: impl Fn() + Sync, check: impl Fn(&[Eve
         let Some(mut tool) = open(&options) else {
             continue;
         };
-        assert_eq!(tool.attached(), attach);
+        assert_eq!(tool.attached().attach, attach);
         thread::scope(|scope| {
             named(name).spawn_scoped(scope, &sleeper).expect("room");
         });

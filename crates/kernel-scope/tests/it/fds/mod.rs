@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use child::Watched;
+use ebpf_ring::KernelFacts;
 use kernel_scope::Attach;
 use kernel_scope::fds::{Fds, Group, Options};
 
@@ -17,21 +18,12 @@ const ATTACHMENTS: [Attach; 3] = [Attach::Fentry, Attach::Kprobe, Attach::RawTra
 fn open(options: Options, attach: Attach) -> Option<Fds> {
     match Fds::open(&options.attach(attach)) {
         Ok(tool) => {
-            assert_eq!(tool.attached(), attach);
+            assert_eq!(tool.attached().attach, attach);
             Some(tool)
         }
         // Lockdown forbids the first, and some kernels are built without the second. The last must be.
-        Err(error)
-            if error.is_permission_denied() || attach == Attach::Kprobe && !has_kprobes() =>
-        {
-            let text = error.to_string();
-            let reason = text.split("; what the verifier said").next();
-            println!(
-                "SKIP: fds by {}: {}",
-                attach.as_str(),
-                reason.unwrap_or_default()
-            );
-            error.log_path().map(std::fs::remove_file);
+        Err(error) if error.missing().is_some() && may_be_missing(attach) => {
+            println!("SKIP: by {}: {error}", attach.as_str());
             None
         }
         Err(error) => {
@@ -41,9 +33,14 @@ fn open(options: Options, attach: Attach) -> Option<Fds> {
     }
 }
 
-/// Whether the kernel is built with them.
-fn has_kprobes() -> bool {
-    Path::new("/sys/bus/event_source/devices/kprobe").exists()
+fn may_be_missing(attach: Attach) -> bool {
+    let facts = KernelFacts::read();
+    match attach {
+        _ if !facts.missing_capabilities().is_empty() => true,
+        Attach::Fentry => !matches!(facts.lockdown.as_str(), "none" | "unknown"),
+        Attach::Kprobe => !Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+        _ => false,
+    }
 }
 
 /// What the kernel says that a process, or a thread, has open.
