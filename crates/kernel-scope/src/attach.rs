@@ -260,7 +260,6 @@ mod tests {
     };
 
     /// Whether this process may load programs at all; else there is nothing to choose from.
-    #[expect(clippy::print_stdout, reason = "a skipped test says why")]
     fn may_trace() -> bool {
         let wanted = [KernelFeature::TpBtf, KernelFeature::RawTracepoint];
         let missing = KernelFeature::all_of(&wanted).err();
