@@ -1,10 +1,10 @@
-use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use ebpf_ring::{CounterSource as _, Counters, KernelFeature, MapCounters};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+use libbpf_rs::MapHandle;
 
+use super::ended::{Ended, read_all};
 use super::off_cpu::OffCpu;
 use super::row::TaskRow;
 use super::stack_key::StackKey;
@@ -57,8 +57,6 @@ const FORMS: Forms = Forms {
 
 /// How often rows of tasks that have ended are taken out of the kernel, to make room.
 const HARVEST: Duration = Duration::from_millis(500);
-/// What is read with one system call.
-const ROWS_AT_ONCE: u32 = 4096;
 const OFF_CPU_MAX: u32 = 16384;
 /// A program that was running on another CPU when its link went away is waited for so long.
 const STRAGGLERS_MS_MAX: u32 = 100;
@@ -130,11 +128,7 @@ pub struct RunQ {
     programs: Programs,
     meter: Meter,
     maps: Maps,
-    /// Tasks that have ended, as many as the kernel has room for.
-    ended: HashMap<u32, Task>,
-    ended_max: usize,
-    /// Waits of further ones.
-    ungrouped: u64,
+    ended: Ended,
     harvested: Instant,
 }
 
@@ -178,9 +172,7 @@ impl RunQ {
                 meter: Meter::start(programs.ids()),
                 programs,
                 maps,
-                ended: HashMap::new(),
-                ended_max: options.tasks_max as usize,
-                ungrouped: 0,
+                ended: Ended::new(options.tasks_max as usize),
                 harvested: Instant::now(),
             })
         })
@@ -204,7 +196,7 @@ impl RunQ {
             self.meter.tick();
             if self.harvested.elapsed() >= HARVEST {
                 self.harvested = Instant::now();
-                self.harvest()?;
+                self.ended.harvest(&self.maps.tasks, &self.maps.wakers)?;
             }
             let left = duration.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -220,7 +212,7 @@ impl RunQ {
     ///
     /// When a map cannot be read.
     pub fn tasks(&self) -> Result<Vec<Task>, ScopeError> {
-        let mut tasks = self.ended.clone();
+        let mut tasks = self.ended.tasks().clone();
         for row in self.maps.rows()? {
             if row.waits() == 0 {
                 continue;
@@ -259,9 +251,8 @@ impl RunQ {
     /// When a map cannot be read.
     pub fn events(&self) -> Result<Events, ScopeError> {
         let rows = self.maps.rows()?.iter().map(TaskRow::waits).sum::<u64>();
-        let ended = self.ended.values().map(|task| task.all_waits().count());
         Ok(Events {
-            delivered: rows + ended.sum::<u64>() + self.ungrouped,
+            delivered: rows + self.ended.waits(),
             discarded: 0,
             pending: 0,
             counters: self.maps.counters(WAITS)?,
@@ -282,7 +273,7 @@ impl RunQ {
     /// Waits of tasks that have ended, of more of them than are kept.
     #[must_use]
     pub fn ungrouped(&self) -> u64 {
-        self.ungrouped
+        self.ended.ungrouped()
     }
 
     /// What watching has cost so far.
@@ -309,36 +300,6 @@ impl RunQ {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-
-    /// Takes the rows of tasks that have ended out of the kernel.
-    fn harvest(&mut self) -> Result<(), ScopeError> {
-        let mut ended = HashMap::new();
-        for row in self.maps.rows()?.iter().filter(|row| row.dead != 0) {
-            delete(&self.maps.tasks, &row.tid.to_ne_bytes())?;
-            ended.insert(row.tid, Task::new(row));
-        }
-        if ended.is_empty() {
-            return Ok(());
-        }
-        for (bytes, total) in read_all(&self.maps.wakers)? {
-            let key = WakerKey::from_bytes(&bytes)?;
-            if let Some(task) = ended.get_mut(&key.tid) {
-                task.add_waker(super::Waker::new(&key, &TotalRow::from_bytes(&total)?));
-                delete(&self.maps.wakers, &bytes)?;
-            }
-        }
-        for (tid, mut task) in ended {
-            if let Some(before) = self.ended.remove(&tid) {
-                task.add(before);
-            }
-            if self.ended.len() < self.ended_max {
-                self.ended.insert(tid, task);
-            } else {
-                self.ungrouped += task.all_waits().count();
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Maps {
@@ -361,20 +322,6 @@ impl Maps {
         let per_cpu = per_cpu.map_err(|e| ScopeError::bpf("reading the counter map", e.into()))?;
         Ok(per_cpu.into_iter().sum())
     }
-}
-
-type Entry = (Vec<u8>, Vec<u8>);
-
-fn read_all(map: &MapHandle) -> Result<Vec<Entry>, ScopeError> {
-    let rows = map.lookup_batch(ROWS_AT_ONCE, MapFlags::ANY, MapFlags::ANY);
-    Ok(rows
-        .map_err(|e| ScopeError::bpf("reading a map", e))?
-        .collect())
-}
-
-fn delete(map: &MapHandle, key: &[u8]) -> Result<(), ScopeError> {
-    map.delete(key)
-        .map_err(|e| ScopeError::bpf("deleting from a map", e))
 }
 
 fn configure(
