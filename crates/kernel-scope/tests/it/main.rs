@@ -1,6 +1,7 @@
 //! The tools on the running kernel. What the machine does not allow is skipped with its reason.
 #![cfg(all(target_os = "linux", target_pointer_width = "64"))]
 
+mod alone;
 mod fds;
 mod forms;
 mod map_iter;

@@ -2,6 +2,8 @@
 //!
 //! It reads a line from standard input for each step, does the step, and answers with a line.
 
+mod ring;
+
 use std::fs::File;
 use std::io::{self, BufRead as _, IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
@@ -100,6 +102,7 @@ fn run() {
         "exec" => exec(),
         "spawn" => spawn(),
         "unshare" => unshare(),
+        "ring" => ring::run(),
         _ => {}
     }
     // Whoever watches ends it.

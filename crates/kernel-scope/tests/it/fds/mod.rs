@@ -219,3 +219,34 @@ fn a_thread_with_a_table_of_its_own_is_listed_by_itself() {
         assert!(!listed(pid).contains(&fd));
     }
 }
+
+/// Under `fd_install` by name; else the snapshot finds them.
+#[test]
+fn what_a_ring_opens_is_listed_and_what_it_closes_is_not() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("ring");
+        let pid = child.pid();
+        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+            continue;
+        };
+        let made = child.step();
+        if made.starts_with("none") {
+            println!("SKIP: io_uring is not to be had: {made}");
+            return;
+        }
+        let closed: u32 = child.step().parse().expect("a number");
+        tool.finish().expect("a sound ring");
+        let told = told(&tool.groups(), pid);
+        assert_eq!(numbers(&told), listed(pid));
+        assert!(!told.contains_key(&closed), "{told:?}");
+        let by_ring = match attach {
+            Attach::RawTracepoint => "unknown",
+            _ => "io_uring",
+        };
+        let left = made.split(' ').map(|fd| fd.parse().expect("a number"));
+        for fd in left.filter(|fd| *fd != closed) {
+            assert_eq!(told[&fd], by_ring, "{fd} by {}", attach.as_str());
+        }
+        println!("FACT fds of io_uring by {}: {by_ring}", attach.as_str());
+    }
+}
