@@ -27,6 +27,9 @@ pub mod map_iter;
 mod options;
 mod overhead;
 pub mod runq;
+#[cfg(test)]
+#[path = "../tests/it/skip.rs"]
+mod skip;
 mod symbols;
 pub mod wake;
 mod waker;

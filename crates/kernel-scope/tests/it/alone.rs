@@ -14,11 +14,12 @@ const CPU: &str = "/sys/devices/system/cpu/cpu1/online";
 const ROUNDS: usize = 10;
 
 /// Whether this is such a machine; else it says so.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn is_ours() -> bool {
     let ours = std::env::var_os("MAINSTAY_OWN_MACHINE").is_some();
     if !ours {
-        println!("SKIP: switching a CPU off disturbs others; a machine of its own: cargo xtask vm");
+        crate::skip::skip(
+            "switching a CPU off disturbs others; a machine of its own: cargo xtask vm",
+        );
     }
     ours
 }

@@ -20,7 +20,7 @@ const INSTALLS: Kinds = &[
     (Attach::RawTracepoint, KernelFeature::RawTracepoint),
 ];
 
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
+#[expect(clippy::print_stdout, reason = "cargo xtask vm collects facts")]
 fn check(tool: &str, kinds: Kinds, opened: Result<Attachment, ScopeError>) {
     let features: Vec<_> = kinds.iter().map(|(_, feature)| *feature).collect();
     let probed = KernelFeatures::probe_only(&features);
@@ -31,7 +31,7 @@ fn check(tool: &str, kinds: Kinds, opened: Result<Attachment, ScopeError>) {
             let missing = error.missing().expect("it names what is missing");
             let named = missing.missing().iter().map(|support| support.feature);
             assert_eq!(named.collect::<Vec<_>>(), features, "{error}");
-            println!("SKIP: {error}");
+            crate::skip::skip(error);
             return;
         }
         (opened, best) => panic!("{tool}: {opened:?}, {best:?} of {features:?}"),

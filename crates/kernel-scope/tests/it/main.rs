@@ -6,6 +6,7 @@ mod fds;
 mod forms;
 mod map_iter;
 mod runq;
+mod skip;
 mod summary;
 mod tasks;
 mod wake;

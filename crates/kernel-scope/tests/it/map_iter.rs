@@ -10,16 +10,15 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
 const ATTACHMENTS: [Attach; 2] = [Attach::RawTracepoint, Attach::SyscallTracepoint];
 
 /// Opens the tool, or prints why this machine cannot and gives nothing.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn open(options: &Options) -> Option<MapIter> {
     if options.attach == Some(Attach::SyscallTracepoint) && !tracefs() {
-        println!("SKIP: tracefs is not mounted and cannot be");
+        crate::skip::skip("tracefs is not mounted and cannot be");
         return None;
     }
     match MapIter::open(options) {
         Ok(tool) => Some(tool),
         Err(error) if error.is_permission_denied() => {
-            println!("SKIP: {error}");
+            crate::skip::skip(error);
             None
         }
         Err(error) => panic!("{error}"),

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Memory, Skipped, consumer, drain, look, pending};
+use super::{Memory, Skipped, behind, consumer, drain, look, pending};
 use crate::walk::{BUSY, Consumer, Corrupt, CorruptKind, DISCARD, Look, Stop};
 
 struct Fake {
@@ -162,8 +162,10 @@ fn old_records_give_way_to_new_ones() {
     // Of 63 usable bytes, 16 for each.
     let counted = pending(&fake, reader.consumer.position).expect("sound");
     assert_eq!((counted.records, counted.bytes), (3, 48));
+    assert_eq!(behind(&fake, reader.consumer.position), Ok(7 * 16));
     assert_eq!(reader.all(&fake), [vec![7], vec![8], vec![9]]);
     assert_eq!(reader.skipped.bytes, 7 * 16);
+    assert_eq!(behind(&fake, reader.consumer.position), Ok(0));
     // Another consumer starts at what is left, too.
     (0..10).for_each(|index| fake.push(&[index]));
     assert_eq!(Reader::new(&fake).all(&fake).len(), 3);
@@ -210,6 +212,18 @@ fn a_record_that_is_overwritten_while_it_is_read_is_not_handed_out() {
         skips += u32::from(reader.skipped.bytes > 8 * 24);
     }
     assert!(skips > 2, "the test tests nothing");
+}
+
+/// A producer that is always faster keeps no drain busy for ever.
+#[test]
+fn what_is_overwritten_under_the_reader_counts_against_its_budget() {
+    let fake = Fake::new(64, 0);
+    let mut reader = Reader::new(&fake);
+    (0..10).for_each(|index| fake.push(&[index]));
+    fake.push_after.set(Some(0));
+    let (found, stop) = reader.drain(&fake, 1).expect("a sound ring");
+    assert_eq!((found.len(), stop), (0, Stop::Budget));
+    assert_eq!(reader.all(&fake).last(), Some(&vec![77; 5]));
 }
 
 #[test]

@@ -16,7 +16,6 @@ const ATTACHMENTS: [Attach; 3] = [Attach::Fentry, Attach::Kprobe, Attach::RawTra
 const SNAPSHOT_MAX: Duration = Duration::from_secs(40);
 
 /// Opens the tool, or prints why this machine cannot and gives nothing.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn open(options: Options, attach: Attach) -> Option<Fds> {
     match Fds::open(&options.attach(attach)) {
         Ok(tool) => {
@@ -25,7 +24,7 @@ fn open(options: Options, attach: Attach) -> Option<Fds> {
         }
         // Lockdown forbids the first, and some kernels are built without the second. The last must be.
         Err(error) if error.missing().is_some() && may_be_missing(attach) => {
-            println!("SKIP: by {}: {error}", attach.as_str());
+            crate::skip::skip(error);
             None
         }
         Err(error) => {
@@ -264,7 +263,7 @@ fn what_a_ring_opens_is_listed_and_what_it_closes_is_not() {
         };
         let made = child.step();
         if made.starts_with("none") {
-            println!("SKIP: io_uring is not to be had: {made}");
+            crate::skip::skip(format_args!("io_uring is not to be had: {made}"));
             return;
         }
         // A snapshot finds them while the tool runs.
