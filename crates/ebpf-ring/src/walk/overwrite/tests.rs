@@ -260,9 +260,29 @@ fn damage_is_an_error_where_it_is() {
     fake.producer.store(8, Ordering::Relaxed);
     assert!(reader.drain(&fake, 9).is_err(), "behind the consumer");
     fake.producer.store(4096, Ordering::Relaxed);
-    assert!(reader.drain(&fake, 9).is_err(), "more than the ring ahead");
+    let error = reader
+        .drain(&fake, 9)
+        .expect_err("more than the ring ahead");
+    assert_eq!(error.kind, CorruptKind::Producer(4096));
+    fake.producer.store(32, Ordering::Relaxed);
+    assert!(consumer(&fake).is_ok());
     fake.consumer.store(3, Ordering::Relaxed);
     assert!(consumer(&fake).is_err());
+}
+
+/// A producer has moved on between the two loads.
+#[test]
+fn an_end_that_is_old_already_is_no_damage() {
+    let fake = Fake::new(64, 0);
+    let mut reader = Reader::new(&fake);
+    fake.push(&[1]);
+    fake.overwrite.store(32, Ordering::Relaxed);
+    assert_eq!(look(&fake, 0), Ok(Look::Empty));
+    assert_eq!(behind(&fake, 0), Ok(32));
+    fake.push(&[2]);
+    fake.push(&[3]);
+    assert_eq!(reader.all(&fake), [vec![3]]);
+    assert_eq!(reader.skipped.bytes, 32);
 }
 
 /// Every way over memory that says anything ends, within the ring.
