@@ -124,7 +124,7 @@ fn the_table_of_a_thread_is_not_that_of_its_process() {
         tid: 2,
         ..Event::new(event::COPY, 3, OTHER)
     });
-    state.apply(&close(4, OTHER, 4, 4));
+    state.apply(&open(4, OTHER, 4, 41));
     state.apply(&Event::new(event::EXEC, 5, THIRD));
     state.reconcile(&[found(THIRD, 1, 4, 40)], 10, &[]);
     let origin = Origin::Call {
