@@ -87,6 +87,18 @@ impl Stages {
         }
     }
 
+    /// As [`run`](Self::run), but only where the stage is asked for by its name.
+    pub(crate) fn run_if_named(
+        &mut self,
+        name: &'static str,
+        stage: impl FnOnce() -> Result<Outcome, String>,
+    ) -> Result<(), String> {
+        if self.only.is_empty() {
+            return Ok(());
+        }
+        self.run(name, stage)
+    }
+
     /// Prints the table; an error when any stage failed or nothing ran.
     pub(crate) fn finish(self) -> Result<(), String> {
         println!("\n{:<12} {:<8} {:>8}", "stage", "result", "took");

@@ -27,6 +27,7 @@ usage: cargo xtask test [--keep-going] [--retries N] [--no-install] [--without-c
   --only         only these stages
 
 stages: tools fmt layers tidy links layouts bpf clippy tests vm conformance loom doctests features targets docs
+and only when named: asan, tests under AddressSanitizer, which needs a nightly toolchain
 
 Missing tools are installed with apt when we are root on Debian; else the command that installs them is printed
 and what needs them is skipped and counted.
@@ -107,6 +108,7 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
         conformance::slice(&workspace, &features.args, options.install)
     })?;
     stages.run("loom", || loom(&workspace))?;
+    stages.run_if_named("asan", || asan(&workspace, with_c))?;
     stages.run("doctests", || {
         with_note(
             Cmd::cargo()
@@ -154,6 +156,35 @@ fn loom(workspace: &Workspace) -> Result<Outcome, String> {
             .run()?;
     }
     let packages: Vec<&str> = UNDER_LOOM.iter().map(|(package, _)| *package).collect();
+    Ok(Outcome::Passed(packages.join(", ")))
+}
+
+/// Packages whose tests run under AddressSanitizer, those on the kernel's own memory too, and the features for it.
+const UNDER_ASAN: &[(&str, &str)] = &[("ebpf-ring", "libbpf,tokio")];
+
+fn asan(workspace: &Workspace, with_c: bool) -> Result<Outcome, String> {
+    if !with_c {
+        return Ok(Outcome::Skipped("it needs the C libraries".into()));
+    }
+    let version = Cmd::new("rustc").args(["+nightly", "-vV"]).capture();
+    let Ok(version) = version else {
+        let why = "no nightly toolchain: rustup toolchain install nightly";
+        return Ok(Outcome::Skipped(why.into()));
+    };
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let host = host.ok_or("rustc does not name its host")?;
+    for (package, features) in UNDER_ASAN {
+        // `cargo` through rustup, not the toolchain's own: only the proxy understands +nightly.
+        Cmd::new("cargo")
+            .args(["+nightly", "test", "--lib", "--test", "it"])
+            .args(["--package", package, "--features", features])
+            // With a target named, the flag does not reach build scripts and procedural macros.
+            .args(["--target", host])
+            .env("RUSTFLAGS", "-Zsanitizer=address")
+            .env("CARGO_TARGET_DIR", workspace.target.join("asan"))
+            .run()?;
+    }
+    let packages: Vec<&str> = UNDER_ASAN.iter().map(|(package, _)| *package).collect();
     Ok(Outcome::Passed(packages.join(", ")))
 }
 

@@ -110,7 +110,9 @@ pub use map::{BpfMap, MapCounters};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use perf::{PerfOptions, PerfReader, PerfRecord, WakeUp};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
-pub use probe::{KernelFacts, KernelFeature, KernelFeatures, Limits, MissingFeature, Support};
+pub use probe::{
+    Choice, KernelFacts, KernelFeature, KernelFeatures, Limits, MissingFeature, Support,
+};
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]
 pub use ring::*;
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(loom)))]

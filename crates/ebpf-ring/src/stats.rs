@@ -124,3 +124,44 @@ impl RingStats {
         Some(found.iter().fold(0, |sum, n| sum.wrapping_add(*n)))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::RingStats;
+    use crate::counters::Counters;
+
+    /// Of a ring that overwrites, with 100 records seen and 40 of them found.
+    fn stats(overwritten_bytes: u64, delivered: u64) -> RingStats {
+        let mut counters = [0; Counters::BYTES];
+        counters[..8].copy_from_slice(&100u64.to_ne_bytes());
+        RingStats {
+            delivered,
+            discarded: 10,
+            pending: 20,
+            overwritten_bytes,
+            per_cpu: Some(vec![Counters::from_bytes(&counters)]),
+            ..RingStats::default()
+        }
+    }
+
+    #[test]
+    fn what_is_seen_and_nowhere_else_was_overwritten() {
+        assert_eq!(stats(60 * 16, 10).overwritten(), Some(60));
+        assert_eq!(stats(0, 70).overwritten(), Some(0));
+        let unknown = RingStats {
+            per_cpu: None,
+            ..stats(60 * 16, 10)
+        };
+        assert_eq!((unknown.overwritten(), unknown.is_balanced()), (None, None));
+    }
+
+    #[test]
+    fn the_missing_records_fit_into_the_overwritten_bytes() {
+        assert_eq!(stats(60 * 8, 10).is_balanced(), Some(true));
+        assert_eq!(stats(60 * 8 - 1, 10).is_balanced(), Some(false), "too few");
+        assert_eq!(stats(0, 10).is_balanced(), Some(false), "60 are lost");
+        assert_eq!(stats(0, 70).is_balanced(), Some(true));
+        assert_eq!(stats(8, 70).is_balanced(), Some(false), "none is missing");
+        assert_eq!(stats(0, 71).is_balanced(), Some(false), "one too many");
+    }
+}

@@ -11,7 +11,7 @@ use kernel_scope::map_iter::{MapIter, Options, Summary};
 
 fn main() -> Result<(), ScopeError> {
     let mut tool = MapIter::open(&Options::default())?;
-    println!("attached to {}", tool.attached().as_str());
+    println!("attached to {}", tool.attached());
     let mut summary = Summary::default();
     tool.collect(Duration::from_secs(10), &mut summary)?;
     let events = tool.finish(&mut summary)?;

@@ -1,6 +1,8 @@
+use std::fmt;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 
+use ebpf_ring::KernelFeature;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapHandle, MapMut, Object, OpenObject, Program};
 
@@ -36,6 +38,42 @@ impl Attach {
             Self::RawTracepoint => "raw_tp",
         }
     }
+
+    /// What a kernel needs for it.
+    fn feature(self) -> KernelFeature {
+        match self {
+            Self::Fentry => KernelFeature::Fentry,
+            Self::Kprobe => KernelFeature::Kprobe,
+            Self::BtfTracepoint => KernelFeature::TpBtf,
+            Self::SyscallTracepoint => KernelFeature::SyscallTracepoint,
+            Self::RawTracepoint => KernelFeature::RawTracepoint,
+        }
+    }
+}
+
+/// What kind of program a tool runs, and why not a better one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attachment {
+    /// The kind that runs.
+    pub attach: Attach,
+    /// The better ones, the best first, and why each cannot be used here.
+    pub passed_over: Vec<(Attach, String)>,
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.attach.as_str())?;
+        for (at, (attach, reason)) in self.passed_over.iter().enumerate() {
+            let before = if at == 0 { " (" } else { "; " };
+            write!(f, "{before}not {}: {reason}", attach.as_str())?;
+        }
+        if self.passed_over.is_empty() {
+            Ok(())
+        } else {
+            f.write_str(")")
+        }
+    }
 }
 
 /// Programs of one object that together make a tool, in the order in which they are attached.
@@ -45,34 +83,77 @@ pub(crate) struct Variant {
     pub(crate) programs: &'static [&'static str],
 }
 
-/// The first of `variants`, best first, that `open` can open; only the `wanted` one where one is.
-///
-/// Fails as the last of them failed, and keeps what the verifier and libbpf said about all in a
-/// file that the error names.
-pub(crate) fn first_that_opens<T>(
-    tool: &'static str,
-    wanted: Option<Attach>,
-    variants: &[Variant],
-    mut open: impl FnMut(&Variant) -> Result<T, ScopeError>,
-) -> Result<T, ScopeError> {
-    ScopeError::check_capabilities()?;
-    let mut log = String::new();
-    let mut failed = None;
-    for variant in variants
-        .iter()
-        .filter(|v| wanted.is_none_or(|wanted| v.attach == wanted))
-    {
-        let (opened, said) = with_log(|| open(variant));
-        match opened {
-            Ok(tool) => return Ok(tool),
-            Err(error) => {
-                log += &format!("== {tool} by {}: {error}\n{said}", variant.attach.as_str());
-                failed = Some(error);
+/// The programs of a tool.
+#[derive(Debug)]
+pub(crate) struct Forms {
+    pub(crate) tool: &'static str,
+    /// The best first.
+    pub(crate) variants: &'static [Variant],
+    /// What all of them need besides their own kind of program: a failure is explained by it.
+    pub(crate) needs: &'static [KernelFeature],
+}
+
+/// A variant that the kernel takes, and why it is not a better one.
+#[derive(Debug)]
+pub(crate) struct Plan<'v> {
+    pub(crate) variant: &'v Variant,
+    passed_over: Vec<(Attach, String)>,
+}
+
+impl Forms {
+    /// Opens the first variant that the probe allows; only the `wanted` one where one is.
+    ///
+    /// One that the kernel refuses all the same is passed over too. When none is left, this fails as
+    /// the first of them failed, and keeps what the verifier and libbpf said in a file that the
+    /// error names.
+    pub(crate) fn open<T>(
+        &self,
+        wanted: Option<Attach>,
+        mut open: impl FnMut(&Plan<'_>) -> Result<T, ScopeError>,
+    ) -> Result<T, ScopeError> {
+        let wanted = |v: &&Variant| wanted.is_none_or(|wanted| v.attach == wanted);
+        let mut left: Vec<&Variant> = self.variants.iter().filter(wanted).collect();
+        if left.is_empty() {
+            return Err(ScopeError::no_variant(self.tool));
+        }
+        let mut passed_over = Vec::new();
+        let mut log = String::new();
+        let mut failed = None;
+        while !left.is_empty() {
+            let features: Vec<_> = left.iter().map(|v| v.attach.feature()).collect();
+            let choice = match KernelFeature::first_of(&features) {
+                Ok(choice) => choice,
+                Err(missing) => {
+                    failed.get_or_insert_with(|| ScopeError::lacks(self.tool, missing));
+                    break;
+                }
+            };
+            let behind = left.split_off(choice.passed_over.len());
+            let worse = left.iter().zip(choice.passed_over);
+            passed_over.extend(worse.map(|(v, support)| (v.attach, support.reason)));
+            let variant = behind[0];
+            left = behind[1..].to_vec();
+
+            let plan = Plan {
+                variant,
+                passed_over: passed_over.clone(),
+            };
+            let (opened, said) = with_log(|| open(&plan));
+            match opened {
+                Ok(tool) => return Ok(tool),
+                Err(error) => {
+                    let kind = variant.attach.as_str();
+                    log += &format!("== {} by {kind}: {error}\n{said}", self.tool);
+                    passed_over.push((variant.attach, error.to_string()));
+                    failed.get_or_insert(error);
+                }
             }
         }
+        let failed = failed.expect("a variant was tried");
+        Err(failed
+            .explained(self.tool, self.needs)
+            .with_log(self.tool, &log))
     }
-    let failed = failed.unwrap_or_else(|| ScopeError::no_variant(tool));
-    Err(failed.with_log(tool, &log))
 }
 
 /// Opens, configures and loads the object with the programs of `variant` alone.
@@ -107,20 +188,23 @@ pub(crate) fn handle(map: &MapMut<'_>) -> Result<MapHandle, ScopeError> {
 pub(crate) struct Programs {
     links: Vec<Link>,
     ids: Vec<u32>,
-    attach: Attach,
+    attachment: Attachment,
 }
 
 impl Programs {
     pub(crate) fn attach<'obj>(
         skel: &impl Skel<'obj>,
-        variant: &Variant,
+        plan: &Plan<'_>,
     ) -> Result<Self, ScopeError> {
         let mut this = Self {
             links: Vec::new(),
             ids: Vec::new(),
-            attach: variant.attach,
+            attachment: Attachment {
+                attach: plan.variant.attach,
+                passed_over: plan.passed_over.clone(),
+            },
         };
-        for name in variant.programs {
+        for name in plan.variant.programs {
             this.add(skel.object(), name)
                 .map_err(|e| ScopeError::bpf("attaching a program", e))?;
         }
@@ -137,9 +221,9 @@ impl Programs {
         Ok(())
     }
 
-    /// What kind they are.
-    pub(crate) fn kind(&self) -> Attach {
-        self.attach
+    /// What kind they are, and why.
+    pub(crate) fn attachment(&self) -> &Attachment {
+        &self.attachment
     }
 
     /// Their numbers in the kernel.
@@ -150,5 +234,91 @@ impl Programs {
     /// Lets no further event in. What runs on another CPU at this moment still ends.
     pub(crate) fn detach(&mut self) {
         self.links.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attach, Forms, KernelFeature, Variant};
+    use crate::error::ScopeError;
+
+    const fn form(attach: Attach) -> Variant {
+        Variant {
+            attach,
+            programs: &[],
+        }
+    }
+
+    const FORMS: Forms = Forms {
+        tool: "test",
+        variants: &[
+            form(Attach::BtfTracepoint),
+            form(Attach::RawTracepoint),
+            form(Attach::SyscallTracepoint),
+        ],
+        needs: &[KernelFeature::BpfLoad],
+    };
+
+    /// Whether this process may load programs at all; else there is nothing to choose from.
+    fn may_trace() -> bool {
+        let wanted = [KernelFeature::TpBtf, KernelFeature::RawTracepoint];
+        let answer = KernelFeature::all_of(&wanted);
+        answer.map_err(crate::skip::skip).is_ok()
+    }
+
+    fn refused() -> ScopeError {
+        ScopeError::bpf("loading", libbpf_rs::Error::from_raw_os_error(22))
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_in_spite_of_the_probe_is_passed_over_and_told() {
+        if !may_trace() {
+            return;
+        }
+        let opened = FORMS.open(None, |plan| match plan.variant.attach {
+            Attach::RawTracepoint => Ok(plan.passed_over.clone()),
+            _ => Err(refused()),
+        });
+        let passed_over = opened.expect("the second form opens");
+        let [(attach, reason)] = &passed_over[..] else {
+            panic!("{passed_over:?}");
+        };
+        assert_eq!(*attach, Attach::BtfTracepoint);
+        assert!(reason.contains("loading failed"), "{reason}");
+    }
+
+    #[test]
+    fn the_error_of_the_best_form_is_kept_with_the_log_of_all() {
+        if !may_trace() {
+            return;
+        }
+        let mut tried = Vec::new();
+        let opened = FORMS.open::<()>(None, |plan| {
+            tried.push(plan.variant.attach);
+            Err(refused())
+        });
+        let error = opened.expect_err("none opens");
+        assert_eq!(tried[..2], [Attach::BtfTracepoint, Attach::RawTracepoint]);
+        assert!(error.to_string().contains("loading failed"), "{error}");
+        let path = error.log_path().expect("a log was kept");
+        let log = std::fs::read_to_string(path).expect("it is there");
+        assert!(
+            log.contains("by tp_btf") && log.contains("by raw_tp"),
+            "{log}"
+        );
+        std::fs::remove_file(path).expect("it is ours");
+    }
+
+    #[test]
+    fn a_failure_is_explained_by_what_is_missing() {
+        let needs = [KernelFeature::OverwriteRing, KernelFeature::BpfLoad];
+        let Err(missing) = KernelFeature::all_of(&needs) else {
+            return;
+        };
+        let error = refused().explained("test", &needs);
+        assert_eq!(error.missing(), Some(&missing));
+        assert!(error.to_string().contains("overwrite-ring: "), "{error}");
+        let error = ScopeError::record(1).explained("test", &needs);
+        assert!(error.is_corrupt(), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ebpf_ring::{KernelFacts, RingError};
+use ebpf_ring::{KernelFacts, KernelFeature, MissingFeature, RingError};
 
 use crate::log;
 
@@ -19,7 +19,12 @@ enum Kind {
     Refused {
         doing: &'static str,
         why: String,
-        source: Option<libbpf_rs::Error>,
+        source: libbpf_rs::Error,
+    },
+    /// What the probe found missing.
+    Missing {
+        tool: &'static str,
+        missing: MissingFeature,
     },
     Bpf {
         doing: &'static str,
@@ -39,24 +44,22 @@ impl From<Kind> for ScopeError {
 }
 
 impl ScopeError {
-    /// Fails when the process lacks what every tool needs, before libbpf tries and complains.
-    pub(crate) fn check_capabilities() -> Result<(), Self> {
-        let facts = KernelFacts::read();
-        if facts.missing_capabilities().is_empty() {
-            return Ok(());
+    /// No kind of program that `tool` can do with can be used here.
+    pub(crate) fn lacks(tool: &'static str, missing: MissingFeature) -> Self {
+        Kind::Missing { tool, missing }.into()
+    }
+
+    /// If something of `needs` cannot be used here, then that is why.
+    pub(crate) fn explained(self, tool: &'static str, needs: &[KernelFeature]) -> Self {
+        match (&self.kind, KernelFeature::all_of(needs)) {
+            (Kind::Bpf { .. } | Kind::Refused { .. }, Err(missing)) => Self::lacks(tool, missing),
+            _ => self,
         }
-        let kind = Kind::Refused {
-            doing: "loading BPF programs",
-            why: facts.explain_refusal(),
-            source: None,
-        };
-        Err(kind.into())
     }
 
     pub(crate) fn bpf(doing: &'static str, source: libbpf_rs::Error) -> Self {
         if is_eperm(&source) {
             let why = KernelFacts::read().explain_refusal();
-            let source = Some(source);
             Kind::Refused { doing, why, source }.into()
         } else {
             Kind::Bpf { doing, source }.into()
@@ -73,7 +76,11 @@ impl ScopeError {
 
     /// Keeps `log` in a file that the message names.
     pub(crate) fn with_log(mut self, tool: &str, log: &str) -> Self {
-        if matches!(self.kind, Kind::Bpf { .. } | Kind::Refused { .. }) {
+        if matches!(
+            self.kind,
+            Kind::Bpf { .. } | Kind::Refused { .. } | Kind::Missing { .. }
+        ) && !log.is_empty()
+        {
             self.log = log::keep(tool, log).ok();
         }
         self
@@ -86,11 +93,22 @@ impl ScopeError {
         self.log.as_deref()
     }
 
+    /// The kernel has not what the tool needs, or not for this process: the features, each with its
+    /// reason.
+    #[must_use]
+    pub fn missing(&self) -> Option<&MissingFeature> {
+        match &self.kind {
+            Kind::Missing { missing, .. } => Some(missing),
+            _ => None,
+        }
+    }
+
     /// The process may not load or attach BPF programs; the message says what it lacks.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         match &self.kind {
             Kind::Refused { .. } => true,
+            Kind::Missing { missing, .. } => missing.is_permission_denied(),
             Kind::Ring(ring) => ring.is_permission_denied(),
             _ => false,
         }
@@ -117,12 +135,9 @@ impl fmt::Display for ScopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Refused { doing, why, source } => {
-                write!(f, "{doing} failed: {why}")?;
-                match source {
-                    Some(source) => write!(f, " ({source:#})"),
-                    None => Ok(()),
-                }
+                write!(f, "{doing} failed: {why} ({source:#})")
             }
+            Kind::Missing { tool, missing } => write!(f, "{tool} cannot run: {missing}"),
             Kind::Bpf { doing, source } => write!(f, "{doing} failed: {source:#}"),
             Kind::Ring(source) => source.fmt(f),
             Kind::Record(bytes) => write!(
@@ -142,8 +157,8 @@ impl fmt::Display for ScopeError {
 impl std::error::Error for ScopeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Refused { source, .. } => Some(source.as_ref()?),
-            Kind::Bpf { source, .. } => Some(source),
+            Kind::Refused { source, .. } | Kind::Bpf { source, .. } => Some(source),
+            Kind::Missing { missing, .. } => Some(missing),
             Kind::Ring(source) => source.source(),
             Kind::Record(_) | Kind::NoVariant(_) => None,
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use ebpf_ring::{MapCounters, RingReader, Wait};
 use libbpf_rs::MapMut;
 
-use crate::attach::{Attach, Programs, handle};
+use crate::attach::{Attachment, Programs, handle};
 use crate::error::ScopeError;
 use crate::events::Events;
 use crate::overhead::{Meter, Overhead, SAMPLE};
@@ -38,8 +38,8 @@ impl Feed {
         })
     }
 
-    pub(crate) fn attached(&self) -> Attach {
-        self.programs.kind()
+    pub(crate) fn attached(&self) -> &Attachment {
+        self.programs.attachment()
     }
 
     /// Waits for at most `timeout` until there are events. Returns false when there are none.

@@ -27,6 +27,9 @@ pub mod map_iter;
 mod options;
 mod overhead;
 pub mod runq;
+#[cfg(test)]
+#[path = "../tests/it/skip.rs"]
+mod skip;
 mod symbols;
 pub mod wake;
 mod waker;
@@ -52,8 +55,8 @@ mod bpf {
     pub(crate) mod wake;
 }
 
-pub use attach::Attach;
-pub use ebpf_ring::{Counters, DropReason};
+pub use attach::{Attach, Attachment};
+pub use ebpf_ring::{Counters, DropReason, MissingFeature};
 pub use error::ScopeError;
 pub use events::Events;
 pub use flame::FlameGraph;

@@ -57,8 +57,18 @@ pub(crate) fn list(plan: &str) -> io::Result<Vec<Test>> {
     Ok(tests)
 }
 
-/// Runs them, as many at once as there are CPUs.
+/// What is in a module of this name wants the machine for itself.
+const ALONE: &str = "alone::";
+
+/// Runs them, as many at once as there are CPUs; then, one by one, those that want to be alone.
 pub(crate) fn run(tests: &[Test], report: &Report) -> io::Result<()> {
+    let (alone, others): (Vec<_>, Vec<_>) =
+        tests.iter().partition(|test| test.name.contains(ALONE));
+    run_together(&others, report)?;
+    alone.iter().try_for_each(|test| run_one(test, 0, report))
+}
+
+fn run_together(tests: &[&Test], report: &Report) -> io::Result<()> {
     let next = AtomicUsize::new(0);
     let work = |worker: usize| -> io::Result<()> {
         while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -89,6 +99,8 @@ fn run_one(test: &Test, worker: usize, report: &Report) -> io::Result<()> {
         // With one thread the harness would print the name before the output, on one line with it.
         .args(["--exact", &test.name, "--nocapture", "--test-threads=2"])
         .env("RUST_BACKTRACE", "1")
+        // Of a virtual machine, which ends with the tests: they may do with it what they like.
+        .envs((std::process::id() == 1).then_some(("MAINSTAY_OWN_MACHINE", "1")))
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)

@@ -53,6 +53,10 @@ const ROOMS: &[(&str, &str)] = &[
         "system calls by number, which the libraries have not or replace by newer ones",
     ),
     (
+        "crates/kernel-scope/tests/it/fds/child/ring.rs",
+        "hands entries to io_uring",
+    ),
+    (
         "crates/kernel-scope/tests/it/map_iter.rs",
         "calls get_next_key on descriptors that are no maps, which libbpf-rs cannot",
     ),

@@ -1,16 +1,18 @@
 //! What this kernel lets this process do: each feature tried, with the reason and what stands in.
 
 mod btf;
+mod choice;
 mod facts;
 mod rows;
 mod tries;
 
 use std::fmt;
 
+pub use choice::{Choice, MissingFeature};
 pub use facts::{KernelFacts, Limits};
 pub use rows::KernelFeature;
 use rows::Row;
-use tries::{Lab, Refusal};
+use tries::{Depth, Lab, Refusal};
 
 /// Whether one feature can be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +47,9 @@ impl fmt::Display for Support {
 /// ```
 /// use ebpf_ring::{KernelFeature, KernelFeatures};
 ///
-/// let wanted = [KernelFeature::Fentry, KernelFeature::Kprobe, KernelFeature::Tracepoint];
-/// match KernelFeatures::probe_only(&wanted).first_of(&wanted) {
-///     Ok(feature) => println!("by {feature}"),
-///     Err(missing) => println!("{missing}"), // each of them, with its reason
+/// let probed = KernelFeatures::probe_only(&[KernelFeature::RingBuffer, KernelFeature::IoUring]);
+/// for support in probed.iter() {
+///     println!("{support}"); // how it is known that it works, or why it does not
 /// }
 /// ```
 #[derive(Debug, Clone)]
@@ -73,9 +74,9 @@ impl KernelFeatures {
     #[must_use]
     pub fn probe_only(features: &[KernelFeature]) -> Self {
         let facts = KernelFacts::read();
-        let mut lab = Lab::new(&facts);
-        let support = |feature: &KernelFeature| judge(&facts, *feature, feature.attempt(&mut lab));
-        let supports = features.iter().map(support).collect();
+        let mut lab = Lab::new(&facts, Depth::Attach);
+        let supports = features.iter().map(|feature| lab.examine(*feature));
+        let supports = supports.collect();
         Self { facts, supports }
     }
 
@@ -103,37 +104,13 @@ impl KernelFeatures {
     pub fn has(&self, feature: KernelFeature) -> bool {
         self.get(feature).is_some_and(|support| support.available)
     }
+}
 
-    /// The first of these that can be used.
-    ///
-    /// # Errors
-    ///
-    /// Every one of them, with its reason.
-    pub fn first_of(&self, wanted: &[KernelFeature]) -> Result<KernelFeature, MissingFeature> {
-        let found = wanted.iter().find(|feature| self.has(**feature));
-        found.copied().ok_or_else(|| MissingFeature {
-            wanted: wanted.iter().map(|f| self.explained(*f)).collect(),
-        })
-    }
-
-    /// As if these could not be used: to see what a tool does on a kernel without them.
-    #[must_use]
-    pub fn without(mut self, features: &[KernelFeature]) -> Self {
-        let hidden = |support: &&mut Support| features.contains(&support.feature);
-        for support in self.supports.iter_mut().filter(hidden) {
-            support.available = false;
-            support.reason = "left out by the caller".into();
-        }
-        self
-    }
-
-    fn explained(&self, feature: KernelFeature) -> Support {
-        self.get(feature).cloned().unwrap_or_else(|| Support {
-            feature,
-            available: false,
-            reason: "it was not asked for".into(),
-            is_refused: false,
-        })
+impl Lab<'_> {
+    /// Tries one.
+    fn examine(&mut self, feature: KernelFeature) -> Support {
+        let tried = feature.attempt(self);
+        judge(self.facts, feature, tried)
     }
 }
 
@@ -159,35 +136,6 @@ fn judge(facts: &KernelFacts, feature: KernelFeature, tried: Result<String, Refu
         is_refused,
     }
 }
-
-/// None of what is wanted can be used here; the message has each one's reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MissingFeature {
-    wanted: Vec<Support>,
-}
-
-impl MissingFeature {
-    /// What was wanted, the best first.
-    #[must_use]
-    pub fn wanted(&self) -> &[Support] {
-        &self.wanted
-    }
-
-    /// At least one is there, but not for this process.
-    #[must_use]
-    pub fn is_permission_denied(&self) -> bool {
-        self.wanted.iter().any(Support::is_permission_denied)
-    }
-}
-
-impl fmt::Display for MissingFeature {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wanted: Vec<String> = self.wanted.iter().map(Support::to_string).collect();
-        write!(f, "this kernel offers none of: {}", wanted.join("; "))
-    }
-}
-
-impl std::error::Error for MissingFeature {}
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::Path;
 
+use super::choice::choose;
 use super::tries::Refusal;
 use super::{KernelFacts, KernelFeature, KernelFeatures, judge};
 
@@ -48,37 +49,43 @@ fn a_missing_capability_is_named_and_the_verifiers_no_is_none() {
 #[test]
 fn the_first_that_works_is_chosen_and_a_want_names_all() {
     let facts = facts_of(&[("sys/kernel/security/lockdown", "none [integrity] x\n")]);
+    let mut tried = Vec::new();
+    let mut examine = |feature| {
+        tried.push(feature);
+        let found = match feature {
+            KernelFeature::Fentry | KernelFeature::Lsm => refused(1),
+            KernelFeature::Kprobe => Err(Refusal::Missing("CONFIG_KPROBES is not set".into())),
+            _ => Ok("loaded".into()),
+        };
+        judge(&facts, feature, found)
+    };
     let wanted = [
         KernelFeature::Fentry,
         KernelFeature::Kprobe,
         KernelFeature::Tracepoint,
+        KernelFeature::RawTracepoint,
     ];
-    let supports = vec![
-        judge(&facts, wanted[0], refused(1)),
-        judge(
-            &facts,
-            wanted[1],
-            Err(Refusal::Missing("CONFIG_KPROBES is not set".into())),
-        ),
-        judge(&facts, wanted[2], Ok("loaded".into())),
+    let choice = choose(&wanted, &mut examine).expect("tracepoints work");
+    assert_eq!(choice.feature, KernelFeature::Tracepoint);
+    let passed_over = choice.passed_over.iter().map(|support| support.feature);
+    assert_eq!(passed_over.collect::<Vec<_>>(), wanted[..2]);
+
+    let none = [
+        KernelFeature::Fentry,
+        KernelFeature::Lsm,
+        KernelFeature::Kprobe,
     ];
-    let features = KernelFeatures { facts, supports };
-    assert_eq!(features.first_of(&wanted), Ok(KernelFeature::Tracepoint));
-    let without = features.without(&[KernelFeature::Tracepoint]);
-    let missing = without.first_of(&wanted).expect_err("none is left");
+    let missing = choose(&none, &mut examine).expect_err("none works");
     assert!(missing.is_permission_denied());
     let text = missing.to_string();
     for part in [
-        "lockdown is integrity",
-        "CONFIG_KPROBES",
-        "left out",
-        "fentry: ",
+        "here: fentry, lsm: the kernel",
+        "is integrity; kprobe: CONFIG_",
     ] {
         assert!(text.contains(part), "{text}");
     }
-    let other = without.first_of(&[KernelFeature::Xdp]);
-    let other = other.expect_err("it was not asked for");
-    assert!(!other.is_permission_denied() && other.to_string().contains("not asked for"));
+    let expected = [&wanted[..3], &none[..]].concat();
+    assert_eq!(tried, expected, "what is behind the choice is not tried");
 }
 
 #[test]
@@ -90,9 +97,10 @@ fn names_are_words_and_differ() {
     assert_eq!(sorted.len(), names.len());
 }
 
-/// Needs no privilege: without it nearly all is unavailable, and says so.
+/// Needs no privilege: without it nearly all is unavailable, and says so. The only test here that
+/// tries the kernel: another would have descriptors open meanwhile.
 #[test]
-fn the_probe_leaves_nothing_open() {
+fn a_choice_finds_what_the_whole_probe_finds_and_neither_leaves_anything_open() {
     let open = || {
         let list = std::fs::read_dir("/proc/self/fd").expect("/proc");
         let links = list.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -115,6 +123,13 @@ fn the_probe_leaves_nothing_open() {
     for support in features.iter() {
         println!("{:<5} {support}", support.available);
         assert!(!support.reason.is_empty());
+        let alone = [support.feature];
+        let (first, all) = (
+            KernelFeature::first_of(&alone),
+            KernelFeature::all_of(&alone),
+        );
+        assert_eq!(first.is_ok(), support.available, "{first:?}");
+        assert_eq!(all.is_ok(), support.available, "{all:?}");
     }
     assert_eq!(open(), 0);
 }

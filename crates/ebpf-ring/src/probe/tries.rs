@@ -36,9 +36,18 @@ impl Refusal {
     }
 }
 
+/// How far a try goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Up to attaching: detaching takes the kernel up to a tenth of a second.
+    Load,
+    Attach,
+}
+
 /// What several tries need.
 pub(super) struct Lab<'f> {
-    facts: &'f KernelFacts,
+    pub(super) facts: &'f KernelFacts,
+    depth: Depth,
     /// The kernel's BTF, read at the first need: some megabytes.
     btf: Option<Result<Vec<u8>, io::ErrorKind>>,
 }
@@ -79,11 +88,25 @@ const fn program(kind: u32, attach: u32) -> Program {
     }
 }
 
+const LOADED: &str = "loaded";
 const ATTACHED: &str = "loaded and attached";
 
 impl<'f> Lab<'f> {
-    pub(super) fn new(facts: &'f KernelFacts) -> Self {
-        Self { facts, btf: None }
+    pub(super) fn new(facts: &'f KernelFacts, depth: Depth) -> Self {
+        Self {
+            facts,
+            depth,
+            btf: None,
+        }
+    }
+
+    /// The end of a try whose program is loaded.
+    fn attach(&self, attach: impl FnOnce() -> io::Result<OwnedFd>) -> Tried {
+        if self.depth == Depth::Load {
+            return Ok(LOADED.into());
+        }
+        call("attaching", attach())?;
+        Ok(ATTACHED.into())
     }
 
     fn btf(&mut self) -> Result<&[u8], Refusal> {
@@ -121,7 +144,22 @@ impl<'f> Lab<'f> {
         let text = std::fs::read_to_string(&file);
         let id = text.ok().and_then(|text| text.trim().parse().ok());
         let id = id.ok_or_else(|| Refusal::Missing(format!("{file} holds no number")))?;
-        attach_perf(TRACEPOINT, &PerfAttr::tracepoint(id), Follow::Cpu(0))
+        self.attach_perf(TRACEPOINT, &PerfAttr::tracepoint(id), Follow::Cpu(0))
+    }
+
+    fn attach_perf(&self, program: Program, attr: &PerfAttr<'_>, follow: Follow) -> Tried {
+        let program = load(program)?;
+        self.attach(|| {
+            let event = sys::perf_event_open(attr, follow)?;
+            sys::perf_event_set_bpf(&event, &program)?;
+            Ok(event)
+        })
+    }
+
+    /// Tracing programs, which know from loading on where they belong.
+    fn attach_tracing(&self, program: Program, btf_id: u32) -> Tried {
+        let program = load(Program { btf_id, ..program })?;
+        self.attach(|| sys::raw_tracepoint_open(&program, None))
     }
 
     /// The perf event type of `kprobe` and `uprobe`.
@@ -146,23 +184,9 @@ fn load(program: Program) -> Result<OwnedFd, Refusal> {
     call("loading", sys::load_nothing(program))
 }
 
-fn attach_perf(program: Program, attr: &PerfAttr<'_>, follow: Follow) -> Tried {
-    let program = load(program)?;
-    let event = call("opening the event", sys::perf_event_open(attr, follow))?;
-    call("attaching", sys::perf_event_set_bpf(&event, &program))?;
-    Ok(ATTACHED.into())
-}
-
 fn only_load(program: Program) -> Tried {
     load(program)?;
-    Ok("loaded".into())
-}
-
-/// Tracing programs, which know from loading on where they belong.
-fn attach_tracing(program: Program, btf_id: u32) -> Tried {
-    let program = load(Program { btf_id, ..program })?;
-    call("attaching", sys::raw_tracepoint_open(&program, None))?;
-    Ok(ATTACHED.into())
+    Ok(LOADED.into())
 }
 
 fn make_ring(kind: u32, flags: MapFlags) -> Tried {
@@ -209,21 +233,20 @@ pub(super) fn overwrite_ring(_: &mut Lab<'_>) -> Tried {
     make_ring(MapKind::RingBuf.number(), MapFlags::RB_OVERWRITE)
 }
 
-pub(super) fn raw_tracepoint(_: &mut Lab<'_>) -> Tried {
+pub(super) fn raw_tracepoint(lab: &mut Lab<'_>) -> Tried {
     let program = load(RAW_TRACEPOINT)?;
-    let attached = sys::raw_tracepoint_open(&program, Some(RARE_TRACEPOINT));
-    call("attaching", attached)?;
-    Ok(ATTACHED.into())
+    lab.attach(|| sys::raw_tracepoint_open(&program, Some(RARE_TRACEPOINT)))
 }
 
 pub(super) fn tp_btf(lab: &mut Lab<'_>) -> Tried {
     let name = format!("btf_trace_{}", RARE_TRACEPOINT.to_string_lossy());
-    attach_tracing(TP_BTF, lab.btf_id(Kind::Typedef, &name)?)
+    let id = lab.btf_id(Kind::Typedef, &name)?;
+    lab.attach_tracing(TP_BTF, id)
 }
 
 pub(super) fn fentry(lab: &mut Lab<'_>) -> Tried {
     let id = lab.btf_id(Kind::Func, &RARE_FUNCTION.to_string_lossy())?;
-    attach_tracing(FENTRY, id)
+    lab.attach_tracing(FENTRY, id)
 }
 
 pub(super) fn lsm(lab: &mut Lab<'_>) -> Tried {
@@ -233,14 +256,13 @@ pub(super) fn lsm(lab: &mut Lab<'_>) -> Tried {
         let why = format!("the active security modules are {active}: boot with lsm={active},bpf");
         return Err(Refusal::Missing(why));
     }
-    attach_tracing(LSM, id)
+    lab.attach_tracing(LSM, id)
 }
 
 pub(super) fn iter(lab: &mut Lab<'_>) -> Tried {
     let btf_id = lab.btf_id(Kind::Func, "bpf_iter_task_file")?;
     let program = load(Program { btf_id, ..ITER })?;
-    call("attaching", sys::link_create(&program, ITER.attach))?;
-    Ok(ATTACHED.into())
+    lab.attach(|| sys::link_create(&program, ITER.attach))
 }
 
 pub(super) fn tracefs(lab: &mut Lab<'_>) -> Tried {
@@ -261,7 +283,7 @@ pub(super) fn syscall_tracepoint(lab: &mut Lab<'_>) -> Tried {
 pub(super) fn kprobe(lab: &mut Lab<'_>) -> Tried {
     let kind = lab.perf_type("kprobe", "KPROBES")?;
     let attr = PerfAttr::probe(kind, RARE_FUNCTION);
-    attach_perf(KPROBE, &attr, Follow::Cpu(0))
+    lab.attach_perf(KPROBE, &attr, Follow::Cpu(0))
 }
 
 /// At a file that nobody runs: not even this process is touched.
@@ -272,15 +294,15 @@ pub(super) fn uprobe(lab: &mut Lab<'_>) -> Tried {
     call("writing a file", file.write_all_at(&[0; 64], 0))?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let path = CString::new(path).expect("a path without NUL");
-    attach_perf(KPROBE, &PerfAttr::probe(kind, &path), Follow::Myself)
+    lab.attach_perf(KPROBE, &PerfAttr::probe(kind, &path), Follow::Myself)
 }
 
 pub(super) fn perf_event(lab: &mut Lab<'_>) -> Tried {
     let Some(level) = lab.facts.perf_event_paranoid else {
         return Err(Refusal::Missing("the kernel has no perf events".into()));
     };
-    attach_perf(PERF_EVENT, &PerfAttr::cpu_clock(), Follow::Cpu(0))?;
-    Ok(format!("{ATTACHED}; kernel.perf_event_paranoid is {level}"))
+    let how = lab.attach_perf(PERF_EVENT, &PerfAttr::cpu_clock(), Follow::Cpu(0))?;
+    Ok(format!("{how}; kernel.perf_event_paranoid is {level}"))
 }
 
 pub(super) fn syscall(_: &mut Lab<'_>) -> Tried {

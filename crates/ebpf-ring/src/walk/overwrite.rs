@@ -203,10 +203,7 @@ pub(crate) fn drain<M: Memory>(
 /// writes; before, records that are overwritten meanwhile are left out.
 pub(crate) fn pending<M: Memory>(memory: M, position: u64) -> Result<Pending, Corrupt> {
     let (end, start) = bounds(memory, position)?;
-    let mut pending = Pending {
-        bytes: end.wrapping_sub(start),
-        ..Pending::default()
-    };
+    let mut pending = Pending::default();
     let mut at = start;
     while at != end {
         let header = Header::read(memory, at);
@@ -220,6 +217,7 @@ pub(crate) fn pending<M: Memory>(memory: M, position: u64) -> Result<Pending, Co
             continue;
         }
         at = header.next(at, end)?;
+        pending.bytes += header.total();
         match header.word & DISCARD {
             0 => pending.records += 1,
             _ => pending.discarded += 1,

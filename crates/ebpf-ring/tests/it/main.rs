@@ -8,3 +8,10 @@ mod counters;
     not(loom)
 ))]
 mod kernel;
+#[cfg(all(
+    feature = "libbpf",
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(loom)
+))]
+mod skip;

@@ -146,10 +146,9 @@ impl State {
         }
     }
 
-    /// Every table that has an open descriptor.
+    /// Every table that is known, also those in which nothing is open any more.
     pub(super) fn tables(&self) -> impl Iterator<Item = &Table> {
-        let tables = self.tables.values();
-        tables.filter(|table| table.open().next().is_some())
+        self.tables.values()
     }
 }
 

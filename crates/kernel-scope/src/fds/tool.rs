@@ -2,10 +2,11 @@ use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
+use ebpf_ring::KernelFeature;
 use libbpf_rs::{Iter, Link};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::attach::{Attach, Programs, Variant, first_that_opens, load};
+use crate::attach::{Attach, Attachment, Forms, Programs, Variant, load};
 use crate::bpf::fds::{FdsSkelBuilder, OpenFdsSkel};
 use crate::error::ScopeError;
 use crate::events::Events;
@@ -21,20 +22,30 @@ use crate::symbols::{Stacks, Symbols};
 
 /// `fd_install` tells of everything but `dup2` and closing, for which the exits of system calls are
 /// looked at in any case.
-const VARIANTS: [Variant; 3] = [
-    Variant {
-        attach: Attach::Fentry,
-        programs: &["raw_exit", "raw_fork", "raw_exec", "fentry_install"],
-    },
-    Variant {
-        attach: Attach::Kprobe,
-        programs: &["raw_exit", "raw_fork", "raw_exec", "kprobe_install"],
-    },
-    Variant {
-        attach: Attach::RawTracepoint,
-        programs: &["raw_exit", "raw_fork", "raw_exec"],
-    },
-];
+const FORMS: Forms = Forms {
+    tool: "fds",
+    variants: &[
+        Variant {
+            attach: Attach::Fentry,
+            programs: &["raw_exit", "raw_fork", "raw_exec", "fentry_install"],
+        },
+        Variant {
+            attach: Attach::Kprobe,
+            programs: &["raw_exit", "raw_fork", "raw_exec", "kprobe_install"],
+        },
+        Variant {
+            attach: Attach::RawTracepoint,
+            programs: &["raw_exit", "raw_fork", "raw_exec"],
+        },
+    ],
+    needs: &[
+        KernelFeature::BpfLoad,
+        KernelFeature::Btf,
+        KernelFeature::Memlock,
+        KernelFeature::RingBuffer,
+        KernelFeature::Iter,
+    ],
+};
 
 /// Between two snapshots pass at least this time and this many times what the last one took.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
@@ -64,13 +75,15 @@ impl Fds {
     /// # Errors
     ///
     /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
-    /// `CAP_PERFMON`; otherwise what libbpf says.
+    /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
+    /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
-        let mut this = first_that_opens("fds", options.attach, &VARIANTS, |variant| {
+        let mut this = FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
-            let configured = |open: &mut OpenFdsSkel<'_>| configure(open, options, variant);
-            let skel = load(FdsSkelBuilder::default(), &mut storage, variant, configured)?;
-            let programs = Programs::attach(&skel, variant)?;
+            let configured = |open: &mut OpenFdsSkel<'_>| configure(open, options, plan.variant);
+            let builder = FdsSkelBuilder::default();
+            let skel = load(builder, &mut storage, plan.variant, configured)?;
+            let programs = Programs::attach(&skel, plan)?;
             let link = skel.progs.snapshot.attach();
             Ok(Self {
                 feed: Feed::new(&skel.maps.events, &skel.maps.event_counts, programs)?,
@@ -91,7 +104,7 @@ impl Fds {
     /// see every way to make a descriptor; else [`RawTracepoint`](Attach::RawTracepoint), which sees
     /// those of the system calls that it knows.
     #[must_use]
-    pub fn attached(&self) -> Attach {
+    pub fn attached(&self) -> &Attachment {
         self.feed.attached()
     }
 

@@ -2,7 +2,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::attach::{Attach, Programs, Variant, first_that_opens, load};
+use ebpf_ring::KernelFeature;
+
+use crate::attach::{Attach, Attachment, Forms, Programs, Variant, load};
 use crate::bpf::map_iter::{MapIterSkelBuilder, OpenMapIterSkel};
 use crate::error::ScopeError;
 use crate::events::Events;
@@ -15,16 +17,25 @@ use crate::symbols::Stacks;
 
 /// Exits first: a call whose exit is not seen would leave its entry behind. The raw pair looks at
 /// every system call of the machine.
-const VARIANTS: [Variant; 2] = [
-    Variant {
-        attach: Attach::SyscallTracepoint,
-        programs: &["tp_exit", "tp_enter"],
-    },
-    Variant {
-        attach: Attach::RawTracepoint,
-        programs: &["raw_exit", "raw_enter"],
-    },
-];
+const FORMS: Forms = Forms {
+    tool: "map-iter",
+    variants: &[
+        Variant {
+            attach: Attach::SyscallTracepoint,
+            programs: &["tp_exit", "tp_enter"],
+        },
+        Variant {
+            attach: Attach::RawTracepoint,
+            programs: &["raw_exit", "raw_enter"],
+        },
+    ],
+    needs: &[
+        KernelFeature::BpfLoad,
+        KernelFeature::Btf,
+        KernelFeature::Memlock,
+        KernelFeature::RingBuffer,
+    ],
+};
 
 /// The ring of a tool that was not told otherwise: 10,082 steps of 104 bytes.
 const RING_BYTES: u32 = 1 << 20;
@@ -44,17 +55,18 @@ impl MapIter {
     /// # Errors
     ///
     /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
-    /// `CAP_PERFMON`; otherwise what libbpf says.
+    /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
+    /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
-        first_that_opens("map-iter", options.attach, &VARIANTS, |variant| {
+        FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
             let skel = load(
                 MapIterSkelBuilder::default(),
                 &mut storage,
-                variant,
+                plan.variant,
                 |open| configure(open, options),
             )?;
-            let programs = Programs::attach(&skel, variant)?;
+            let programs = Programs::attach(&skel, plan)?;
             let feed = Feed::new(&skel.maps.events, &skel.maps.event_counts, programs)?;
             let stacks = Stacks::new(&skel.maps.stacks)?;
             Ok(Self { feed, stacks })
@@ -64,7 +76,7 @@ impl MapIter {
     /// What kind of program runs: [`SyscallTracepoint`](Attach::SyscallTracepoint), else
     /// [`RawTracepoint`](Attach::RawTracepoint).
     #[must_use]
-    pub fn attached(&self) -> Attach {
+    pub fn attached(&self) -> &Attachment {
         self.feed.attached()
     }
 

@@ -24,6 +24,7 @@
 //! # Ok::<(), kernel_scope::ScopeError>(())
 //! ```
 
+mod ended;
 mod off_cpu;
 mod row;
 mod stack_key;

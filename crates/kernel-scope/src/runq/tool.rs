@@ -1,17 +1,17 @@
-use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use ebpf_ring::{CounterSource as _, Counters, MapCounters};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+use ebpf_ring::{CounterSource as _, Counters, KernelFeature, MapCounters};
+use libbpf_rs::MapHandle;
 
+use super::ended::{Ended, read_all};
 use super::off_cpu::OffCpu;
 use super::row::TaskRow;
 use super::stack_key::StackKey;
 use super::task::{Task, join};
 use super::total::TotalRow;
 use super::waker_key::WakerKey;
-use crate::attach::{Attach, Programs, Variant, first_that_opens, handle, load};
+use crate::attach::{Attach, Attachment, Forms, Programs, Variant, handle, load};
 use crate::bpf::runq::{OpenRunqSkel, RunqSkelBuilder};
 use crate::error::ScopeError;
 use crate::events::Events;
@@ -20,37 +20,43 @@ use crate::symbols::Stacks;
 use crate::waker::preempt_count_offset;
 
 /// Those that end a wait first, so that none begins unseen; those that forget or rename a task first of all.
-const VARIANTS: [Variant; 2] = [
-    Variant {
-        attach: Attach::BtfTracepoint,
-        programs: &[
-            "btf_process_free",
-            "btf_rename",
-            "btf_switch",
-            "btf_migrate",
-            "btf_waking",
-            "btf_wakeup",
-            "btf_wakeup_new",
-        ],
-    },
-    Variant {
-        attach: Attach::RawTracepoint,
-        programs: &[
-            "raw_process_free",
-            "raw_rename",
-            "raw_switch",
-            "raw_migrate",
-            "raw_waking",
-            "raw_wakeup",
-            "raw_wakeup_new",
-        ],
-    },
-];
+const FORMS: Forms = Forms {
+    tool: "runq",
+    variants: &[
+        Variant {
+            attach: Attach::BtfTracepoint,
+            programs: &[
+                "btf_process_free",
+                "btf_rename",
+                "btf_switch",
+                "btf_migrate",
+                "btf_waking",
+                "btf_wakeup",
+                "btf_wakeup_new",
+            ],
+        },
+        Variant {
+            attach: Attach::RawTracepoint,
+            programs: &[
+                "raw_process_free",
+                "raw_rename",
+                "raw_switch",
+                "raw_migrate",
+                "raw_waking",
+                "raw_wakeup",
+                "raw_wakeup_new",
+            ],
+        },
+    ],
+    needs: &[
+        KernelFeature::BpfLoad,
+        KernelFeature::Btf,
+        KernelFeature::Memlock,
+    ],
+};
 
 /// How often rows of tasks that have ended are taken out of the kernel, to make room.
 const HARVEST: Duration = Duration::from_millis(500);
-/// What is read with one system call.
-const ROWS_AT_ONCE: u32 = 4096;
 const OFF_CPU_MAX: u32 = 16384;
 /// A program that was running on another CPU when its link went away is waited for so long.
 const STRAGGLERS_MS_MAX: u32 = 100;
@@ -122,11 +128,7 @@ pub struct RunQ {
     programs: Programs,
     meter: Meter,
     maps: Maps,
-    /// Tasks that have ended, as many as the kernel has room for.
-    ended: HashMap<u32, Task>,
-    ended_max: usize,
-    /// Waits of further ones.
-    ungrouped: u64,
+    ended: Ended,
     harvested: Instant,
 }
 
@@ -145,13 +147,14 @@ impl RunQ {
     /// # Errors
     ///
     /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
-    /// `CAP_PERFMON`; otherwise what libbpf says.
+    /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
+    /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
         let preempt_count_offset = preempt_count_offset();
-        first_that_opens("runq", options.attach, &VARIANTS, |variant| {
+        FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
             let builder = RunqSkelBuilder::default();
-            let skel = load(builder, &mut storage, variant, |open| {
+            let skel = load(builder, &mut storage, plan.variant, |open| {
                 configure(open, options, preempt_count_offset)
             })?;
             let counts = |shard| -> Result<MapCounters, ScopeError> {
@@ -164,14 +167,12 @@ impl RunQ {
                 stacks: Stacks::new(&skel.maps.stacks)?,
                 counts: [counts(WAITS)?, counts(OFF_CPU)?, counts(WAKERS)?],
             };
-            let programs = Programs::attach(&skel, variant)?;
+            let programs = Programs::attach(&skel, plan)?;
             Ok(Self {
                 meter: Meter::start(programs.ids()),
                 programs,
                 maps,
-                ended: HashMap::new(),
-                ended_max: options.tasks_max as usize,
-                ungrouped: 0,
+                ended: Ended::new(options.tasks_max as usize),
                 harvested: Instant::now(),
             })
         })
@@ -180,8 +181,8 @@ impl RunQ {
     /// What kind of program runs: [`BtfTracepoint`](Attach::BtfTracepoint), else
     /// [`RawTracepoint`](Attach::RawTracepoint).
     #[must_use]
-    pub fn attached(&self) -> Attach {
-        self.programs.kind()
+    pub fn attached(&self) -> &Attachment {
+        self.programs.attachment()
     }
 
     /// Sleeps for `duration` while the kernel sums up; makes room there now and then.
@@ -195,7 +196,7 @@ impl RunQ {
             self.meter.tick();
             if self.harvested.elapsed() >= HARVEST {
                 self.harvested = Instant::now();
-                self.harvest()?;
+                self.ended.harvest(&self.maps.tasks, &self.maps.wakers)?;
             }
             let left = duration.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -211,7 +212,7 @@ impl RunQ {
     ///
     /// When a map cannot be read.
     pub fn tasks(&self) -> Result<Vec<Task>, ScopeError> {
-        let mut tasks = self.ended.clone();
+        let mut tasks = self.ended.tasks().clone();
         for row in self.maps.rows()? {
             if row.waits() == 0 {
                 continue;
@@ -250,9 +251,8 @@ impl RunQ {
     /// When a map cannot be read.
     pub fn events(&self) -> Result<Events, ScopeError> {
         let rows = self.maps.rows()?.iter().map(TaskRow::waits).sum::<u64>();
-        let ended = self.ended.values().map(|task| task.all_waits().count());
         Ok(Events {
-            delivered: rows + ended.sum::<u64>() + self.ungrouped,
+            delivered: rows + self.ended.waits(),
             discarded: 0,
             pending: 0,
             counters: self.maps.counters(WAITS)?,
@@ -273,7 +273,7 @@ impl RunQ {
     /// Waits of tasks that have ended, of more of them than are kept.
     #[must_use]
     pub fn ungrouped(&self) -> u64 {
-        self.ungrouped
+        self.ended.ungrouped()
     }
 
     /// What watching has cost so far.
@@ -300,36 +300,6 @@ impl RunQ {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-
-    /// Takes the rows of tasks that have ended out of the kernel.
-    fn harvest(&mut self) -> Result<(), ScopeError> {
-        let mut ended = HashMap::new();
-        for row in self.maps.rows()?.iter().filter(|row| row.dead != 0) {
-            delete(&self.maps.tasks, &row.tid.to_ne_bytes())?;
-            ended.insert(row.tid, Task::new(row));
-        }
-        if ended.is_empty() {
-            return Ok(());
-        }
-        for (bytes, total) in read_all(&self.maps.wakers)? {
-            let key = WakerKey::from_bytes(&bytes)?;
-            if let Some(task) = ended.get_mut(&key.tid) {
-                task.add_waker(super::Waker::new(&key, &TotalRow::from_bytes(&total)?));
-                delete(&self.maps.wakers, &bytes)?;
-            }
-        }
-        for (tid, mut task) in ended {
-            if let Some(before) = self.ended.remove(&tid) {
-                task.add(before);
-            }
-            if self.ended.len() < self.ended_max {
-                self.ended.insert(tid, task);
-            } else {
-                self.ungrouped += task.all_waits().count();
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Maps {
@@ -352,20 +322,6 @@ impl Maps {
         let per_cpu = per_cpu.map_err(|e| ScopeError::bpf("reading the counter map", e.into()))?;
         Ok(per_cpu.into_iter().sum())
     }
-}
-
-type Entry = (Vec<u8>, Vec<u8>);
-
-fn read_all(map: &MapHandle) -> Result<Vec<Entry>, ScopeError> {
-    let rows = map.lookup_batch(ROWS_AT_ONCE, MapFlags::ANY, MapFlags::ANY);
-    Ok(rows
-        .map_err(|e| ScopeError::bpf("reading a map", e))?
-        .collect())
-}
-
-fn delete(map: &MapHandle, key: &[u8]) -> Result<(), ScopeError> {
-    map.delete(key)
-        .map_err(|e| ScopeError::bpf("deleting from a map", e))
 }
 
 fn configure(

@@ -2,9 +2,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use ebpf_ring::KernelFeature;
+
 use super::event::Event;
 use super::summary::Summary;
-use crate::attach::{Attach, Programs, Variant, first_that_opens, load};
+use crate::attach::{Attach, Attachment, Forms, Programs, Variant, load};
 use crate::bpf::wake::{OpenWakeSkel, WakeSkelBuilder};
 use crate::error::ScopeError;
 use crate::events::Events;
@@ -14,30 +16,39 @@ use crate::overhead::Overhead;
 use crate::waker::preempt_count_offset;
 
 /// The entry last: a call is followed from its beginning or not at all.
-const VARIANTS: [Variant; 2] = [
-    Variant {
-        attach: Attach::BtfTracepoint,
-        programs: &[
-            "btf_process_free",
-            "btf_exit",
-            "btf_switch",
-            "btf_waking",
-            "btf_wakeup",
-            "btf_enter",
-        ],
-    },
-    Variant {
-        attach: Attach::RawTracepoint,
-        programs: &[
-            "raw_process_free",
-            "raw_exit",
-            "raw_switch",
-            "raw_waking",
-            "raw_wakeup",
-            "raw_enter",
-        ],
-    },
-];
+const FORMS: Forms = Forms {
+    tool: "wake",
+    variants: &[
+        Variant {
+            attach: Attach::BtfTracepoint,
+            programs: &[
+                "btf_process_free",
+                "btf_exit",
+                "btf_switch",
+                "btf_waking",
+                "btf_wakeup",
+                "btf_enter",
+            ],
+        },
+        Variant {
+            attach: Attach::RawTracepoint,
+            programs: &[
+                "raw_process_free",
+                "raw_exit",
+                "raw_switch",
+                "raw_waking",
+                "raw_wakeup",
+                "raw_enter",
+            ],
+        },
+    ],
+    needs: &[
+        KernelFeature::BpfLoad,
+        KernelFeature::Btf,
+        KernelFeature::Memlock,
+        KernelFeature::RingBuffer,
+    ],
+};
 
 /// The ring of a tool that was not told otherwise: 7,281 calls of 144 bytes.
 const RING_BYTES: u32 = 1 << 20;
@@ -57,16 +68,17 @@ impl Wake {
     /// # Errors
     ///
     /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
-    /// `CAP_PERFMON`; otherwise what libbpf says.
+    /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
+    /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
         let preempt_count_offset = preempt_count_offset();
-        first_that_opens("wake", options.attach, &VARIANTS, |variant| {
+        FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
             let builder = WakeSkelBuilder::default();
-            let skel = load(builder, &mut storage, variant, |open| {
+            let skel = load(builder, &mut storage, plan.variant, |open| {
                 configure(open, options, preempt_count_offset)
             })?;
-            let programs = Programs::attach(&skel, variant)?;
+            let programs = Programs::attach(&skel, plan)?;
             let feed = Feed::new(&skel.maps.events, &skel.maps.event_counts, programs)?;
             Ok(Self { feed })
         })
@@ -75,7 +87,7 @@ impl Wake {
     /// What kind of program runs: [`BtfTracepoint`](Attach::BtfTracepoint), else
     /// [`RawTracepoint`](Attach::RawTracepoint).
     #[must_use]
-    pub fn attached(&self) -> Attach {
+    pub fn attached(&self) -> &Attachment {
         self.feed.attached()
     }
 

@@ -15,12 +15,11 @@ use crate::tasks::{named, pin, preemptions, wait_until_asleep};
 const ATTACHMENTS: [Attach; 2] = [Attach::BtfTracepoint, Attach::RawTracepoint];
 
 /// Opens the tool, or prints why this machine cannot and gives nothing.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn open(options: &Options) -> Option<RunQ> {
     match RunQ::open(options) {
         Ok(tool) => Some(tool),
         Err(error) if error.is_permission_denied() => {
-            println!("SKIP: {error}");
+            crate::skip::skip(error);
             None
         }
         Err(error) => panic!("{error}"),
@@ -75,7 +74,7 @@ fn a_ping_pong_is_waited_for_and_woken_by_its_partner() {
         let Some(mut tool) = open(&own().attach(attach)) else {
             continue;
         };
-        assert_eq!(tool.attached(), attach);
+        assert_eq!(tool.attached().attach, attach);
         let [ping, pong] = ping_pong(ROUNDS);
         let events = tool.finish().expect("maps can be read");
         let tasks = tool.tasks().expect("maps can be read");
@@ -148,7 +147,7 @@ fn who_computes_is_preempted_and_not_woken() {
 #[test]
 fn who_is_woken_on_another_cpu_has_migrated() {
     if thread::available_parallelism().map_or(1, usize::from) < 2 {
-        println!("SKIP: there is one CPU");
+        crate::skip::skip("there is one CPU");
         return;
     }
     const MOVES: u64 = 6;

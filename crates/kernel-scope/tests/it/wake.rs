@@ -16,12 +16,11 @@ const ROUNDS: usize = 20;
 const A_WHILE: Duration = Duration::from_millis(2);
 
 /// Opens the tool, or prints why this machine cannot and gives nothing.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn open(options: &Options) -> Option<Wake> {
     match Wake::open(options) {
         Ok(tool) => Some(tool),
         Err(error) if error.is_permission_denied() => {
-            println!("SKIP: {error}");
+            crate::skip::skip(error);
             None
         }
         Err(error) => panic!("{error}"),
@@ -37,7 +36,7 @@ fn watch(name: &str, call: &str, sleeper: impl Fn() + Sync, check: impl Fn(&[Eve
         let Some(mut tool) = open(&options) else {
             continue;
         };
-        assert_eq!(tool.attached(), attach);
+        assert_eq!(tool.attached().attach, attach);
         thread::scope(|scope| {
             named(name).spawn_scoped(scope, &sleeper).expect("room");
         });
@@ -54,11 +53,10 @@ fn watch(name: &str, call: &str, sleeper: impl Fn() + Sync, check: impl Fn(&[Eve
 }
 
 /// A socket on the loopback device, or the reason why there is none.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn loopback() -> Option<UdpSocket> {
     let bound = UdpSocket::bind("127.0.0.1:0");
     if let Err(error) = &bound {
-        println!("SKIP: the loopback device is down: {error}");
+        crate::skip::skip(format_args!("the loopback device is down: {error}"));
     }
     bound.ok()
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use kernel_scope::fds::{Fds, Group};
-use kernel_scope::{Events, Overhead, ScopeError};
+use kernel_scope::{Attachment, Events, Overhead, ScopeError};
 use serde_json::{Map, Value, json};
 
 use super::session::{Common, Failure, Interval, Ring, Watch, printable, watch, write_line};
@@ -36,8 +36,12 @@ struct Descriptors {
 }
 
 impl Watch for Descriptors {
-    fn watching(&self) -> String {
-        format!("descriptors by {}", self.tool.attached().as_str())
+    fn watching(&self) -> &'static str {
+        "descriptors"
+    }
+
+    fn attached(&self) -> &Attachment {
+        self.tool.attached()
     }
 
     fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {

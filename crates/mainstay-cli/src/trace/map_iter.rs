@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use kernel_scope::map_iter::{MapIter, Row, Summary};
-use kernel_scope::{Events, Overhead, ScopeError, Symbols};
+use kernel_scope::{Attachment, Events, Overhead, ScopeError, Symbols};
 use serde_json::json;
 
 use super::session::{Common, Failure, Interval, Rates, Ring, Watch, printable, watch, write_line};
@@ -47,8 +47,12 @@ struct Walks {
 }
 
 impl Watch for Walks {
-    fn watching(&self) -> String {
-        format!("BPF map walks by {}", self.tool.attached().as_str())
+    fn watching(&self) -> &'static str {
+        "BPF map walks"
+    }
+
+    fn attached(&self) -> &Attachment {
+        self.tool.attached()
     }
 
     fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {

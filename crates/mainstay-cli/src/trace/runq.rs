@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kernel_scope::runq::{Options, RunQ, Task, WaitKind, Waits, flame_graph};
-use kernel_scope::{Events, Log2Histogram, Overhead, ScopeError, Symbols};
+use kernel_scope::{Attachment, Events, Log2Histogram, Overhead, ScopeError, Symbols};
 use serde_json::{Map, Value, json};
 
 use super::session::{
@@ -64,8 +64,12 @@ struct Tasks {
 }
 
 impl Watch for Tasks {
-    fn watching(&self) -> String {
-        format!("waits for a CPU by {}", self.tool.attached().as_str())
+    fn watching(&self) -> &'static str {
+        "waits for a CPU"
+    }
+
+    fn attached(&self) -> &Attachment {
+        self.tool.attached()
     }
 
     fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {

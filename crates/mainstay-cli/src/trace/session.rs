@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kernel_scope::{DropReason, Events, Options, Overhead, ScopeError};
+use kernel_scope::{Attachment, DropReason, Events, Options, Overhead, ScopeError};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -50,8 +50,11 @@ impl Ring {
 
 /// A tool at work, as the session sees it.
 pub(super) trait Watch {
-    /// What is watched and by what kind of program, for the first line.
-    fn watching(&self) -> String;
+    /// What is watched, for the first line.
+    fn watching(&self) -> &'static str;
+
+    /// By what kind of program.
+    fn attached(&self) -> &Attachment;
 
     /// Collects for as long as `duration`.
     fn collect(&mut self, duration: Duration) -> Result<(), ScopeError>;
@@ -95,7 +98,8 @@ pub(super) fn watch(common: &Common, tool: &mut impl Watch) -> Result<(), Failur
         Some(_) => "",
         None => "; Ctrl-C ends it",
     };
-    writeln!(io::stderr(), "watching {}{until}", tool.watching())?;
+    let (what, how) = (tool.watching(), tool.attached());
+    writeln!(io::stderr(), "watching {what} by {how}{until}")?;
 
     let start = Instant::now();
     let mut live = Live::new(common, start);
@@ -307,6 +311,15 @@ fn events_line(events: &Events) -> String {
 
 fn last_line(tool: &impl Watch, events: &Events) -> Value {
     let mut line = tool.totals();
+    let attached = tool.attached();
+    let passed_over = attached.passed_over.iter();
+    let passed_over: Vec<Value> = passed_over
+        .map(|(attach, reason)| json!({ "kind": attach.as_str(), "reason": reason }))
+        .collect();
+    line.insert(
+        "attached".into(),
+        json!({ "kind": attached.attach.as_str(), "passed_over": passed_over }),
+    );
     line.insert(
         "events".into(),
         json!({

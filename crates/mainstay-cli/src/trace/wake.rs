@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use kernel_scope::wake::{Event, Row, Summary, Wake, Waker};
-use kernel_scope::{Events, Histogram, Overhead, ScopeError};
+use kernel_scope::{Attachment, Events, Histogram, Overhead, ScopeError};
 use serde_json::{Value, json};
 
 use super::session::{
@@ -43,8 +43,12 @@ struct Calls {
 }
 
 impl Watch for Calls {
-    fn watching(&self) -> String {
-        format!("calls that sleep by {}", self.tool.attached().as_str())
+    fn watching(&self) -> &'static str {
+        "calls that sleep"
+    }
+
+    fn attached(&self) -> &Attachment {
+        self.tool.attached()
     }
 
     fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {

@@ -71,6 +71,8 @@ fn json_lines(output: Output) -> (Vec<Value>, Value) {
         count("delivered") + count("pending") + count("dropped")
     );
     assert!(last["overhead"]["tool_cpu_ms"].is_number(), "{last}");
+    assert!(last["attached"]["kind"].is_string(), "{last}");
+    assert!(last["attached"]["passed_over"].is_array(), "{last}");
     (lines, last)
 }
 

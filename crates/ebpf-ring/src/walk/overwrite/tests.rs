@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Memory, Skipped, consumer, drain, look, pending};
+use super::{Memory, Skipped, behind, consumer, drain, look, pending};
 use crate::walk::{BUSY, Consumer, Corrupt, CorruptKind, DISCARD, Look, Stop};
 
 struct Fake {
@@ -162,11 +162,28 @@ fn old_records_give_way_to_new_ones() {
     // Of 63 usable bytes, 16 for each.
     let counted = pending(&fake, reader.consumer.position).expect("sound");
     assert_eq!((counted.records, counted.bytes), (3, 48));
+    assert_eq!(behind(&fake, reader.consumer.position), Ok(7 * 16));
     assert_eq!(reader.all(&fake), [vec![7], vec![8], vec![9]]);
     assert_eq!(reader.skipped.bytes, 7 * 16);
+    assert_eq!(behind(&fake, reader.consumer.position), Ok(0));
     // Another consumer starts at what is left, too.
     (0..10).for_each(|index| fake.push(&[index]));
     assert_eq!(Reader::new(&fake).all(&fake).len(), 3);
+}
+
+/// Nothing that is overwritten while it is counted is pending, neither as a record nor by its bytes.
+#[test]
+fn what_is_overwritten_under_the_count_is_not_pending() {
+    let mut fewer = 0;
+    for after in 0..4 {
+        let fake = Fake::new(64, 0);
+        (0..10).for_each(|index| fake.push(&[index]));
+        fake.push_after.set(Some(after));
+        let counted = pending(&fake, 0).expect("a sound ring");
+        assert_eq!(counted.bytes, counted.records * 16, "after {after}");
+        fewer += u32::from(counted.records < 3);
+    }
+    assert!(fewer > 1, "the test tests nothing");
 }
 
 /// Whenever the producer comes between: what is handed out is whole, in order and not twice.
@@ -195,6 +212,18 @@ fn a_record_that_is_overwritten_while_it_is_read_is_not_handed_out() {
         skips += u32::from(reader.skipped.bytes > 8 * 24);
     }
     assert!(skips > 2, "the test tests nothing");
+}
+
+/// A producer that is always faster keeps no drain busy for ever.
+#[test]
+fn what_is_overwritten_under_the_reader_counts_against_its_budget() {
+    let fake = Fake::new(64, 0);
+    let mut reader = Reader::new(&fake);
+    (0..10).for_each(|index| fake.push(&[index]));
+    fake.push_after.set(Some(0));
+    let (found, stop) = reader.drain(&fake, 1).expect("a sound ring");
+    assert_eq!((found.len(), stop), (0, Stop::Budget));
+    assert_eq!(reader.all(&fake).last(), Some(&vec![77; 5]));
 }
 
 #[test]
@@ -231,9 +260,29 @@ fn damage_is_an_error_where_it_is() {
     fake.producer.store(8, Ordering::Relaxed);
     assert!(reader.drain(&fake, 9).is_err(), "behind the consumer");
     fake.producer.store(4096, Ordering::Relaxed);
-    assert!(reader.drain(&fake, 9).is_err(), "more than the ring ahead");
+    let error = reader
+        .drain(&fake, 9)
+        .expect_err("more than the ring ahead");
+    assert_eq!(error.kind, CorruptKind::Producer(4096));
+    fake.producer.store(32, Ordering::Relaxed);
+    assert!(consumer(&fake).is_ok());
     fake.consumer.store(3, Ordering::Relaxed);
     assert!(consumer(&fake).is_err());
+}
+
+/// A producer has moved on between the two loads.
+#[test]
+fn an_end_that_is_old_already_is_no_damage() {
+    let fake = Fake::new(64, 0);
+    let mut reader = Reader::new(&fake);
+    fake.push(&[1]);
+    fake.overwrite.store(32, Ordering::Relaxed);
+    assert_eq!(look(&fake, 0), Ok(Look::Empty));
+    assert_eq!(behind(&fake, 0), Ok(32));
+    fake.push(&[2]);
+    fake.push(&[3]);
+    assert_eq!(reader.all(&fake), [vec![3]]);
+    assert_eq!(reader.skipped.bytes, 32);
 }
 
 /// Every way over memory that says anything ends, within the ring.

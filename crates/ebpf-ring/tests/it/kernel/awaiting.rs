@@ -1,5 +1,8 @@
 //! Readers awaited on tokio.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Wake};
 use std::time::Duration;
 
 use ebpf_ring::{AsyncReader, PerfOptions, PerfReader, RingSet};
@@ -41,6 +44,42 @@ fn no_wake_up_is_lost() {
     let mut ring = flood.reader();
     assert_eq!(ring.drain(1, |_| ()).expect("a sound ring").records, 0);
     assert_eq!(ring.stats().expect("sound").dropped(), Some(0));
+}
+
+/// How often somebody was woken.
+#[derive(Default)]
+struct Wakes(AtomicU64);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An edge is one: whoever has seen it and finds nothing sleeps, and does not ask again and again.
+#[test]
+fn an_empty_ring_is_awaited_asleep() {
+    let flood = flood_or_skip!();
+    block_on(async {
+        let mut ring = AsyncReader::new(flood.reader()).expect("a runtime");
+        flood.write(1);
+        assert!(ring.ready().await.expect("a sound ring"));
+        let drained = ring.get_mut().drain(9, |_| ()).expect("a sound ring");
+        assert_eq!(drained.records, 1);
+        // The runtime learns of the edge.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        let wakes = Arc::new(Wakes::default());
+        let waker = Arc::clone(&wakes).into();
+        let polled = std::pin::pin!(ring.ready()).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        assert_eq!(
+            wakes.0.load(Ordering::Relaxed),
+            0,
+            "it asks for another turn"
+        );
+    });
 }
 
 #[test]

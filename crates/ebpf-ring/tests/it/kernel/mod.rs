@@ -7,7 +7,9 @@ macro_rules! flood_or_skip {
             Ok(flood) => flood,
             // EACCES, the verifier's no, is of the same kind and must fail the test.
             Err(error) if format!("{error:#}").ends_with("(os error 1)") => {
-                println!("SKIP: loading BPF programs needs root (CAP_BPF, CAP_PERFMON): {error}");
+                crate::skip::skip(format_args!(
+                    "loading BPF programs needs root (CAP_BPF, CAP_PERFMON): {error}"
+                ));
                 return;
             }
             Err(error) => panic!("{error:#}"),

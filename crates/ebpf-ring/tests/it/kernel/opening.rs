@@ -68,7 +68,9 @@ fn a_pin_opens_when_it_is_what_is_wanted() {
     let bpffs = match Bpffs::mount() {
         Ok(bpffs) => bpffs,
         Err(error) => {
-            println!("SKIP: a bpf file system cannot be mounted here: {error}");
+            crate::skip::skip(format_args!(
+                "a bpf file system cannot be mounted here: {error}"
+            ));
             return;
         }
     };
@@ -113,7 +115,9 @@ fn what_is_no_pin_of_a_map_is_refused() {
     let bpffs = match Bpffs::mount() {
         Ok(bpffs) => bpffs,
         Err(error) => {
-            println!("SKIP: a bpf file system cannot be mounted here: {error}");
+            crate::skip::skip(format_args!(
+                "a bpf file system cannot be mounted here: {error}"
+            ));
             return;
         }
     };

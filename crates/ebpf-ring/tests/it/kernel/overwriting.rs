@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 
-use ebpf_ring::{KernelFeature, KernelFeatures, OverwriteReader, RingReader};
+use ebpf_ring::{KernelFeature, OverwriteReader, RingReader};
 use libbpf_rs::ObjectBuilder;
 use libbpf_rs::libbpf_sys;
 
@@ -25,10 +25,8 @@ fn load() -> Loaded {
 #[test]
 fn the_newest_records_are_there() {
     let _needs_root = flood_or_skip!();
-    let feature = KernelFeature::OverwriteRing;
-    let features = KernelFeatures::probe_only(&[feature]);
-    if let Err(missing) = features.first_of(&[feature]) {
-        println!("SKIP: {missing}");
+    if let Err(missing) = KernelFeature::all_of(&[KernelFeature::OverwriteRing]) {
+        crate::skip::skip(missing);
         return;
     }
     let flood = Flood { loaded: load() };

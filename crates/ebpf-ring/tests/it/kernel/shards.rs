@@ -1,10 +1,14 @@
 //! A ring per group of CPUs, written by `bpf/ring_shards.bpf.c`.
 
-use std::os::fd::AsFd as _;
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ebpf_ring::{CpuGroups, DropReason, GroupBy, ShardedRings, Wait};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{FloodRecord, Loaded, SLOT_BYTES};
 
@@ -21,7 +25,7 @@ impl Flood {
         Ok(Self { loaded })
     }
 
-    fn outer(&self, map: &str) -> std::os::fd::OwnedFd {
+    fn outer(&self, map: &str) -> OwnedFd {
         let map = self.loaded.map(map);
         map.as_fd().try_clone_to_owned().expect("one is left")
     }
@@ -96,21 +100,83 @@ fn an_overflow_is_counted_for_its_ring() {
 #[test]
 fn a_cpu_without_a_ring_is_counted() {
     let flood = flood_or_skip!();
-    // No machine has so many.
-    let groups = CpuGroups::new(vec![vec![1023]]).expect("a group");
-    let rings = flood.rings("in_hash", groups);
-    flood.write("write_to_hash", 7, 1, None);
-    let stats = rings.stats().expect("sound rings");
-    assert_eq!(stats.dropped_for(DropReason::NoState), Some(7));
-    assert_eq!(stats.is_balanced(), Some(true));
+    for (map, program, lost) in [
+        ("in_hash", "write_to_hash", 7),
+        ("in_array", "write_to_array", 14),
+    ] {
+        // No machine has so many.
+        let groups = CpuGroups::new(vec![vec![1023]]).expect("a group");
+        let rings = flood.rings(map, groups);
+        flood.write(program, 7, 1, None);
+        let stats = rings.stats().expect("sound rings");
+        assert_eq!(stats.dropped_for(DropReason::NoState), Some(lost));
+        assert_eq!(stats.is_balanced(), Some(true));
+    }
     let beyond = CpuGroups::new(vec![vec![1024]]).expect("a group");
     let error = ShardedRings::create(flood.outer("in_array"), beyond, RING_BYTES);
     let error = error.expect_err("the map ends before it");
     assert!(error.to_string().contains("CPU 1024"), "{error}");
     let error = ShardedRings::create(flood.outer("flood_counts"), each_cpu(), RING_BYTES);
     assert!(error.expect_err("no map of maps").is_wrong_map());
+    let error = ShardedRings::create(keys_of_8_bytes(), each_cpu(), RING_BYTES);
+    assert!(error.expect_err("no number of a CPU").is_wrong_map());
     let error = ShardedRings::create(flood.outer("in_array"), each_cpu(), 5000);
     assert!(error.expect_err("no size of a ring").is_wrong_map());
+}
+
+/// A hash of rings with other keys.
+fn keys_of_8_bytes() -> OwnedFd {
+    let mut options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let none = None::<&str>;
+    let ring = MapHandle::create(MapType::RingBuf, none, 0, 0, RING_BYTES, &options);
+    let ring = ring.expect("a ring");
+    options.inner_map_fd = ring.as_fd().as_raw_fd().cast_unsigned();
+    let map = MapHandle::create(MapType::HashOfMaps, none, 8, 4, 4, &options);
+    let map = map.expect("a map of maps");
+    map.as_fd().try_clone_to_owned().expect("one is left")
+}
+
+/// Wherever the process runs out of descriptors: the rings that are there stay, all of them.
+#[test]
+fn rings_that_cannot_all_be_made_replace_none() {
+    const FEW: &str = "MAINSTAY_FEW_DESCRIPTORS";
+    let flood = flood_or_skip!();
+    if std::env::var_os(FEW).is_none() {
+        // The limit is the whole process's, and other tests run in this one.
+        let name = "kernel::shards::rings_that_cannot_all_be_made_replace_none";
+        let mut alone = Command::new(std::env::current_exe().expect("it runs"));
+        alone.args(["--exact", name, "--nocapture"]).env(FEW, "1");
+        assert!(alone.status().expect("it runs").success());
+        return;
+    }
+    let groups = || CpuGroups::new(vec![vec![0], vec![1], vec![2]]).expect("groups");
+    let _first = flood.rings("in_hash", groups());
+    let map = flood.loaded.map("in_hash");
+    let rings = || [0u32, 1, 2].map(|cpu| map.lookup(&cpu.to_ne_bytes(), MapFlags::ANY).ok());
+    let before = rings();
+    let mut failed = 0;
+    for more in 1..16 {
+        let outer = flood.outer("in_hash");
+        let limit = getrlimit(Resource::Nofile);
+        let next = outer.as_raw_fd().cast_unsigned() + 1;
+        let few = Rlimit {
+            current: Some(u64::from(next + more)),
+            ..limit
+        };
+        setrlimit(Resource::Nofile, few).expect("it is lowered");
+        let made = ShardedRings::create(outer, groups(), RING_BYTES);
+        setrlimit(Resource::Nofile, limit).expect("it was so before");
+        if made.is_ok() {
+            break;
+        }
+        failed += 1;
+        assert_eq!(rings(), before, "with {more} descriptors more");
+    }
+    assert!(failed > 1, "the test tests nothing: {failed}");
+    assert!(failed < 15, "it fails for another reason");
 }
 
 #[test]
@@ -118,14 +184,14 @@ fn another_reader_takes_the_rings_over() {
     let flood = flood_or_skip!();
     let empty = ShardedRings::open(flood.outer("in_hash"));
     assert!(empty.expect_err("no ring yet").is_wrong_map());
-    drop(flood.rings(
-        "in_hash",
-        CpuGroups::read(GroupBy::Package, 64).expect("sysfs"),
-    ));
+    let packages = CpuGroups::read(GroupBy::Package, 64).expect("sysfs");
+    drop(flood.rings("in_hash", packages.clone()));
     flood.write("write_to_hash", 5, 1, None);
     let mut rings = ShardedRings::open(flood.outer("in_hash"))
         .expect("rings")
         .with_counters(flood.loaded.counters());
+    let taken_over: BTreeSet<&[u32]> = rings.groups().iter().collect();
+    assert_eq!(taken_over, packages.iter().collect());
     assert_eq!(rings.drain(9, |_, _| ()).expect("sound rings").records, 5);
     assert_eq!(rings.stats().expect("sound").is_balanced(), Some(true));
 }

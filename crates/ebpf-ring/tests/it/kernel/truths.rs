@@ -4,7 +4,7 @@ use std::fs::File;
 use std::mem::size_of;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use ebpf_ring::{MapCounters, MapFlags, MapKind, MapSpec, RingReader};
+use ebpf_ring::{BpfMap, MapCounters, MapFlags, MapKind, MapSpec, RingReader};
 use libbpf_rs::{MapHandle, MapType, libbpf_sys};
 
 use super::Flood;
@@ -14,6 +14,8 @@ fn other_descriptors_are_refused_with_a_reason() {
     let file: OwnedFd = File::open("/dev/null").expect("every Linux has it").into();
     let error = RingReader::from_fd(file).expect_err("not a map");
     assert!(error.is_wrong_map() && !error.is_corrupt(), "{error}");
+    let file = File::open("/dev/null").expect("every Linux has it");
+    assert!(BpfMap::from_fd(file).expect_err("not a map").is_wrong_map());
 
     let flood = flood_or_skip!();
     let counts = flood.map("flood_counts");
@@ -21,6 +23,15 @@ fn other_descriptors_are_refused_with_a_reason() {
     assert!(error.is_wrong_map(), "{error}");
     assert!(error.to_string().contains("type 6"), "{error}");
     assert!(MapCounters::new(counts, 1).is_err(), "it has one shard");
+    let smaller = create(&MapSpec {
+        kind: MapKind::PercpuArray,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: MapFlags::NONE,
+    });
+    let error = MapCounters::new(smaller.expect("a map"), 0);
+    assert!(error.expect_err("no struct mr_counters").is_wrong_map());
     assert!(
         MapCounters::new(flood.map("flood"), 0).is_err(),
         "a ring is no counter map"

@@ -92,6 +92,48 @@ fn a_snapshot_decides_and_events_say_whence() {
     );
 }
 
+/// The number was free for a moment of which nothing was told.
+#[test]
+fn what_is_opened_after_a_snapshot_replaces_what_it_found() {
+    let mut state = State::default();
+    state.reconcile(&[found(TABLE, 1, 3, 30)], 10, &[]);
+    state.apply(&open(11, TABLE, 3, 31));
+    assert_eq!(open_in(&state, 1), [(3, call(31))]);
+}
+
+/// The age of a descriptor is that of its opening, not of the snapshot.
+#[test]
+fn a_snapshot_does_not_make_younger() {
+    let mut state = State::default();
+    state.apply(&open(1, TABLE, 3, 30));
+    state.reconcile(&[found(TABLE, 1, 3, 30), found(TABLE, 1, 4, 40)], 10, &[]);
+    state.reconcile(&[found(TABLE, 1, 3, 30), found(TABLE, 1, 4, 40)], 20, &[]);
+    let table = state.tables().next().expect("there is one");
+    let times: Vec<u64> = table.open().map(|(_, opened)| opened.time_ns).collect();
+    assert_eq!(times, [1, 10]);
+}
+
+/// A thread gets a table of its own; what the process copies later is the process's.
+#[test]
+fn the_table_of_a_thread_is_not_that_of_its_process() {
+    const THIRD: u64 = 0xffff_0003;
+    let mut state = State::default();
+    state.reconcile(&[found(TABLE, 1, 3, 30)], 1, &[]);
+    state.apply(&open(2, TABLE, 4, 40));
+    state.apply(&Event {
+        tid: 2,
+        ..Event::new(event::COPY, 3, OTHER)
+    });
+    state.apply(&open(4, OTHER, 4, 41));
+    state.apply(&Event::new(event::EXEC, 5, THIRD));
+    state.reconcile(&[found(THIRD, 1, 4, 40)], 10, &[]);
+    let origin = Origin::Call {
+        call: 40,
+        stack: -1,
+    };
+    assert_eq!(open_in(&state, 1), [(4, origin)]);
+}
+
 /// The thread that closed may tell after the one that opened the same number.
 #[test]
 fn a_close_that_is_told_too_late_costs_nothing_in_the_end() {

@@ -2,6 +2,8 @@
 //!
 //! It reads a line from standard input for each step, does the step, and answers with a line.
 
+mod ring;
+
 use std::fs::File;
 use std::io::{self, BufRead as _, IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
@@ -99,7 +101,13 @@ fn run() {
         "flood" => churn(Duration::ZERO),
         "exec" => exec(),
         "spawn" => spawn(),
-        "unshare" => unshare(),
+        "unshare" => unshare(libc::SYS_unshare, [libc::CLONE_FILES as usize, 0, 0, 0]),
+        "close_range" => {
+            let flags = libc::CLOSE_RANGE_UNSHARE as usize;
+            unshare(libc::SYS_close_range, [4000, 4000, flags, 0]);
+        }
+        "changes" => changes(),
+        "ring" => ring::run(),
         _ => {}
     }
     // Whoever watches ends it.
@@ -246,7 +254,7 @@ fn accepted() -> Vec<(&'static str, RawFd)> {
     held
 }
 
-/// Two descriptors through recvmsg and one through recvmmsg.
+/// Two descriptors through recvmsg and two through recvmmsg.
 fn passed(fd: RawFd) -> Vec<(&'static str, RawFd)> {
     let (near, far) = UnixStream::pair().expect("descriptors are left");
     let send = |count: usize| {
@@ -271,25 +279,25 @@ fn passed(fd: RawFd) -> Vec<(&'static str, RawFd)> {
     }
     assert_eq!(held.len(), 2, "{fd}");
 
+    // With credentials before the descriptor, in each of two messages.
+    rustix::net::sockopt::set_socket_passcred(&far, true).expect("every Linux can");
     send(1);
-    let mut space = [0u64; 8];
+    send(1);
+    let mut space = [[0u64; 8]; 2];
     let mut vector = [byte.as_mut_ptr().addr(), 1];
     // struct mmsghdr: name, its length, vectors, how many, control, its length, flags, length.
-    let mut message = [
-        0,
-        0,
-        vector.as_mut_ptr().addr(),
-        1,
-        space.as_mut_ptr().addr(),
-        64,
-        0,
-        0,
-    ];
+    let mut messages = [[0; 8]; 2];
+    for (message, space) in messages.iter_mut().zip(&mut space) {
+        message[2] = vector.as_mut_ptr().addr();
+        message[3] = 1;
+        message[4] = space.as_mut_ptr().addr();
+        message[5] = 64;
+    }
     let from = far.as_raw_fd().cast_unsigned() as usize;
-    let messages = message.as_mut_ptr().addr();
-    assert_eq!(call(libc::SYS_recvmmsg, [from, messages, 1, 0]), 1);
-    // Behind the length, the level and the type of the part.
-    held.push(("SCM_RIGHTS", space[2] as RawFd));
+    let at = messages.as_mut_ptr().addr();
+    assert_eq!(call(libc::SYS_recvmmsg, [from, at, 2, 0]), 2);
+    // Behind four words of credentials, the length, the level and the type of the part.
+    held.extend(space.map(|words| ("SCM_RIGHTS", words[6] as RawFd)));
     for end in [near, far] {
         held.push(("socketpair", end.into_raw_fd()));
     }
@@ -388,17 +396,57 @@ fn spawn() {
     assert_eq!(child.step(), "idle");
 }
 
-/// A thread gets a table of its own and opens one there.
-fn unshare() {
+/// Closes some descriptors and changes others, and answers which stay, and which call made them.
+fn changes() {
     await_step();
+    let cwd = libc::AT_FDCWD as usize;
+    let open = || made_by(libc::SYS_openat, [cwd, path(), 0, 0]);
+    let [first, last, marked, kept] = std::array::from_fn(|_| open());
+    let number = |fd: RawFd| fd.cast_unsigned() as usize;
+    let range = [number(first), number(last), 0, 0];
+    assert_eq!(call(libc::SYS_close_range, range), 0);
+    let cloexec = libc::CLOSE_RANGE_CLOEXEC as usize;
+    let range = [number(marked), number(marked), cloexec, 0];
+    assert_eq!(call(libc::SYS_close_range, range), 0);
+    let mut held = vec![("openat", marked), ("openat", kept)];
+    // None of these makes a descriptor, though what they return is the number of one.
+    let flags = libc::F_GETFD as usize;
+    assert_eq!(call(libc::SYS_fcntl, [number(kept), flags, 0, 0]), 0);
+    let mut first_map = [0u32; 4];
+    let map_get_next_id = 12;
+    let attributes = first_map.as_mut_ptr().addr();
+    assert_eq!(call(libc::SYS_bpf, [map_get_next_id, attributes, 16, 0]), 0);
+    #[cfg(target_arch = "x86_64")]
+    {
+        let same = [number(kept), number(kept), 0, 0];
+        assert_eq!(call(libc::SYS_dup2, same), i64::from(kept));
+        let signals = 0u64;
+        let mask = (&raw const signals).addr();
+        let fd = made_by(libc::SYS_signalfd, [usize::MAX, mask, 8, 0]);
+        let again = call(libc::SYS_signalfd4, [number(fd), mask, 8, 0]);
+        assert_eq!(again, i64::from(fd));
+        held.push(("signalfd", fd));
+    }
+    let held: Vec<String> = held
+        .iter()
+        .map(|(name, fd)| format!("{name}={fd}"))
+        .collect();
+    answer(&held.join(" "));
+}
+
+/// A thread gets a table of its own by this call and opens one there, beside the one that it takes
+/// along. Answers its number and the two.
+fn unshare(number: i64, args: [usize; 4]) {
+    await_step();
+    let cwd = libc::AT_FDCWD as usize;
+    let open = || made_by(libc::SYS_openat, [cwd, path(), 0, 0]);
+    let taken_along = open();
     std::thread::scope(|scope| {
         let alone = scope.spawn(|| {
-            let flags = libc::CLONE_FILES as usize;
-            assert_eq!(call(libc::SYS_unshare, [flags, 0, 0, 0]), 0);
-            let cwd = libc::AT_FDCWD as usize;
-            let fd = made_by(libc::SYS_openat, [cwd, path(), 0, 0]);
+            assert_eq!(call(number, args), 0);
+            let fd = open();
             let tid = rustix::thread::gettid().as_raw_nonzero();
-            answer(&format!("{tid} {fd}"));
+            answer(&format!("{tid} {taken_along} {fd}"));
             await_step();
             // SAFETY: this thread has just made it and nobody else has it.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });

@@ -4,34 +4,27 @@ mod child;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use child::Watched;
+use ebpf_ring::KernelFacts;
 use kernel_scope::Attach;
 use kernel_scope::fds::{Fds, Group, Options};
 
 const ATTACHMENTS: [Attach; 3] = [Attach::Fentry, Attach::Kprobe, Attach::RawTracepoint];
+/// Which only a tool that takes none reaches.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(40);
 
 /// Opens the tool, or prints why this machine cannot and gives nothing.
-#[expect(clippy::print_stdout, reason = "a skipped test says why")]
 fn open(options: Options, attach: Attach) -> Option<Fds> {
     match Fds::open(&options.attach(attach)) {
         Ok(tool) => {
-            assert_eq!(tool.attached(), attach);
+            assert_eq!(tool.attached().attach, attach);
             Some(tool)
         }
         // Lockdown forbids the first, and some kernels are built without the second. The last must be.
-        Err(error)
-            if error.is_permission_denied() || attach == Attach::Kprobe && !has_kprobes() =>
-        {
-            let text = error.to_string();
-            let reason = text.split("; what the verifier said").next();
-            println!(
-                "SKIP: fds by {}: {}",
-                attach.as_str(),
-                reason.unwrap_or_default()
-            );
-            error.log_path().map(std::fs::remove_file);
+        Err(error) if error.missing().is_some() && may_be_missing(attach) => {
+            crate::skip::skip(error);
             None
         }
         Err(error) => {
@@ -41,9 +34,14 @@ fn open(options: Options, attach: Attach) -> Option<Fds> {
     }
 }
 
-/// Whether the kernel is built with them.
-fn has_kprobes() -> bool {
-    Path::new("/sys/bus/event_source/devices/kprobe").exists()
+fn may_be_missing(attach: Attach) -> bool {
+    let facts = KernelFacts::read();
+    match attach {
+        _ if !facts.missing_capabilities().is_empty() => true,
+        Attach::Fentry => !matches!(facts.lockdown.as_str(), "none" | "unknown"),
+        Attach::Kprobe => !Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+        _ => false,
+    }
 }
 
 /// What the kernel says that a process, or a thread, has open.
@@ -204,21 +202,96 @@ fn a_child_inherits_descriptors_with_their_origin() {
 
 #[test]
 fn a_thread_with_a_table_of_its_own_is_listed_by_itself() {
-    for attach in ATTACHMENTS {
-        let mut child = Watched::start("unshare");
+    for (attach, task) in ATTACHMENTS
+        .into_iter()
+        .flat_map(|attach| ["unshare", "close_range"].map(|task| (attach, task)))
+    {
+        let mut child = Watched::start(task);
         let pid = child.pid();
         let Some(mut tool) = open(Options::default().pid(pid), attach) else {
             continue;
         };
         let answer = child.step();
-        let (tid, fd) = answer.split_once(' ').expect("two numbers");
-        let tid = tid.parse().expect("a number");
-        let fd = fd.parse().expect("a number");
+        let answer: Vec<u32> = answer
+            .split(' ')
+            .map(|word| word.parse().expect("a number"))
+            .collect();
+        let [tid, taken_along, fd] = answer[..] else {
+            panic!("{answer:?}");
+        };
         tool.finish().expect("a sound ring");
         let groups = tool.groups();
         assert_eq!(numbers(&told(&groups, tid)), listed(tid));
         assert_eq!(numbers(&told(&groups, pid)), listed(pid));
-        assert_eq!(told(&groups, tid)[&fd], "openat");
+        let told = told(&groups, tid);
+        assert_eq!((told[&taken_along], told[&fd]), ("openat", "openat"));
         assert!(!listed(pid).contains(&fd));
+    }
+}
+
+/// By the events alone: no snapshot comes between, or it finds the same.
+#[test]
+fn changes_are_followed_between_snapshots() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("changes");
+        let pid = child.pid();
+        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+            continue;
+        };
+        let before = listed(pid);
+        let held = child.step();
+        tool.collect(Duration::ZERO).expect("a sound ring");
+        let told = told(&tool.groups(), pid);
+        assert_eq!(numbers(&told), listed(pid));
+        for held in held.split(' ') {
+            let (call, fd) = held.split_once('=').expect("a name and a number");
+            let fd = fd.parse().expect("a number");
+            assert_eq!(told[&fd], call, "{fd} by {}", attach.as_str());
+        }
+        assert!(before.iter().all(|fd| told[fd] == "unknown"), "{told:?}");
+    }
+}
+
+/// Under `fd_install` by name; else the snapshot finds them.
+#[test]
+fn what_a_ring_opens_is_listed_and_what_it_closes_is_not() {
+    for attach in ATTACHMENTS {
+        let mut child = Watched::start("ring");
+        let pid = child.pid();
+        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+            continue;
+        };
+        let made = child.step();
+        if made.starts_with("none") {
+            crate::skip::skip(format_args!("io_uring is not to be had: {made}"));
+            return;
+        }
+        // A snapshot finds them while the tool runs.
+        let made: Vec<u32> = made
+            .split(' ')
+            .map(|fd| fd.parse().expect("a number"))
+            .collect();
+        let all_told = |tool: &Fds| {
+            let told = told(&tool.groups(), pid);
+            made.iter().all(|fd| told.contains_key(fd))
+        };
+        let began = Instant::now();
+        while !all_told(&tool) {
+            tool.collect(Duration::from_millis(100)).expect("sound");
+            assert!(began.elapsed() < SNAPSHOT_MAX, "no snapshot was taken");
+        }
+        let closed: u32 = child.step().parse().expect("a number");
+        tool.finish().expect("a sound ring");
+        let told = told(&tool.groups(), pid);
+        assert_eq!(numbers(&told), listed(pid));
+        assert!(!told.contains_key(&closed), "{told:?}");
+        let by_ring = match attach {
+            Attach::RawTracepoint => "unknown",
+            _ => "io_uring",
+        };
+        for fd in made.iter().filter(|fd| **fd != closed) {
+            assert_eq!(told[fd], by_ring, "{fd} by {}", attach.as_str());
+        }
+        println!("FACT fds of io_uring by {}: {by_ring}", attach.as_str());
     }
 }

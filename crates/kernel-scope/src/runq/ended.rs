@@ -1,0 +1,234 @@
+use std::collections::HashMap;
+
+use libbpf_rs::{MapCore, MapFlags};
+
+use super::row::TaskRow;
+use super::task::{Task, Waker};
+use super::total::TotalRow;
+use super::waker_key::WakerKey;
+use crate::error::ScopeError;
+
+/// What is read with one system call.
+const ROWS_AT_ONCE: u32 = 4096;
+
+/// Tasks that have ended, taken out of the kernel to make room there.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// As many as the kernel has room for.
+    tasks: HashMap<u32, Task>,
+    tasks_max: usize,
+    /// Waits of further ones.
+    ungrouped: u64,
+}
+
+impl Ended {
+    pub(super) fn new(tasks_max: usize) -> Self {
+        Self {
+            tasks: HashMap::new(),
+            tasks_max,
+            ungrouped: 0,
+        }
+    }
+
+    /// Takes the rows of tasks that have ended, and of their wakers, out of the maps.
+    ///
+    /// A row that cannot be taken out stays, is told from there, and keeps none of the others back:
+    /// its error comes when all of them are done.
+    pub(super) fn harvest(
+        &mut self,
+        tasks: &impl MapCore,
+        wakers: &impl MapCore,
+    ) -> Result<(), ScopeError> {
+        let mut dead = Vec::new();
+        for (tid, row) in read_all(tasks)? {
+            if TaskRow::from_bytes(&row)?.dead != 0 {
+                dead.push(tid);
+            }
+        }
+        if dead.is_empty() {
+            return Ok(());
+        }
+        // Everything that is only read comes first: a failure of it must not cost what is taken out.
+        let waker_keys = read_all(wakers)?.into_iter().map(|(key, _)| key);
+        let waker_keys: Vec<_> = waker_keys.collect();
+
+        let mut failed = Ok(());
+        let mut found = HashMap::new();
+        for tid in &dead {
+            let taken = take(tasks, tid, TaskRow::from_bytes);
+            if let Some(row) = or_later(taken, &mut failed) {
+                found.insert(row.tid, Task::new(&row));
+            }
+        }
+        for bytes in &waker_keys {
+            let key = WakerKey::from_bytes(bytes);
+            let Some(key) = or_later(key.map(Some), &mut failed) else {
+                continue;
+            };
+            if let Some(task) = found.get_mut(&key.tid) {
+                let taken = take(wakers, bytes, TotalRow::from_bytes);
+                if let Some(total) = or_later(taken, &mut failed) {
+                    task.add_waker(Waker::new(&key, &total));
+                }
+            }
+        }
+        found
+            .into_iter()
+            .for_each(|(tid, task)| self.add(tid, task));
+        failed
+    }
+
+    fn add(&mut self, tid: u32, mut task: Task) {
+        if let Some(before) = self.tasks.remove(&tid) {
+            task.add(before);
+        }
+        if self.tasks.len() < self.tasks_max {
+            self.tasks.insert(tid, task);
+        } else {
+            self.ungrouped += task.all_waits().count();
+        }
+    }
+
+    /// By number.
+    pub(super) fn tasks(&self) -> &HashMap<u32, Task> {
+        &self.tasks
+    }
+
+    /// Waits of tasks beyond those that are kept.
+    pub(super) fn ungrouped(&self) -> u64 {
+        self.ungrouped
+    }
+
+    /// Waits of all, those that are not kept apart included.
+    pub(super) fn waits(&self) -> u64 {
+        let kept = self.tasks.values().map(|task| task.all_waits().count());
+        kept.sum::<u64>() + self.ungrouped
+    }
+}
+
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// Every key of a map with its value.
+pub(super) fn read_all(map: &impl MapCore) -> Result<Vec<Entry>, ScopeError> {
+    let rows = map.lookup_batch(ROWS_AT_ONCE, MapFlags::ANY, MapFlags::ANY);
+    let rows = rows.map_err(|e| ScopeError::bpf("reading a map", e))?;
+    Ok(rows.collect())
+}
+
+/// What is at `key`, and no longer; `None` when it is gone already.
+fn take<T>(
+    map: &impl MapCore,
+    key: &[u8],
+    parse: impl Fn(&[u8]) -> Result<T, ScopeError>,
+) -> Result<Option<T>, ScopeError> {
+    let value = map.lookup_and_delete(key);
+    let value = value.map_err(|e| ScopeError::bpf("taking a row out of a map", e))?;
+    value.map(|value| parse(&value)).transpose()
+}
+
+/// The value; of an error it leaves a note in `failed`.
+fn or_later<T>(
+    done: Result<Option<T>, ScopeError>,
+    failed: &mut Result<(), ScopeError>,
+) -> Option<T> {
+    done.unwrap_or_else(|error| {
+        *failed = Err(error);
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use libbpf_rs::{MapHandle, MapType, libbpf_sys};
+
+    use super::{Ended, MapCore as _, MapFlags, TaskRow, TotalRow, WakerKey, read_all};
+
+    /// A map like one of the tool's, or the reason why this machine makes none.
+    fn map(key: usize, value: usize) -> Option<MapHandle> {
+        let options = libbpf_sys::bpf_map_create_opts {
+            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+            ..Default::default()
+        };
+        let (key, value) = (key as u32, value as u32);
+        let made = MapHandle::create(MapType::Hash, None::<&str>, key, value, 16, &options);
+        if let Err(error) = &made {
+            crate::skip::skip(format_args!("making a BPF map: {error}"));
+        }
+        made.ok()
+    }
+
+    /// Two tasks that have ended and one that runs; each has waited `tid` times, and thread 9 woke
+    /// each once more.
+    fn maps() -> Option<(MapHandle, MapHandle)> {
+        let tasks = map(4, size_of::<TaskRow>())?;
+        let wakers = map(size_of::<WakerKey>(), size_of::<TotalRow>())?;
+        for tid in [1u32, 2, 3] {
+            let mut row = vec![0; size_of::<TaskRow>()];
+            let mut put = |at: usize, word: u32| {
+                row[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+            };
+            put(std::mem::offset_of!(TaskRow, tid), tid);
+            put(std::mem::offset_of!(TaskRow, dead), u32::from(tid < 3));
+            put(std::mem::offset_of!(TaskRow, slots), tid);
+            let (key, any) = (tid.to_ne_bytes(), MapFlags::ANY);
+            tasks.update(&key, &row, any).expect("room");
+            let mut waker = vec![0; size_of::<WakerKey>()];
+            waker[..4].copy_from_slice(&key);
+            waker[4..8].copy_from_slice(&9u32.to_ne_bytes());
+            let mut total = vec![0; size_of::<TotalRow>()];
+            total[0] = 1;
+            wakers.update(&waker, &total, any).expect("room");
+        }
+        Some((tasks, wakers))
+    }
+
+    fn rows(map: &MapHandle) -> usize {
+        read_all(map).expect("it can be read").len()
+    }
+
+    #[test]
+    fn the_ended_leave_the_kernel_with_their_wakers() {
+        let Some((tasks, wakers)) = maps() else {
+            return;
+        };
+        let mut ended = Ended::new(9);
+        ended.harvest(&tasks, &wakers).expect("maps that work");
+        assert_eq!((rows(&tasks), rows(&wakers)), (1, 1));
+        assert_eq!((ended.tasks().len(), ended.waits()), (2, 3));
+        assert!(ended.tasks().values().all(|task| task.wakers.len() == 1));
+    }
+
+    #[test]
+    fn of_more_than_are_kept_the_waits_are_counted() {
+        let Some((tasks, wakers)) = maps() else {
+            return;
+        };
+        let mut ended = Ended::new(1);
+        ended.harvest(&tasks, &wakers).expect("maps that work");
+        assert_eq!((ended.tasks().len(), ended.waits()), (1, 3));
+        assert!(ended.ungrouped() > 0);
+    }
+
+    /// A frozen map refuses every change.
+    #[test]
+    fn what_cannot_be_taken_out_stays_and_is_counted_once() {
+        let Some((tasks, wakers)) = maps() else {
+            return;
+        };
+        tasks.freeze().expect("it is not mapped");
+        let mut ended = Ended::new(9);
+        assert!(ended.harvest(&tasks, &wakers).is_err());
+        assert_eq!((rows(&tasks), rows(&wakers)), (3, 3));
+        assert_eq!((ended.tasks().len(), ended.waits()), (0, 0));
+
+        let Some((tasks, wakers)) = maps() else {
+            return;
+        };
+        wakers.freeze().expect("it is not mapped");
+        assert!(ended.harvest(&tasks, &wakers).is_err());
+        assert_eq!((rows(&tasks), rows(&wakers)), (1, 3));
+        assert_eq!((ended.tasks().len(), ended.waits()), (2, 3));
+    }
+}
