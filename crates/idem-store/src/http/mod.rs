@@ -28,7 +28,7 @@
 //! | the store errs: nothing runs | 503 | `store-failed` |
 //! | the store errs after the handler ran: in doubt from now on | 503 | `not-recorded` |
 //! | the handler panicked, or its response broke off: in doubt | 500 | `interrupted` |
-//! | the response is larger than `response_bytes_max`: stored as this | 500 | `response-too-large` |
+//! | the response is larger than `response_bytes_max`: kept as this, by the rule for its own status | 500 | `response-too-large` |
 //!
 //! Errors are `application/problem+json`. A replay has the first response's status, its chosen headers
 //! and its body, and `Idempotency-Replayed: true`.
@@ -93,7 +93,12 @@ impl IdempotencyLayer {
 
     /// Whose keys these are: requests of different scopes never meet, whatever their keys. Default:
     /// method and path. Add the user where users share a path, from what authentication left in the
-    /// extensions.
+    /// extensions, and the host where several are served.
+    ///
+    /// The path is what the service behind the layer sees: a router that strips a prefix (axum's
+    /// `nest`) has done so before a layer inside the nest is asked, and `/a/pay` and `/b/pay` are one scope
+    /// there. Layer outside of nests, or take the whole path from the extensions (axum's
+    /// `OriginalUri`).
     #[must_use]
     pub fn scope(self, scope: impl Fn(&Parts) -> String + Send + Sync + 'static) -> Self {
         self.with(|config| config.scope = Arc::new(scope))
@@ -109,8 +114,8 @@ impl IdempotencyLayer {
         self.with(|config| config.fingerprint = Arc::new(fingerprint))
     }
 
-    /// What becomes of the key by the status of the response. Default: every response is stored,
-    /// errors too, because the handler had begun. A handler can say [`NotHappened`] instead.
+    /// What becomes of the key by the status of the handler's response. Default: every response is
+    /// stored, errors too, because the handler had begun. A handler can say [`NotHappened`] instead.
     #[must_use]
     pub fn keep(self, keep: impl Fn(StatusCode) -> Keep + Send + Sync + 'static) -> Self {
         self.with(|config| config.keep = Arc::new(keep))

@@ -140,7 +140,7 @@ pub(super) const INTERRUPTED: Problem = Problem::new(
 pub(super) const RESPONSE_TOO_LARGE: Problem = Problem::new(
     StatusCode::INTERNAL_SERVER_ERROR,
     "response-too-large",
-    "The request was carried out and its response is too large to keep",
+    "The response is too large to keep",
     "the service has to raise the limit or answer with less",
 );
 

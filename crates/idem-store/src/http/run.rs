@@ -1,9 +1,11 @@
 //! One guarded request, from its header to its answer.
 
+use std::convert::Infallible;
 use std::fmt::Display;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -167,10 +169,15 @@ impl Guarded {
         if left_ms == 0 {
             return Ok(false);
         }
+        let store = &self.config.store;
+        let wait = |timeout_ms| store.wait(&asked.store_key, timeout_ms);
+        if store.is_shared() {
+            // It sees by itself that a lease runs out, on the clock that counts.
+            return Ok(wait(left_ms).await? == Waited::Ended);
+        }
         // A lease that runs out ends nothing by itself.
         let lease_left_ms = until_ms.saturating_sub(unix_ms()).max(1);
-        let timeout_ms = left_ms.min(lease_left_ms);
-        let waited = self.config.store.wait(&asked.store_key, timeout_ms).await?;
+        let waited = wait(left_ms.min(lease_left_ms)).await?;
         Ok(waited == Waited::Ended || lease_left_ms <= left_ms)
     }
 
@@ -197,7 +204,11 @@ impl Guarded {
             Ok((parts, body))
         };
         let (parts, body) = hold(&config, &permit, work).await?;
-        let not_happened = parts.extensions.get::<NotHappened>().is_some();
+        // What the handler did says its own answer, not the one that may take its place.
+        let keep = match parts.extensions.get::<NotHappened>() {
+            Some(NotHappened) => Keep::Release,
+            None => (config.keep)(parts.status),
+        };
         let response = match body {
             Ok(Some(body)) => Response::from_parts(parts, body),
             Ok(None) => {
@@ -206,10 +217,6 @@ impl Guarded {
             }
             // The permit is dropped: in doubt.
             Err(_) => return Ok(problem::INTERRUPTED.into_response()),
-        };
-        let keep = match not_happened {
-            true => Keep::Release,
-            false => (config.keep)(response.status()),
         };
         Ok(settle(&config, permit, response, keep).await)
     }
@@ -246,12 +253,22 @@ impl Guarded {
 
 /// Does the work while the lease is kept from running out.
 async fn hold<T>(config: &Config, permit: &Permit, work: impl Future<Output = T>) -> T {
+    let (mut work, mut extending) = (pin!(work), pin!(keep_extending(config, permit)));
+    // The work goes on while an extension waits for the store.
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => match extending.as_mut().poll(cx) {
+            Poll::Ready(never) => match never {},
+            Poll::Pending => Poll::Pending,
+        },
+    })
+    .await
+}
+
+async fn keep_extending(config: &Config, permit: &Permit) -> Infallible {
     let period = Duration::from_millis((config.lease_ms / 3).max(1));
-    let mut work = pin!(work);
     loop {
-        if let Ok(done) = tokio::time::timeout(period, &mut work).await {
-            return done;
-        }
+        tokio::time::sleep(period).await;
         let extended = config.store.extend(permit, config.lease_ms, unix_ms());
         if let Err(error) = extended.await {
             // What was begun goes on; whether it can be recorded shows at its end.

@@ -82,13 +82,17 @@ fn payload(op: &Op) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::Found;
 
     fn get(key: &[u8]) -> Op {
         Op::Get { key: key.into() }
     }
 
     fn forget(key: &[u8]) -> Op {
-        Op::Forget { key: key.into() }
+        Op::Forget {
+            key: key.into(),
+            found: Found::default(),
+        }
     }
 
     fn places(layout: &Layout, ops: &[Op]) -> Vec<usize> {

@@ -8,6 +8,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, Value};
 
 use crate::error::{Error, Kind};
+use crate::redis::is_passing;
 use crate::redis::open::Held;
 use crate::redis::script::Scripts;
 use crate::redis::url::{Config, Layout};
@@ -52,8 +53,8 @@ impl Link {
         let layout = Layout::new(&config.name, config.target.shards());
         let link = Self {
             layout,
+            scripts: Scripts::new(config.timeout),
             config,
-            scripts: Scripts::new(),
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
             counters,
@@ -115,12 +116,16 @@ impl Link {
     async fn check_layout(&self, connection: &mut Connection) -> Result<(), Error> {
         let shards = self.layout.shards() as u64;
         for (field, ours) in [("version", VERSION), ("shards", shards)] {
-            let mut set = redis::cmd("HSETNX");
-            set.arg(&self.layout.meta).arg(field).arg(ours);
-            connection.ask(&set).await?;
             let mut get = redis::cmd("HGET");
             get.arg(&self.layout.meta).arg(field);
-            let found = connection.ask(&get).await?;
+            let mut found = connection.ask(&get).await?;
+            if found == Value::Nil {
+                // Only then: a server short of memory refuses it also where it would write nothing.
+                let mut set = redis::cmd("HSETNX");
+                set.arg(&self.layout.meta).arg(field).arg(ours);
+                connection.ask(&set).await?;
+                found = connection.ask(&get).await?;
+            }
             let theirs: Option<u64> = redis::from_redis_value(found).ok();
             match (field, theirs) {
                 (_, Some(theirs)) if theirs == ours => {}
@@ -142,14 +147,16 @@ impl Link {
 impl Connection {
     /// Sends one command; what the server refuses is an error.
     pub(crate) async fn ask(&mut self, cmd: &Cmd) -> Result<Value, Error> {
+        self.try_ask(cmd).await.map_err(unreachable_server)
+    }
+
+    async fn try_ask(&mut self, cmd: &Cmd) -> Result<Value, RedisError> {
         let answered = match self {
             Self::Single(connection, _) => connection.req_packed_command(cmd).await,
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(connection) => connection.req_packed_command(cmd).await,
         };
-        answered
-            .and_then(Value::extract_error)
-            .map_err(unreachable_server)
+        answered.and_then(Value::extract_error)
     }
 
     /// Sends commands together and gets an answer for each.
@@ -190,16 +197,16 @@ impl Connection {
     }
 
     /// The same question to every master.
-    async fn ask_masters(&mut self, cmd: &Cmd) -> Result<Vec<Value>, Error> {
+    async fn ask_masters(&mut self, cmd: &Cmd) -> Result<Vec<Value>, RedisError> {
         match self {
-            Self::Single(..) => Ok(vec![self.ask(cmd).await?]),
+            Self::Single(..) => Ok(vec![self.try_ask(cmd).await?]),
             #[cfg(feature = "redis-cluster")]
             Self::Cluster(connection) => {
                 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
                 let masters = MultipleNodeRoutingInfo::AllMasters;
                 let routing = RoutingInfo::MultiNode((masters, None));
                 let answer = connection.route_command(cmd.clone(), routing).await;
-                match answer.map_err(unreachable_server)? {
+                match answer? {
                     Value::Map(answers) => {
                         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
                     }
@@ -215,12 +222,14 @@ impl Connection {
 async fn check(connection: &mut Connection, config: &Config) -> Result<(), Error> {
     let mut info = redis::cmd("INFO");
     info.arg("server");
-    for answer in connection.ask_masters(&info).await? {
+    let answers = connection.ask_masters(&info).await;
+    for answer in answers.map_err(unreachable_server)? {
         check_version(&String::from_utf8_lossy(&bytes_of(answer)))?;
     }
     let mut role = redis::cmd("INFO");
     role.arg("replication");
-    for answer in connection.ask_masters(&role).await? {
+    let answers = connection.ask_masters(&role).await;
+    for answer in answers.map_err(unreachable_server)? {
         if String::from_utf8_lossy(&bytes_of(answer)).contains("role:slave") {
             let text = "this server is a replica and takes no writes";
             return Err(Error::unavailable("there is no master", text));
@@ -239,6 +248,9 @@ async fn check(connection: &mut Connection, config: &Config) -> Result<(), Error
         let mut get = redis::cmd("CONFIG");
         get.arg("GET").arg(setting);
         let answers = connection.ask_masters(&get).await.map_err(|error| {
+            if error.code().is_none() || is_passing(&error) {
+                return unreachable_server(error);
+            }
             let text = format!(
                 "it does not tell whether it keeps what it acknowledges (CONFIG GET {setting}: \
                  {error}); ask for durability=relaxed to use it all the same"

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::permit::Unresolved;
-use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op, Service};
+use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op, Service, perhaps_forgotten};
 
 use group::Group;
 use link::{Link, unreachable_server};
@@ -137,6 +137,8 @@ enum Verdict {
     Answered(Result<Answer, Error>),
     /// To be sent again: its script is not known to the server any more.
     Unknown,
+    /// A forget that is to be sent again, with the token that it has found meanwhile.
+    Found,
     /// To be sent again: the server refused one of those that were sent with it, or this one.
     Alone,
     /// To be sent again on another connection, or a little later.
@@ -171,6 +173,7 @@ impl Run {
                         how.in_full = true;
                         left.push(job);
                     }
+                    Verdict::Found => left.push(job),
                     Verdict::Alone => {
                         how.alone = true;
                         how.again = true;
@@ -207,6 +210,7 @@ impl Run {
         let replicas = self.link.config.wait_replicas;
         let waits = replicas > 0 && jobs.iter().any(|job| writes(&job.op));
         if waits {
+            cmds.push(self.link.scripts.mark(layout));
             let mut wait = redis::cmd("WAIT");
             let wait_ms = (self.link.config.timeout / 4).as_millis() as u64;
             wait.arg(replicas).arg(wait_ms.max(1));
@@ -221,8 +225,10 @@ impl Run {
                 return all(&|| Verdict::Later(error.clone()));
             }
         };
-        let waited = if waits { answers.pop() } else { None };
-        let confirmed = waited.is_none_or(|waited| reached(waited, replicas));
+        let confirmed = !waits || {
+            let (waited, marked) = (answers.pop(), answers.pop());
+            matches!(marked, Some(Ok(_))) && waited.is_some_and(|waited| reached(waited, replicas))
+        };
         let mut verdicts: Vec<_> = groups
             .iter()
             .zip(answers)
@@ -291,7 +297,10 @@ fn judge(
         Ok(Value::Array(values)) if values.len() == ops.len() => {
             let pairs = ops.zip(values);
             pairs
-                .map(|(op, value)| Verdict::Answered(read(op, value, again, confirmed)))
+                .map(|(op, value)| match script::found_token(op, &value) {
+                    Some(token) => found(op, token, again),
+                    None => Verdict::Answered(read(op, value, again, confirmed)),
+                })
                 .collect()
         }
         Ok(_) => ops
@@ -299,6 +308,18 @@ fn judge(
             .collect(),
         Err(error) => ops.map(|_| refused(&error, group.ops.len() > 1)).collect(),
     }
+}
+
+/// A forget has met this token, and not the one that it had found before, if it had.
+fn found(op: &Op, token: u64, again: bool) -> Verdict {
+    let Op::Forget { found, .. } = op else {
+        unreachable!("only a forget is answered so");
+    };
+    if again && found.token().is_some() {
+        return Verdict::Answered(Err(perhaps_forgotten()));
+    }
+    found.set(Some(token));
+    Verdict::Found
 }
 
 fn read(op: &Op, value: Value, again: bool, confirmed: bool) -> Result<Answer, Error> {
@@ -370,9 +391,13 @@ async fn list(link: &Link, after_token: u64, count_max: usize) -> Result<Vec<Unr
         let mut cursor = 0;
         loop {
             let scanned = scan(&mut connection, &shard.declared, cursor).await;
-            let (next, claims) = scanned.inspect_err(|_| link.lost(number))?;
+            let (next, claims) = scanned.inspect_err(|error| {
+                if error.is_unavailable() {
+                    link.lost(number);
+                }
+            })?;
             kept.extend(claims.into_iter().filter(|c| c.token > after_token));
-            if kept.len() > 2 * count_max.max(SCAN_COUNT) {
+            if kept.len() > count_max.max(SCAN_COUNT).saturating_mul(2) {
                 shorten(&mut kept, count_max);
             }
             if next == 0 {
@@ -406,11 +431,15 @@ async fn scan(
     let answer = connection.ask(&cmd).await?;
     let (next, pairs): (u64, Vec<Pair>) =
         redis::from_redis_value(answer).map_err(|_| script::unreadable())?;
-    let claims: Result<_, _> = pairs
-        .iter()
-        .map(|(key, record)| script::read_unresolved(key, record, now_ms))
-        .collect();
-    Ok((next, claims?))
+    let claims = pairs.iter().filter_map(|(key, record)| {
+        let read = script::read_unresolved(key, record, now_ms);
+        // A begin of its key is told the same, so nothing happens twice; the others are listed.
+        let log = |error: &Error| {
+            tracing::error!(%error, key = %key.escape_ascii(), "left out of a listing");
+        };
+        read.inspect_err(log).ok()
+    });
+    Ok((next, claims.collect()))
 }
 
 /// The clock of the server that has `key`.

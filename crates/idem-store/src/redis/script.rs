@@ -1,5 +1,7 @@
 //! One script per kind of operation: what is sent, and what comes back.
 
+use std::time::Duration;
+
 use redis::{Cmd, Script, Value};
 
 use crate::error::{Error, Kind};
@@ -12,6 +14,8 @@ use crate::stored::Stored;
 /// A claim without an effect is kept this long beyond its lease, so that a late outcome is still
 /// taken while nobody else holds the key: an hour.
 const LATE_MS: u64 = 3_600_000;
+
+const MARK: &str = "#!lua flags=allow-oom\nreturn redis.call('HSET', KEYS[1], 'waited', 1)";
 
 /// Bytes of a record before its claim or outcome.
 const HEADER: usize = 51;
@@ -54,7 +58,7 @@ impl Verb {
             Op::Extend { key, .. } => Some((Self::Extend, key)),
             Op::Release { key, .. } => Some((Self::Release, key)),
             Op::Get { key } => Some((Self::Get, key)),
-            Op::Forget { key } => Some((Self::Forget, key)),
+            Op::Forget { key, .. } => Some((Self::Forget, key)),
             Op::Unresolved { .. } | Op::Flush | Op::Stop => None,
         }
     }
@@ -87,7 +91,12 @@ impl Verb {
 }
 
 /// The scripts, with their hashes.
-pub(crate) struct Scripts([Loaded; 7]);
+pub(crate) struct Scripts {
+    loaded: [Loaded; 7],
+    /// An outcome is kept this long beyond its retention, so that one that is sent again finds that it
+    /// was stored.
+    again_ms: u64,
+}
 
 struct Loaded {
     text: String,
@@ -115,19 +124,32 @@ impl Loaded {
 }
 
 impl Scripts {
-    pub(crate) fn new() -> Self {
-        Self(Verb::ALL.map(Loaded::new))
+    /// `timeout`: how long an operation is sent again.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self {
+            loaded: Verb::ALL.map(Loaded::new),
+            again_ms: timeout.as_millis() as u64,
+        }
     }
 
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|loaded| loaded.text.as_str())
+        self.loaded.iter().map(|loaded| loaded.text.as_str())
+    }
+
+    /// A write, also when memory is short. `WAIT` waits for the last write of its connection: without
+    /// this one, for nothing when the scripts before it found that all was done already, over a
+    /// connection that was lost or by another.
+    pub(crate) fn mark(&self, layout: &Layout) -> Cmd {
+        let mut cmd = Cmd::new();
+        cmd.arg("EVAL").arg(MARK).arg(1).arg(&layout.meta);
+        cmd
     }
 
     /// The command for operations of one kind on keys of one shard. `in_full` sends the script
     /// itself, which the server then keeps: the answer to NOSCRIPT.
     pub(crate) fn command(&self, group: &Group<'_>, layout: &Layout, in_full: bool) -> Cmd {
         let Group { verb, shard, ops } = group;
-        let script = &self.0[*verb as usize];
+        let script = &self.loaded[*verb as usize];
         let mut cmd = Cmd::with_capacity(8 + 6 * ops.len(), 256 + 256 * ops.len());
         if in_full {
             cmd.arg("EVAL").arg(&script.text);
@@ -148,14 +170,14 @@ impl Scripts {
             cmd.arg(layout.shards()).arg(shard.number);
         }
         for op in ops {
-            put(&mut cmd, op);
+            put(&mut cmd, op, self.again_ms);
         }
         cmd
     }
 }
 
-/// What a script needs to know of an operation besides its key.
-fn put(cmd: &mut Cmd, op: &Op) {
+/// What a script needs to know of an operation besides its key. `again_ms`: see [`Scripts`].
+fn put(cmd: &mut Cmd, op: &Op, again_ms: u64) {
     match op {
         Op::Begin {
             fingerprint,
@@ -197,13 +219,20 @@ fn put(cmd: &mut Cmd, op: &Op) {
             cmd.arg(&token.to_be_bytes()[..])
                 .arg(&flags[..])
                 .arg(*retain_ms)
-                .arg(&outcome[..]);
+                .arg(*retain_ms + again_ms)
+                .arg(if *retain_ms == 0 { &[] } else { &outcome[..] });
         }
         Op::Release { token, release, .. } => {
             let always = u8::from(*release == Release::Always);
             cmd.arg(&token.to_be_bytes()[..]).arg(always);
         }
-        Op::Get { .. } | Op::Forget { .. } | Op::Unresolved { .. } | Op::Flush | Op::Stop => {}
+        Op::Forget { found, .. } => {
+            match found.token() {
+                Some(token) => cmd.arg(&token.to_be_bytes()[..]),
+                None => cmd.arg(""),
+            };
+        }
+        Op::Get { .. } | Op::Unresolved { .. } | Op::Flush | Op::Stop => {}
     }
 }
 
@@ -213,13 +242,13 @@ pub(crate) fn read_answer(op: &Op, value: Value, again: bool) -> Result<Answer, 
     let Value::BulkString(bytes) = value else {
         return Err(unreadable());
     };
-    match op {
-        Op::Get { key } => return read_lookup(key, &bytes).map(Answer::Found),
-        Op::Forget { .. } => return Ok(Answer::Known(bytes == b"1")),
-        _ => {}
+    if let Op::Get { key } = op {
+        return read_lookup(key, &bytes).map(Answer::Found);
     }
     let (code, rest) = bytes.split_first().ok_or_else(unreadable)?;
     match code {
+        b'0' => Ok(Answer::Known(false)),
+        b'1' => Ok(Answer::Known(true)),
         b'F' => Ok(Answer::Fresh {
             token: number(rest, 0)?,
         }),
@@ -239,6 +268,16 @@ pub(crate) fn read_answer(op: &Op, value: Value, again: bool) -> Result<Answer, 
         b'N' => Ok(Answer::Fenced),
         b'V' => Err(version(rest.first().copied())),
         _ => Err(unreadable()),
+    }
+}
+
+/// The token that the first answer to a forget tells: the forget is to be sent again with it.
+pub(crate) fn found_token(op: &Op, value: &Value) -> Option<u64> {
+    match (op, value) {
+        (Op::Forget { .. }, Value::BulkString(bytes)) if bytes.first() == Some(&b'T') => {
+            number(bytes, 1).ok()
+        }
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::yield_now;
@@ -55,6 +56,7 @@ pub(crate) enum Op {
     },
     Forget {
         key: Arc<[u8]>,
+        found: Found,
     },
     Unresolved {
         after_token: u64,
@@ -64,6 +66,32 @@ pub(crate) enum Op {
     Flush,
     /// The last one.
     Stop,
+}
+
+/// The token that a forget found with its key, once it has: it forgets what has this token, and
+/// nothing that came since. Otherwise a copy that was given up, and arrives when another one was answered,
+/// would forget a newer outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Found(AtomicU64);
+
+impl Found {
+    pub(crate) fn token(&self) -> Option<u64> {
+        match self.0.load(Ordering::Relaxed) {
+            // No key is held with it.
+            0 => None,
+            token => Some(token),
+        }
+    }
+
+    pub(crate) fn set(&self, token: Option<u64>) {
+        self.0.store(token.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// Another has the key since a copy of a forget was sent whose answer was lost.
+pub(crate) fn perhaps_forgotten() -> Error {
+    let text = "somebody began it anew while the answer was lost";
+    Error::unavailable("it is not known whether the key was forgotten", text)
 }
 
 /// How a claim ends without an outcome.

@@ -28,7 +28,9 @@ use crate::stats::Stats;
 pub(crate) use counters::Counters;
 pub(crate) use crew::Crew;
 use driver::Driver;
-pub(crate) use engine::{Answer, ClaimId, Engine, Job, Jobs, Op, Release};
+pub(crate) use engine::{
+    Answer, ClaimId, Engine, Found, Job, Jobs, Op, Release, perhaps_forgotten,
+};
 pub(crate) use service::Service;
 
 /// A lease or a retention longer than this (142,000 years) makes no difference, and shorter ones
@@ -227,9 +229,9 @@ impl Remote {
 
     pub(crate) fn forget(&self, key: &[u8]) -> Result<Completion<bool>, Error> {
         self.check_key(key)?;
-        let key = key.into();
+        let (key, found) = (key.into(), Found::default());
         self.ask(
-            Op::Forget { key },
+            Op::Forget { key, found },
             |_| (),
             |answer| match answer {
                 Answer::Known(known) => Ok(known),

@@ -11,12 +11,12 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, TxOpts, Value};
 
 use super::pool::{Changed, Database, Fault, Pool};
-use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, HELD, Judged, Row};
+use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, Forget, HELD, Judged, Row};
 use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
-use crate::remote::{Answer, Crew, Op, Release, Service};
+use crate::remote::{Answer, Crew, Found, Op, Release, Service};
 
 /// The store that `mysql://` or `mariadb://` names.
 pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
@@ -40,6 +40,8 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
         .prefer_socket(false)
         .setup(vec![
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            // UNIX_TIMESTAMP reads SYSDATE in the session's time zone; another has hours twice.
+            "SET SESSION time_zone = '+00:00'",
             &format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}"),
         ]);
     let database = Mysql {
@@ -89,6 +91,7 @@ struct Sql {
     release_unless_declared: String,
     forget: String,
     unresolved: String,
+    now: String,
     sweep: String,
     newest_token: String,
     sweep_tokens: String,
@@ -161,7 +164,7 @@ impl Sql {
                  state = CASE WHEN state = {HELD} THEN {FREE} ELSE state END"
             )),
             forget: format!(
-                "UPDATE {keys} SET {freed}, token = 0, state = {FREE} WHERE id = ? AND state <> {FREE}"
+                "UPDATE {keys} SET {freed}, token = 0, state = {FREE} WHERE id = ? AND token = ? AND state <> {FREE}"
             ),
             // Each half is in the order of its index and ends after a page.
             unresolved: format!(
@@ -169,8 +172,9 @@ impl Sql {
                 unresolved(DECLARED),
                 unresolved(DOUBTED)
             ),
+            now: format!("SELECT {NOW}"),
             sweep: format!(
-                "DELETE FROM {keys} WHERE expires_ms + {SWEEP_GRACE_MS} <= {NOW}
+                "DELETE FROM {keys} WHERE expires_ms <= ?
                  ORDER BY expires_ms LIMIT {SWEEP_ROWS}"
             ),
             newest_token: format!("SELECT MAX(id) FROM {name}_token"),
@@ -210,11 +214,7 @@ impl Database for Mysql {
                 let lookup = row.map_or(crate::Lookup::Absent, |row| row.lookup(key));
                 Ok(Answer::Found(lookup))
             }
-            Op::Forget { key } => {
-                let done = conn.exec_drop(&sql.forget, (&key[..],)).await;
-                done.map_err(fault)?;
-                Ok(Answer::Known(conn.affected_rows() > 0))
-            }
+            Op::Forget { key, found } => self.forget(conn, key, found).await,
             Op::Unresolved {
                 after_token,
                 count_max,
@@ -234,7 +234,11 @@ impl Database for Mysql {
 
     async fn sweep(&self, conn: &mut Conn) -> Result<u64, Fault> {
         let sql = &self.sql;
-        conn.query_drop(&sql.sweep).await.map_err(fault)?;
+        // A number of its own, so that it bounds what of the index is read.
+        let now: Option<u64> = conn.query_first(&sql.now).await.map_err(fault)?;
+        let until_ms = now.ok_or_else(unreadable)?.saturating_sub(SWEEP_GRACE_MS);
+        let swept = conn.exec_drop(&sql.sweep, (until_ms,)).await;
+        swept.map_err(fault)?;
         let keys = conn.affected_rows();
         let newest: Option<Option<u64>> =
             conn.query_first(&sql.newest_token).await.map_err(fault)?;
@@ -354,6 +358,26 @@ impl Mysql {
             Some(memo) => Answer::InDoubt { token, memo },
             None => Answer::Fresh { token },
         })
+    }
+
+    async fn forget(&self, conn: &mut Conn, key: &[u8], found: &Found) -> Result<Answer, Fault> {
+        let row = self.read(conn, &self.sql.select, key).await?;
+        let token = match Forget::find(row, found)? {
+            Forget::Answer(answer) => return Ok(answer),
+            Forget::With(token) => token,
+        };
+        let is_first = found.token().is_none();
+        found.set(Some(token));
+        let done = conn.exec_drop(&self.sql.forget, (key, token)).await;
+        done.map_err(fault)?;
+        if conn.affected_rows() > 0 {
+            return Ok(Answer::Known(true));
+        }
+        if is_first {
+            // It was answered, so it cannot be late.
+            found.set(None);
+        }
+        Err(Fault::changed())
     }
 
     fn held<'a>(&'a self, op: &'a Op) -> Option<Held<'a>> {

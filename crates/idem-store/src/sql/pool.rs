@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SWEEP_ROWS;
 use super::url::Settings;
@@ -34,6 +34,16 @@ pub(super) enum Fault {
     /// Trying again would not help.
     Final(Error),
 }
+
+impl Fault {
+    /// The key was changed by another while it was looked at: look again.
+    pub(super) fn changed() -> Self {
+        Self::Passing(CHANGED.to_owned())
+    }
+}
+
+/// What is told of a key that was changed by another while it was looked at.
+pub(super) const CHANGED: &str = "the key changed meanwhile";
 
 /// A key that was changed by another while it was looked at: look again.
 #[derive(Clone, Copy, Debug)]
@@ -191,7 +201,7 @@ pub(super) fn key_of(op: &Op) -> Option<&[u8]> {
         | Op::Complete { key, .. }
         | Op::Release { key, .. }
         | Op::Get { key }
-        | Op::Forget { key } => Some(&key[..]),
+        | Op::Forget { key, .. } => Some(&key[..]),
         Op::Unresolved { .. } | Op::Flush | Op::Stop => None,
     }
 }
@@ -332,14 +342,15 @@ impl<D: Database> Lane<D> {
 
 /// Deletes what expired, in batches, over a connection that is open only for that.
 async fn sweep<D: Database>(shared: Arc<Shared<D>>) {
+    let patience = shared.settings.timeout;
     loop {
         sleep(shared.settings.sweep_every).await;
         let crew = Crew::default();
         let swept = crew.run(async {
-            let mut connection = shared.database.connect(&crew).await?;
+            let mut connection = in_time(patience, shared.database.connect(&crew)).await?;
             let mut rows = 0;
             loop {
-                let swept = shared.database.sweep(&mut connection).await?;
+                let swept = in_time(patience, shared.database.sweep(&mut connection)).await?;
                 rows += swept;
                 if swept < SWEEP_ROWS {
                     return Ok::<u64, Fault>(rows);
@@ -351,4 +362,12 @@ async fn sweep<D: Database>(shared: Arc<Shared<D>>) {
             Err(fault) => tracing::warn!(?fault, "expired keys were not swept"),
         }
     }
+}
+
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let late = |_| Err(Fault::Lost("no answer came in time".to_owned()));
+    timeout(patience, work).await.unwrap_or_else(late)
 }

@@ -13,13 +13,13 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Statement};
 
-use super::pool::{Changed, Database, Fault, Pool, key_of};
-use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, HELD, Judged, Row};
+use super::pool::{CHANGED, Changed, Database, Fault, Pool, key_of};
+use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, Forget, HELD, Judged, Row};
 use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
-use crate::remote::{Answer, Crew, Op, Release, Service};
+use crate::remote::{Answer, Crew, Found, Op, Release, Service};
 
 /// The store that `postgres://` names.
 pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
@@ -116,11 +116,12 @@ impl Database for Postgres {
 
     async fn sweep(&self, connection: &mut Connection) -> Result<u64, Fault> {
         let Connection { client, sweep, .. } = connection;
-        let (grace_ms, rows) = (SWEEP_GRACE_MS as i64, SWEEP_ROWS as i64);
-        client
-            .execute(sweep, &[&grace_ms, &rows])
-            .await
-            .map_err(fault)
+        // A number of its own, so that it bounds what of the index is read.
+        let now = client.query_one(&format!("SELECT {NOW}"), &[]).await;
+        let now_ms: i64 = now.map_err(fault)?.try_get(0).map_err(fault)?;
+        let (until_ms, rows) = (now_ms - SWEEP_GRACE_MS as i64, SWEEP_ROWS as i64);
+        let swept = client.execute(sweep, &[&until_ms, &rows]).await;
+        swept.map_err(fault)
     }
 }
 
@@ -197,9 +198,6 @@ async fn migrate(client: &Client, name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What is told of a key that was changed by another while it was looked at.
-const CHANGED: &str = "the key changed meanwhile";
-
 /// The server's clock, read when the row's lock is held.
 const NOW: &str = "(date_part('epoch', clock_timestamp()) * 1000)::bigint";
 
@@ -231,7 +229,7 @@ fn begin_sql(name: &str) -> String {
                 expires_ms = CASE WHEN {doubt} OR $5::smallint <> {HELD} THEN NULL ELSE {NOW} + $4::bigint END,
                 memo = CASE WHEN {doubt} THEN k.memo ELSE EXCLUDED.memo END,
                 outcome = NULL
-            WHERE k.claim <> EXCLUDED.claim AND CASE
+            WHERE (k.state = {FREE} OR k.claim <> EXCLUDED.claim) AND CASE
                 WHEN {doubt} THEN k.lease_until_ms <= {NOW} AND k.fingerprint = EXCLUDED.fingerprint
                 WHEN k.state = {HELD} THEN k.lease_until_ms <= {NOW}
                 WHEN k.state IN ({COMPLETED}, {FAILED}) THEN k.expires_ms <= {NOW}
@@ -267,16 +265,17 @@ async fn prepare(client: Client, name: &str) -> Result<Connection, tokio_postgre
     let ended = format!("SELECT state FROM {name}_keys WHERE key = $1 AND token = $2");
     let get = format!("SELECT {ROW}, {NOW} FROM {name}_keys k WHERE key = $1");
     let forget = format!(
-        "WITH old AS (SELECT state FROM {name}_keys WHERE key = $1 AND state <> {FREE} FOR UPDATE)
-         UPDATE {name}_keys SET state = {FREE}, token = 0, {freed} FROM old WHERE key = $1"
+        "UPDATE {name}_keys SET state = {FREE}, token = 0, {freed}
+         WHERE key = $1 AND token = $2 AND state <> {FREE}"
     );
     let unresolved = format!(
         "SELECT {ROW}, {NOW}, k.key FROM {name}_keys k
          WHERE {UNRESOLVED} AND token > $1 ORDER BY token LIMIT $2"
     );
+    // An array, so that the rows are found by their keys whatever the table's statistics say.
     let sweep = format!(
-        "DELETE FROM {name}_keys WHERE key IN (SELECT key FROM {name}_keys
-         WHERE expires_ms <= {NOW} - $1 ORDER BY expires_ms LIMIT $2 FOR UPDATE SKIP LOCKED)"
+        "DELETE FROM {name}_keys WHERE key = ANY (ARRAY(SELECT key FROM {name}_keys
+         WHERE expires_ms <= $1 ORDER BY expires_ms LIMIT $2 FOR UPDATE SKIP LOCKED))"
     );
     Ok(Connection {
         claim: client.prepare(&claim).await?,
@@ -336,10 +335,7 @@ impl Connection {
                 let lookup = row.map_or(crate::Lookup::Absent, |row| row.lookup(key));
                 Ok(Answer::Found(lookup))
             }
-            Op::Forget { key } => {
-                let rows = self.client.execute(&self.forget, &[&&key[..]]).await;
-                Ok(Answer::Known(rows.map_err(fault)? > 0))
-            }
+            Op::Forget { key, found } => self.forget(key, found).await,
             Op::Unresolved {
                 after_token,
                 count_max,
@@ -355,9 +351,20 @@ impl Connection {
         let committed = async { client.batch_execute("COMMIT").await.map_err(fault) };
         // What asks again does so after the COMMIT: others on its key would overtake it.
         let same = |one: &Op, two: Option<&&Op>| two.is_some_and(|two| key_of(one) == key_of(two));
+        let mut left = None;
         let served = ops.iter().enumerate().map(|(at, op)| {
             let is_alone = !same(op, ops.get(at + 1)) && (at == 0 || !same(op, ops.get(at - 1)));
-            self.serve(op, is_alone)
+            if matches!(op, Op::Forget { .. }) && !is_alone {
+                left = key_of(op);
+            }
+            let is_left = left.is_some() && left == key_of(op);
+            async move {
+                match is_left {
+                    // A forget asks twice in any case.
+                    true => Err(Fault::changed()),
+                    false => self.serve(op, is_alone).await,
+                }
+            }
         });
         let (begun, answers, committed) = in_order(begun, served, committed).await;
         begun?;
@@ -415,7 +422,7 @@ impl Connection {
         let row = self.client.query_opt(&self.begin, &parameters).await;
         let Some(row) = row.map_err(fault)? else {
             // It was made after this statement began to look.
-            return Err(Fault::Passing(CHANGED.to_owned()));
+            return Err(Fault::changed());
         };
         if row.get::<_, bool>(0) {
             let (state, token) = (row.get::<_, i16>(1), row.get::<_, i64>(2).cast_unsigned());
@@ -430,8 +437,27 @@ impl Connection {
         match read(&row, 1)?.judge(*claim, fingerprint) {
             Judged::Answer(answer) => Ok(answer),
             // What was read is older than what the statement had locked.
-            Judged::Take | Judged::TakeDoubt => Err(Fault::Passing(CHANGED.to_owned())),
+            Judged::Take | Judged::TakeDoubt => Err(Fault::changed()),
         }
+    }
+
+    async fn forget(&self, key: &[u8], found: &Found) -> Result<Answer, Fault> {
+        let token = match Forget::find(self.look(key).await?, found)? {
+            Forget::Answer(answer) => return Ok(answer),
+            Forget::With(token) => token,
+        };
+        let is_first = found.token().is_none();
+        found.set(Some(token));
+        let parameters: [&(dyn ToSql + Sync); 2] = [&key, &token.cast_signed()];
+        let rows = self.client.execute(&self.forget, &parameters).await;
+        if rows.map_err(fault)? > 0 {
+            return Ok(Answer::Known(true));
+        }
+        if is_first {
+            // It was answered, so it cannot be late.
+            found.set(None);
+        }
+        Err(Fault::changed())
     }
 
     /// A statement that only the holder's token lets through. `ended`: the states in which the row

@@ -1,7 +1,8 @@
 //! A key's row, and what it means.
 
+use super::pool::Fault;
 use crate::permit::{Fingerprint, Lookup, Unresolved};
-use crate::remote::{Answer, ClaimId};
+use crate::remote::{Answer, ClaimId, Found, perhaps_forgotten};
 use crate::stored::Stored;
 
 /// Values of the column `state`. Fixed for ever; docs/SQL.md has the table.
@@ -30,6 +31,13 @@ pub(super) struct Row {
     pub(super) now_ms: u64,
 }
 
+/// What a forget is to do.
+pub(super) enum Forget {
+    Answer(Answer),
+    /// Free the row if it has this token.
+    With(u64),
+}
+
 /// What a row is to somebody who begins.
 #[derive(Debug)]
 pub(super) enum Judged {
@@ -38,6 +46,18 @@ pub(super) enum Judged {
     Take,
     /// Its holder vanished after it declared the effect.
     TakeDoubt,
+}
+
+impl Forget {
+    /// `row`: what is there now. `found`: what was there when it was sent before.
+    pub(super) fn find(row: Option<Row>, found: &Found) -> Result<Self, Fault> {
+        let token = row.filter(|row| row.state != FREE).map(|row| row.token);
+        match (token, found.token()) {
+            (None, _) => Ok(Self::Answer(Answer::Known(false))),
+            (Some(token), Some(found)) if token != found => Err(Fault::Final(perhaps_forgotten())),
+            (Some(token), _) => Ok(Self::With(token)),
+        }
+    }
 }
 
 impl Row {

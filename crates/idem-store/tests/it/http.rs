@@ -390,6 +390,25 @@ async fn sizes_are_limited() {
     assert_eq!(handlers.runs(), 2);
 }
 
+/// What the handler did counts, not that its answer is too long to be kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_that_is_too_large_frees_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let handlers = Handlers::default();
+    let layer = IdempotencyLayer::new(open(dir.path()))
+        .response_bytes_max(2_999)
+        .keep(|status| match status.is_server_error() {
+            true => Keep::Release,
+            false => Keep::Replay,
+        });
+    let at = serve(handlers.router().layer(layer)).await;
+    for _ in 0..2 {
+        let heard = call(at, "/large", &key("k"), "{}").await;
+        heard.is_problem(500, "response-too-large");
+        assert_eq!(handlers.runs(), 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_store_nothing_runs() {
     let dir = tempfile::tempdir().unwrap();

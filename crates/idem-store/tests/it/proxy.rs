@@ -6,15 +6,20 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mood {
     Honest,
     /// The next answer, and the connection with it.
     LoseNextAnswer,
-    /// Answers vanish; the connections stand.
-    LoseEveryAnswer,
+    /// So many answers come through; the one after them is lost with its connection.
+    LoseAnswerAfter(u32),
+    /// So many answers come through; all after them vanish, and the connections stand.
+    LoseAnswersAfter(u32),
+    /// So many questions come through; the one after them is kept until [`Proxy::release`], and its client
+    /// loses the connection.
+    KeepQuestionAfter(u32),
     /// Nothing arrives on either side, and nobody is told.
     Cut,
 }
@@ -26,7 +31,17 @@ pub(crate) struct Proxy {
 
 struct State {
     mood: Mutex<Mood>,
+    clients: Mutex<Vec<UnixStream>>,
+    kept: Mutex<Option<Kept>>,
     lost: AtomicU32,
+}
+
+/// A question that is still under way when its client has given it up.
+struct Kept {
+    question: Vec<u8>,
+    server: UnixStream,
+    /// Ends after the answer.
+    answers: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -37,6 +52,8 @@ impl Proxy {
         let listener = UnixListener::bind(dir.path().join(name)).unwrap();
         let state = Arc::new(State {
             mood: Mutex::new(Mood::Honest),
+            clients: Mutex::new(Vec::new()),
+            kept: Mutex::new(None),
             lost: AtomicU32::new(0),
         });
         let (for_thread, server): (_, PathBuf) = (Arc::clone(&state), server.into());
@@ -50,10 +67,12 @@ impl Proxy {
                 let (Ok(to_server), Ok(from_client)) = (to_server, from_client) else {
                     continue;
                 };
+                let kept = client.try_clone().unwrap();
+                for_thread.clients.lock().unwrap().push(kept);
                 let states = [0; 2].map(|_| Arc::clone(&for_thread));
                 let [there, back] = states;
-                thread::spawn(move || carry(from_client, to_server, |_| there.is_connected()));
-                thread::spawn(move || carry(upstream, client, |out| back.lets_through(out)));
+                let answers = thread::spawn(move || back.carry_answers(upstream, client));
+                thread::spawn(move || there.carry_questions(from_client, to_server, answers));
             }
         });
         Self { dir, state }
@@ -68,42 +87,97 @@ impl Proxy {
         *self.state.mood.lock().unwrap() = mood;
     }
 
+    /// Ends the connections that stand.
+    pub(crate) fn disconnect(&self) {
+        for client in self.state.clients.lock().unwrap().drain(..) {
+            // It may have ended by itself.
+            let _ = client.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Answers that were lost together with their connection.
     pub(crate) fn lost(&self) -> u32 {
         self.state.lost.load(Ordering::Relaxed)
     }
+
+    /// Lets the server have the question that was kept, if one was, and waits for its answer.
+    pub(crate) fn release(&self) {
+        if let Some(mut kept) = self.state.kept.lock().unwrap().take() {
+            kept.server.write_all(&kept.question).unwrap();
+            kept.answers.join().unwrap();
+        }
+    }
 }
 
 impl State {
-    fn is_connected(&self) -> bool {
-        *self.mood.lock().unwrap() != Mood::Cut
+    fn carry_questions(
+        &self,
+        mut client: UnixStream,
+        mut server: UnixStream,
+        answers: JoinHandle<()>,
+    ) {
+        let mut bytes = [0; 16 << 10];
+        while let Ok(got @ 1..) = client.read(&mut bytes) {
+            let mood = self.next(|mood| match *mood {
+                Mood::KeepQuestionAfter(0) => *mood = Mood::Honest,
+                Mood::KeepQuestionAfter(ref mut after) => *after -= 1,
+                _ => {}
+            });
+            if mood == Mood::KeepQuestionAfter(0) {
+                // The other side may be gone already.
+                let _ = client.shutdown(Shutdown::Both);
+                let question = bytes[..got].to_vec();
+                let kept = Kept {
+                    question,
+                    server,
+                    answers,
+                };
+                *self.kept.lock().unwrap() = Some(kept);
+                return;
+            }
+            if mood != Mood::Cut && server.write_all(&bytes[..got]).is_err() {
+                break;
+            }
+        }
+        end(&server, &client);
     }
 
-    fn lets_through(&self, client: &UnixStream) -> bool {
-        let mut mood = self.mood.lock().unwrap();
-        if *mood == Mood::LoseNextAnswer {
-            *mood = Mood::Honest;
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            // The other side may be gone already.
-            let _ = client.shutdown(Shutdown::Both);
-            return false;
+    fn carry_answers(&self, mut server: UnixStream, mut client: UnixStream) {
+        let mut bytes = [0; 16 << 10];
+        while let Ok(got @ 1..) = server.read(&mut bytes) {
+            let mood = self.next(|mood| match *mood {
+                Mood::LoseNextAnswer | Mood::LoseAnswerAfter(0) => *mood = Mood::Honest,
+                Mood::LoseAnswerAfter(ref mut after) => *after -= 1,
+                Mood::LoseAnswersAfter(ref mut after) => *after = after.saturating_sub(1),
+                _ => {}
+            });
+            match mood {
+                Mood::LoseNextAnswer | Mood::LoseAnswerAfter(0) => {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+                Mood::Cut | Mood::LoseAnswersAfter(0) => {}
+                _ => {
+                    if client.write_all(&bytes[..got]).is_err() {
+                        break;
+                    }
+                }
+            }
         }
-        *mood == Mood::Honest
+        end(&server, &client);
+    }
+
+    /// The mood that counts for what was just read, and what it becomes.
+    fn next(&self, change: impl FnOnce(&mut Mood)) -> Mood {
+        let mut mood = self.mood.lock().unwrap();
+        let now = *mood;
+        change(&mut mood);
+        now
     }
 }
 
-fn carry(mut from: UnixStream, mut to: UnixStream, lets_through: impl Fn(&UnixStream) -> bool) {
-    let mut bytes = [0; 16 << 10];
-    loop {
-        match from.read(&mut bytes) {
-            Ok(got) if got > 0 => {
-                if lets_through(&to) && to.write_all(&bytes[..got]).is_err() {
-                    break;
-                }
-            }
-            _ => break,
-        }
-    }
-    // Whichever side ends, both do.
-    let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+/// Whichever side ends, both do.
+fn end(one: &UnixStream, other: &UnixStream) {
+    // They may be gone already.
+    let _ = (one.shutdown(Shutdown::Both), other.shutdown(Shutdown::Both));
 }

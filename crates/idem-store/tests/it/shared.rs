@@ -32,6 +32,10 @@ macro_rules! suite {
         $crate::shared::suite!(@ $rig, [
             an_operation_whose_answer_is_lost_is_done_once,
             an_operation_whose_answer_is_lost_is_done_once_on_a_runtime,
+            an_outcome_that_is_not_retained_is_acknowledged_although_its_answer_was_lost,
+            a_begin_that_was_forgotten_while_its_answer_was_lost_begins_anew,
+            a_forget_that_arrives_late_leaves_what_came_since,
+            a_forget_whose_answer_was_lost_leaves_who_came_since,
             a_cut_network_is_told_in_time_and_heals,
             a_cut_network_is_told_in_time_and_heals_on_a_runtime,
             a_killed_client_keeps_its_outcomes_and_blocks_its_keys_for_one_lease,
@@ -98,6 +102,93 @@ fn lose_answers(rig: &dyn Shared, proxy: &Proxy, store: &Store) {
     assert_eq!(proxy.lost(), 7);
 }
 
+pub(crate) fn an_outcome_that_is_not_retained_is_acknowledged_although_its_answer_was_lost(
+    rig: &dyn Shared,
+) {
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 20_000);
+    let store = Store::connect(&url, Options::new()).unwrap();
+    for begin in [
+        request(rig, b"plain"),
+        request(rig, b"declared").declare(b""),
+    ] {
+        let permit = fresh(&store, begin);
+        proxy.set(Mood::LoseNextAnswer);
+        store.complete(permit, b"x", 0, 0).wait().unwrap();
+        assert_eq!(store.get(begin.key, 0).wait().unwrap(), Lookup::Absent);
+        fresh(&store, begin);
+    }
+}
+
+pub(crate) fn a_begin_that_was_forgotten_while_its_answer_was_lost_begins_anew(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 20_000);
+    let store = Store::connect(&url, Options::new()).unwrap();
+    let direct = rig.open();
+    proxy.set(Mood::LoseAnswersAfter(0));
+    let begun = store.begin(&request(rig, b"k"));
+    while direct.get(b"k", 0).wait().unwrap() == Lookup::Absent {
+        std::thread::yield_now();
+    }
+    assert!(direct.forget(b"k").wait().unwrap());
+    proxy.set(Mood::Honest);
+    proxy.disconnect();
+    let permit = begun.wait().unwrap().into_fresh().expect("it is free");
+    store.complete(permit, b"x", DAY, 0).wait().unwrap();
+}
+
+/// Its connection was given up when it was on its way, and it was sent again and answered.
+pub(crate) fn a_forget_that_arrives_late_leaves_what_came_since(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 20_000);
+    let store = Store::connect(&url, Options::new()).unwrap();
+    let direct = rig.open();
+    let complete = |key: &[u8], outcome: &[u8]| {
+        let permit = fresh(&direct, request(rig, key));
+        direct.complete(permit, outcome, DAY, 0).wait().unwrap();
+    };
+    // Whatever a forget says to the server may be late, once the connection has said what it says first.
+    complete(b"first", b"old");
+    assert!(store.forget(b"first").wait().unwrap());
+    for question in 0..4_u8 {
+        let key = [question];
+        complete(&key, b"old");
+        proxy.set(Mood::KeepQuestionAfter(question.into()));
+        assert!(store.forget(&key).wait().unwrap());
+        proxy.set(Mood::Honest);
+        complete(&key, b"new");
+        proxy.release();
+        assert_eq!(replayed(&direct, request(rig, &key)).outcome(), b"new");
+    }
+    assert!(store.stats().reconnects > 0);
+}
+
+pub(crate) fn a_forget_whose_answer_was_lost_leaves_who_came_since(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 20_000);
+    let store = Store::connect(&url, Options::new()).unwrap();
+    let direct = rig.open();
+    // Whatever the connection has to say once was said.
+    let forget = |key: &[u8]| {
+        drop(fresh(&direct, request(rig, key).declare(b"")));
+        direct.flush().wait().unwrap();
+        store.forget(key)
+    };
+    assert!(forget(b"first").wait().unwrap());
+    // The first answer is what is there, the second one that it is gone.
+    proxy.set(Mood::LoseAnswersAfter(1));
+    let forgotten = forget(b"k");
+    while direct.get(b"k", 0).wait().unwrap() != Lookup::Absent {
+        std::thread::yield_now();
+    }
+    let permit = fresh(&direct, request(rig, b"k"));
+    proxy.set(Mood::Honest);
+    proxy.disconnect();
+    let unknown = error(forgotten.wait());
+    assert!(unknown.is_unavailable(), "{unknown}");
+    direct.complete(permit, b"x", DAY, 0).wait().unwrap();
+}
+
 pub(crate) fn a_cut_network_is_told_in_time_and_heals(rig: &dyn Shared) {
     let proxy = Proxy::start(&rig.socket());
     let url = rig.url_through(proxy.dir(), 2_000);
@@ -117,7 +208,7 @@ fn cut_network(rig: &dyn Shared, proxy: &Proxy, store: &Store) {
     let direct = rig.open();
     for (mood, keys) in [
         (Mood::Cut, [b"held", b"lost"]),
-        (Mood::LoseEveryAnswer, [b"HELD", b"LOST"]),
+        (Mood::LoseAnswersAfter(0), [b"HELD", b"LOST"]),
     ] {
         let [held, lost] = keys.map(|key| &key[..]);
         let permit = fresh(store, request(rig, held).declare(b"m"));

@@ -56,7 +56,9 @@ impl Mysql {
             is_in.push(key != last_key && self.put(&mut text, op));
             last_key = key;
         }
-        if !is_in.contains(&true) {
+        let put_in = ops.iter().zip(&is_in).filter(|(_, is_in)| **is_in);
+        let statements: usize = put_in.map(|(op, _)| statements(op)).sum();
+        if statements == 0 {
             return Ok(ops.iter().map(|_| None).collect());
         }
         text.push_str("COMMIT");
@@ -68,8 +70,8 @@ impl Mysql {
                 return Err(fault(error));
             }
         };
-        // Every semicolon ended a statement: no literal has one.
-        if done.len() != text.matches(';').count() + 1 {
+        // And one for each of BEGIN and COMMIT.
+        if done.len() != statements + 2 {
             return Err(Fault::Lost(
                 "answers of a transaction are missing".to_owned(),
             ));
@@ -80,7 +82,8 @@ impl Mysql {
         Ok(answers.collect())
     }
 
-    /// Appends the statements of an operation that can be done this way, while there is room.
+    /// Appends the [`statements`] of an operation that can be done this way, while there is room for
+    /// all of them.
     fn put(&self, text: &mut String, op: &Op) -> bool {
         let Op::Begin {
             key,
@@ -107,8 +110,21 @@ impl Mysql {
             expires_in.into(),
             (&memo[..]).into(),
         ];
-        bind(text, &self.quick.draw, &parameters[..1])
-            && bind(text, &self.quick.insert, &parameters)
+        let before = text.len();
+        let is_in = bind(text, &self.quick.draw, &parameters[..1])
+            && bind(text, &self.quick.insert, &parameters);
+        if !is_in {
+            text.truncate(before);
+        }
+        is_in
+    }
+}
+
+/// How many statements an operation is.
+fn statements(op: &Op) -> usize {
+    match op {
+        Op::Begin { .. } => 2,
+        _ => 1,
     }
 }
 

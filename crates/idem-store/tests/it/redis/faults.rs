@@ -105,7 +105,7 @@ fn a_begin_that_may_have_claimed_blocks_its_key_for_one_lease_only() {
     let proxy = Proxy::start(&server.socket());
     let store = connect(&url_in(proxy.dir(), "?timeout_ms=1000"));
     let direct = connect(&server.url(""));
-    proxy.set(Mood::LoseEveryAnswer);
+    proxy.set(Mood::LoseAnswersAfter(0));
     // Long enough that it has not ended when this machine has been busy with something else.
     let lease_ms = 6_000;
     let plain = store.begin(&begin(b"plain", lease_ms));
@@ -244,6 +244,54 @@ fn short_memory_refuses_new_keys_and_takes_outcomes() {
     assert_eq!(replayed(&store, request(&rig, b"done")).outcome(), b"x");
     store.complete(held, b"y", DAY, 0).wait().unwrap();
     assert_eq!(replayed(&store, request(&rig, b"held")).outcome(), b"y");
+}
+
+#[test]
+fn short_memory_keeps_nobody_from_coming_back() {
+    let rig = OneServer::new();
+    let store = connect(&rig.0.url(""));
+    let held = fresh(&store, request(&rig, b"held").declare(b""));
+    assert!(rig.0.ask("CONFIG SET maxmemory 1").starts_with("+OK"));
+    assert!(rig.0.ask("CLIENT KILL TYPE normal").starts_with(":1"));
+    store.complete(held, b"x", DAY, 0).wait().unwrap();
+    assert_eq!(replayed(&store, request(&rig, b"held")).outcome(), b"x");
+    assert!(store.stats().reconnects > 0);
+}
+
+/// What breaks off while a server is asked whether it keeps its promises says nothing about them.
+#[test]
+fn a_connection_that_is_lost_while_it_is_checked_is_no_refusal() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server.socket());
+    let url = url_in(proxy.dir(), "?timeout_ms=20000");
+    for answer in 0.. {
+        proxy.set(Mood::LoseAnswerAfter(answer));
+        let connected = Store::connect(&url, Options::new());
+        if proxy.lost() <= answer {
+            connected.unwrap();
+            assert!(answer > 6, "there were too few answers to lose");
+            return;
+        }
+        let error = error(connected);
+        assert!(error.is_unavailable(), "answer {answer}: {error}");
+    }
+}
+
+#[test]
+fn a_listing_is_as_long_as_one_likes_and_leaves_out_what_cannot_be_read() {
+    let server = Server::start();
+    let store = connect(&server.url(""));
+    let _held = fresh(&store, begin(b"k", LEASE).declare(b""));
+    assert!(
+        server
+            .ask("HSET {ms:default}d other hello")
+            .starts_with(":1")
+    );
+    let listed = store.unresolved(0, usize::MAX).wait().unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].key, b"k");
+    assert_eq!(store.stats().reconnects, 0);
+    assert!(error(store.begin(&begin(b"other", LEASE)).wait()).is_damaged());
 }
 
 #[test]

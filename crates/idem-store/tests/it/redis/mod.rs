@@ -3,6 +3,8 @@
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod faults;
+#[cfg(feature = "tower")]
+mod layer;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
 mod server;

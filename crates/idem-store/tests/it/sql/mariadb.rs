@@ -1,8 +1,12 @@
 //! MariaDB under the suite.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use idem_store::{Begin, Fingerprint, Lookup};
+
 use super::Tables;
 use super::server::{MARIADB, Server, Session};
-use crate::contract::{DAY, fresh, replayed, request, suite};
+use crate::contract::{DAY, error, fresh, replayed, request, suite};
 
 mod contract {
     use super::*;
@@ -28,7 +32,7 @@ mod beyond {
         let connect = |query: &str| {
             idem_store::Store::connect(&server.url(query), idem_store::Options::new())
         };
-        let error = connect("").unwrap_err();
+        let error = error(connect(""));
         assert!(error.is_refused(), "{error}");
         connect("durability=relaxed").unwrap();
     }
@@ -45,12 +49,85 @@ mod beyond {
         let connect = |query: &str| {
             idem_store::Store::connect(&server.url(query), idem_store::Options::new())
         };
-        let error = connect("").unwrap_err();
+        let error = error(connect(""));
         assert!(error.is_refused(), "{error}");
         assert!(error.to_string().contains("sync_binlog"), "{error}");
         connect("durability=relaxed").unwrap();
         server.sql("SET GLOBAL sync_binlog = 1");
         connect("").unwrap();
+    }
+
+    /// The store's clock is UTC, also in the hour that a session's time zone has twice.
+    #[test]
+    fn the_end_of_summer_time_moves_no_clock() {
+        let server = Server::start(&MARIADB);
+        // Summer time ends in half an hour.
+        server.sql(
+            "INSERT INTO mysql.time_zone (Time_zone_id, Use_leap_seconds) VALUES (1, 'N');
+             INSERT INTO mysql.time_zone_name (Name, Time_zone_id) VALUES ('summer', 1);
+             INSERT INTO mysql.time_zone_transition_type
+                 (Time_zone_id, Transition_type_id, `Offset`, Is_DST, Abbreviation)
+                 VALUES (1, 0, 3600, 1, 'S'), (1, 1, 0, 0, 'W');
+             INSERT INTO mysql.time_zone_transition (Time_zone_id, Transition_time, Transition_type_id)
+                 VALUES (1, UNIX_TIMESTAMP() - 8640000, 0), (1, UNIX_TIMESTAMP() + 1800, 1);
+             SET GLOBAL time_zone = 'summer'",
+        );
+        let store =
+            idem_store::Store::connect(&server.url(""), idem_store::Options::new()).unwrap();
+        let begin = Begin::new(b"k", Fingerprint([1; 32]), DAY, 0);
+        let before = unix_ms();
+        let _permit = fresh(&store, begin);
+        let Lookup::InFlight { until_ms, .. } = store.get(b"k", 0).wait().unwrap() else {
+            panic!("it is held");
+        };
+        let after = unix_ms();
+        // The server reads the clock a little less finely.
+        assert!((before - 1_000..=after + 1_000).contains(&(until_ms - DAY)));
+    }
+
+    fn unix_ms() -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.unwrap().as_millis().try_into().unwrap()
+    }
+
+    /// Operations that go out together are answered one by one, also when a begin in their midst has to
+    /// go another way because it is long.
+    #[test]
+    fn what_does_not_fit_into_a_message_shifts_no_answers() {
+        let rig = Tables::alone_on(&MARIADB);
+        let url = rig.url("&connections=1");
+        let options = idem_store::Options::new().memo_bytes_max(200_000);
+        let store = idem_store::Store::connect(&url, options).unwrap();
+        let [a, c, z] = ["a", "c", "z"].map(|key| fresh(&store, request(&rig, key.as_bytes())));
+        store.forget(b"c").wait().unwrap();
+        let mut other = Session::on(&rig.server);
+        let name = &rig.name;
+        other.run(&format!(
+            "BEGIN; SELECT id FROM {name}_keys WHERE id = 'z' FOR UPDATE"
+        ));
+        // While this waits those after it become one transaction.
+        let z = store.complete(z, b"z", DAY, 0);
+        waits_for_a_lock(&rig.server);
+        let a = store.complete(a, &[7; 500_000], DAY, 0);
+        let b = store.begin(&request(&rig, b"b").declare(&[7; 100_000]));
+        let c = store.extend(&c, DAY, 0);
+        let d = store.begin(&request(&rig, b"d"));
+        other.run("COMMIT");
+        z.wait().unwrap();
+        a.wait().unwrap();
+        assert!(error(c.wait()).is_fenced());
+        let [b, d] = [b, d].map(|begun| begun.wait().unwrap().into_fresh().expect("new"));
+        assert_ne!(b.token(), d.token());
+        for permit in [b, d] {
+            store.complete(permit, b"x", DAY, 0).wait().unwrap();
+        }
+    }
+
+    /// Until a transaction waits for another.
+    fn waits_for_a_lock(server: &Server) {
+        let waits =
+            "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+        while server.sql(waits).trim() == "0" {}
     }
 
     /// InnoDB ends the transaction that changed less: the store's.
@@ -62,11 +139,6 @@ mod beyond {
         let [a, b, z] = ["a", "b", "z"].map(|key| fresh(&store, request(&rig, key.as_bytes())));
         let name = &rig.name;
         let lock = |key| format!("SELECT id FROM {name}_keys WHERE id = '{key}' FOR UPDATE");
-        let waits = || {
-            let waits =
-                "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
-            while rig.server.sql(waits).trim() == "0" {}
-        };
         let (mut one, mut other) = (Session::on(&rig.server), Session::on(&rig.server));
         one.run("CREATE TABLE work (n INT PRIMARY KEY) ENGINE=InnoDB");
         one.run("BEGIN; INSERT INTO work SELECT seq FROM seq_1_to_1000");
@@ -74,14 +146,14 @@ mod beyond {
         other.run(&format!("BEGIN; {}", lock("z")));
         // While this waits the two after it become one transaction.
         let z = store.complete(z, b"z", DAY, 0);
-        waits();
+        waits_for_a_lock(&rig.server);
         let (a, b) = (
             store.complete(a, b"a", DAY, 0),
             store.complete(b, b"b", DAY, 0),
         );
         other.run("COMMIT");
         z.wait().unwrap();
-        waits();
+        waits_for_a_lock(&rig.server);
         one.run(&lock("a"));
         one.run("COMMIT");
         a.wait().unwrap();

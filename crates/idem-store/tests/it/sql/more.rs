@@ -18,6 +18,7 @@ macro_rules! suite {
             while_the_server_is_gone_errors_come_in_time,
             expired_rows_are_swept_and_the_others_stay,
             a_sweep_goes_on_beyond_one_batch,
+            a_sweep_reads_only_what_expired,
             tables_of_a_newer_program_are_left_alone,
             tables_of_version_1_get_their_index,
             pages_of_the_unresolved_are_in_the_order_of_tokens,
@@ -233,6 +234,51 @@ pub(crate) fn a_sweep_goes_on_beyond_one_batch(kind: &'static Kind) {
         }
     }
     assert_eq!(replayed(&store, request(&rig, b"kept")).outcome(), b"x");
+}
+
+pub(crate) fn a_sweep_reads_only_what_expired(kind: &'static Kind) {
+    const ROWS: u64 = 20_000;
+    const SWEEPS: u64 = 5;
+    let rig = Tables::alone_on(kind);
+    let _store = Store::connect(&rig.url("&sweep_ms=20"), Options::new()).unwrap();
+    let name = &rig.name;
+    let is_postgres = rig.url("").starts_with("postgres");
+    let (numbers, digest, key, reads) = if is_postgres {
+        (
+            format!("generate_series(1, {ROWS}) AS n"),
+            "decode(md5(n::text), 'hex')",
+            "key",
+            "SELECT sum(idx_tup_read)::bigint + sum(seq_tup_read)::bigint
+             FROM pg_stat_user_indexes JOIN pg_stat_user_tables USING (relid)",
+        )
+    } else {
+        (
+            format!("(SELECT seq AS n FROM seq_1_to_{ROWS}) numbers"),
+            "MD5(n)",
+            "id",
+            "SELECT SUM(variable_value) FROM information_schema.global_status
+             WHERE variable_name LIKE 'handler_read%'",
+        )
+    };
+    let reads = || -> u64 {
+        let reads = rig.server.sql(reads);
+        reads.trim().parse::<f64>().unwrap() as u64
+    };
+    let insert = |digest: &str, expires_ms: u64, numbers: &str| {
+        rig.server.sql(&format!(
+            "INSERT INTO {name}_keys SELECT {digest}, 3, 1, '', '', 0, 0, {expires_ms}, '', '' {numbers}"
+        ))
+    };
+    insert(digest, 9_999_999_999_999, &format!("FROM {numbers}"));
+    let before = reads();
+    let count = format!("SELECT count(*) FROM {name}_keys WHERE {key} = 'gone'");
+    for _ in 0..SWEEPS {
+        insert("'gone'", 1, "");
+        while rig.server.sql(&count).trim() != "0" {}
+    }
+    // Those of the last one may not have been counted yet.
+    let read = reads() - before;
+    assert!(read < (SWEEPS - 2) * ROWS, "{read}");
 }
 
 pub(crate) fn tables_of_a_newer_program_are_left_alone(kind: &'static Kind) {
