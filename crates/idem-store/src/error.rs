@@ -262,7 +262,11 @@ impl fmt::Display for Error {
                 "the effect was declared and may have happened: reconcile, then complete the key or fail it with NotHappened",
             )?,
             Kind::TooLarge(what, length, max) => {
-                write!(f, "the {what} has {length} bytes, allowed are 1 to {max}")?;
+                if *length == 0 {
+                    write!(f, "the {what} is empty, allowed are 1 to {max} bytes")?;
+                } else {
+                    write!(f, "the {what} has {length} bytes, allowed are at most {max}")?;
+                }
             }
             Kind::Damaged(segment, offset, reason) => write!(
                 f,
@@ -285,7 +289,7 @@ impl fmt::Display for Error {
             Kind::Refused(what) => write!(f, "this server is not safe for a store: {what}")?,
             #[cfg(feature = "_remote")]
             Kind::ServerFull => f.write_str(
-                "the server's memory is full: stored outcomes still replay, new keys wait until maxmemory is raised",
+                "the server's memory, disk or table is full: stored outcomes still replay, new keys wait until it has room (Redis: maxmemory)",
             )?,
             #[cfg(feature = "_remote")]
             Kind::Unreadable(what) => write!(

@@ -87,8 +87,8 @@ impl Store {
     /// | `postgres://user[:password]@host[:port]/db`, `?host=/socket/dir` | `postgres`; `postgres-tls` for `?sslmode=require` |
     /// | `mysql://user[:password]@host[:port]/db`, `?socket=/path`; MariaDB too | `mysql` |
     ///
-    /// What may follow after `?` is told in `docs/REDIS.md`: `name`, `durability=relaxed`,
-    /// `wait_replicas`, `timeout_ms`.
+    /// What may follow after `?` is told in `docs/REDIS.md` and `docs/SQL.md`: `name`,
+    /// `durability=relaxed`, `timeout_ms`, and on Redis `wait_replicas`, on SQL `connections` and `sweep_ms`.
     ///
     /// # Errors
     /// [`is_options`](Error::is_options) for a URL that cannot be understood or whose feature is
@@ -177,7 +177,10 @@ impl Store {
     /// [`is_too_large`](Error::is_too_large), [`is_full`](Error::is_full),
     /// [`is_busy`](Error::is_busy), [`is_poisoned`](Error::is_poisoned),
     /// [`is_closed`](Error::is_closed); nothing was claimed then, except that a poisoned store may
-    /// find the key in doubt when it is opened again.
+    /// find the key in doubt when it is opened again. On a shared store also
+    /// [`is_unavailable`](Error::is_unavailable): the claim may have been made, and blocks its key for
+    /// one lease; so it may when an operation that was under way is answered
+    /// [`is_closed`](Error::is_closed), because its runtime or its thread has ended.
     pub fn begin(&self, begin: &Begin<'_>) -> Completion<Begun> {
         match &self.backend {
             Backend::Embedded(handle) => handle.shared.begin(begin),
@@ -204,7 +207,8 @@ impl Store {
 
     /// Stores the outcome, which replays for `retain_ms` from `now_ms` on.
     ///
-    /// Accepted as long as no other holder took the key, also after the lease ended.
+    /// Accepted as long as no other holder took the key, also after the lease ended: on a shared store
+    /// for an hour, if the effect was not declared.
     ///
     /// # Errors
     /// [`is_fenced`](Error::is_fenced), [`is_too_large`](Error::is_too_large) (the permit is used
@@ -271,7 +275,8 @@ impl Store {
     /// Forgets a key, whatever is known of it; a holder is fenced. Answers whether it was known.
     ///
     /// Forgetting a key in doubt gives up the at-most-once promise for it. On a server, one that was
-    /// sent again after a lost connection may answer `false` for what its first copy forgot.
+    /// sent again after a lost connection may answer `false` for what its first copy forgot, or
+    /// [`is_unavailable`](Error::is_unavailable) when somebody has begun the key since.
     ///
     /// # Errors
     /// As [`begin`](Self::begin); after [`is_full`](Error::is_full) it may be forgotten later, when
@@ -285,8 +290,9 @@ impl Store {
     }
 
     /// Waits until nobody holds the key, at most `timeout_ms`. Begin again to see what became of
-    /// it. A lease that merely runs out ends nothing by itself: let the timeout be no longer than
-    /// the rest of the lease that [`Begun::InFlight`] told.
+    /// it. In an embedded store a lease that merely runs out ends nothing by itself: let the timeout be no
+    /// longer than the rest of the lease that [`Begun::InFlight`] told. A shared store sees that it ran out,
+    /// on its server's clock; do not compare that with another.
     ///
     /// # Errors
     /// [`is_busy`](Error::is_busy) when `waiters_max` others wait, and as

@@ -54,11 +54,11 @@ pub fn read_key_header<'a>(
     };
     let text = str::from_utf8(value).map_err(|_| NOT_VISIBLE)?;
     let key = match text.strip_prefix('"') {
-        Some(quoted) => unquote(quoted).ok_or(KeyHeaderError("its quotes are not closed"))?,
+        Some(quoted) => unquote(quoted)?,
         None => text.to_owned(),
     };
     if key.is_empty() || key.len() > KEY_CHARS_MAX {
-        return Err(KeyHeaderError("it has 1 to 255 characters"));
+        return Err(KeyHeaderError("it must have 1 to 255 characters"));
     }
     if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(NOT_VISIBLE);
@@ -67,16 +67,24 @@ pub fn read_key_header<'a>(
 }
 
 /// The inside of an sf-string (RFC 8941, section 3.3.3) whose first quote is already gone.
-fn unquote(quoted: &str) -> Option<String> {
+fn unquote(quoted: &str) -> Result<String, KeyHeaderError> {
     let mut key = String::with_capacity(quoted.len());
     let mut characters = quoted.chars();
-    loop {
-        match characters.next()? {
-            '"' => return characters.next().is_none().then_some(key),
-            '\\' => key.push(characters.next().filter(|c| matches!(c, '"' | '\\'))?),
-            character => key.push(character),
+    while let Some(character) = characters.next() {
+        match (character, characters.as_str()) {
+            ('"', "") => return Ok(key),
+            ('"', _) => return Err(KeyHeaderError("something follows its quotes")),
+            ('\\', _) => match characters.next() {
+                Some(escaped @ ('"' | '\\')) => key.push(escaped),
+                _ => {
+                    let why = "a backslash in quotes stands before something other than \" and \\";
+                    return Err(KeyHeaderError(why));
+                }
+            },
+            _ => key.push(character),
         }
     }
+    Err(KeyHeaderError("its quotes are not closed"))
 }
 
 #[cfg(test)]

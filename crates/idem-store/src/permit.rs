@@ -68,8 +68,8 @@ pub enum Begun {
     Fresh(Permit),
     /// It happened already: this is its outcome.
     Replay(Stored),
-    /// Somebody else is at work; its lease ends at `until_ms` (Unix milliseconds) unless it is
-    /// extended. See [`Store::wait`](crate::Store::wait).
+    /// Somebody else is at work; its lease ends at `until_ms` (Unix milliseconds of the caller's clock,
+    /// on a shared store of the server's) unless it is extended. See [`Store::wait`](crate::Store::wait).
     InFlight {
         /// End of the holder's lease.
         until_ms: u64,
@@ -150,7 +150,7 @@ pub struct Unresolved {
     pub memo: Vec<u8>,
     /// The token of its last holder.
     pub token: u64,
-    /// When it was claimed, Unix milliseconds of the holder's clock.
+    /// When it was claimed, Unix milliseconds of the holder's clock, on a shared store of the server's.
     pub since_ms: u64,
     /// Whether a holder is at work on it (embedded: one of this process; shared: any whose lease
     /// has not ended); false means in doubt.

@@ -46,7 +46,8 @@ impl Stored {
         self.token
     }
 
-    /// Until when it is replayed, in Unix milliseconds of the caller's clock.
+    /// Until when it is replayed, in Unix milliseconds of the clock that counts: the
+    /// caller's on an embedded store, the server's on a shared one.
     #[must_use]
     pub fn retain_until_ms(&self) -> u64 {
         self.retain_until_ms

@@ -8,12 +8,8 @@ use crate::error::{Error, Kind};
 use crate::permit::{Fingerprint, Lookup, Unresolved};
 use crate::redis::group::Group;
 use crate::redis::url::Layout;
-use crate::remote::{Answer, Op, Release};
+use crate::remote::{Answer, LATE_MS, Op, Release};
 use crate::stored::Stored;
-
-/// A claim without an effect is kept this long beyond its lease, so that a late outcome is still
-/// taken while nobody else holds the key: an hour.
-const LATE_MS: u64 = 3_600_000;
 
 const MARK: &str = "#!lua flags=allow-oom\nreturn redis.call('HSET', KEYS[1], 'waited', 1)";
 

@@ -65,13 +65,21 @@ impl Config {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             match key {
                 "name" => config.name = name(value)?,
-                "durability" => config.relaxed |= durability(value)?,
+                "durability" => config.relaxed = durability(value)?,
                 "wait_replicas" => config.wait_replicas = parse(key, value)?,
                 "timeout_ms" => {
                     let timeout_ms: u32 = parse(key, value)?;
                     config.timeout = Duration::from_millis(u64::from(timeout_ms.max(1)));
                 }
                 "db" | "user" | "pass" | "protocol" => others.push(pair),
+                // What is named here may be half of a password.
+                _ if query.contains('@') => {
+                    return fail(
+                        "an @ stands behind the first ?: write ?, &, @ and / in a password as %3F, \
+                         %26, %40 and %2F"
+                            .to_owned(),
+                    );
+                }
                 _ => return fail(format!("nothing is known of the parameter {key}")),
             }
         }
@@ -94,6 +102,9 @@ fn target(base: &str, others: &[&str]) -> Result<Target, Error> {
         "redis" | "redis+unix" => Ok(Target::Server(format!("{base}{query}"))),
         #[cfg(feature = "redis-tls")]
         "rediss" => Ok(Target::Server(format!("{base}{query}"))),
+        "redis+sentinel" | "redis+cluster" if !others.is_empty() => fail(format!(
+            "db, user, pass and protocol have no place behind the ? of {scheme}://"
+        )),
         #[cfg(feature = "redis-sentinel")]
         "redis+sentinel" => sentinel(rest),
         #[cfg(feature = "redis-cluster")]
@@ -130,11 +141,8 @@ fn sentinel(rest: &str) -> Result<Target, Error> {
     if master.is_empty() {
         return fail("redis+sentinel://host:port/MASTER needs the master's name".to_owned());
     }
-    let (username, password) = match credentials.map(|c| c.split_once(':').unwrap_or(("", c))) {
-        Some((user, password)) => (
-            (!user.is_empty()).then(|| user.to_owned()),
-            Some(password.to_owned()),
-        ),
+    let (username, password) = match credentials {
+        Some(credentials) => decoded(credentials)?,
         None => (None, None),
     };
     Ok(Target::Sentinel {
@@ -147,6 +155,22 @@ fn sentinel(rest: &str) -> Result<Target, Error> {
         username,
         password,
     })
+}
+
+/// User and password of `[user:]password`, as the client library reads them.
+#[cfg(feature = "redis-sentinel")]
+fn decoded(credentials: &str) -> Result<(Option<String>, Option<String>), Error> {
+    use redis::IntoConnectionInfo;
+
+    let colon = if credentials.contains(':') { "" } else { ":" };
+    let url = format!("redis://{colon}{credentials}@localhost");
+    let Ok(info) = url.into_connection_info() else {
+        return fail("the user or the password cannot be read".to_owned());
+    };
+    let settings = info.redis_settings();
+    let [user, password] =
+        [settings.username(), settings.password()].map(|word| word.map(str::to_owned));
+    Ok((user, password))
 }
 
 fn name(value: &str) -> Result<String, Error> {
@@ -276,10 +300,17 @@ mod tests {
             ("redis://localhost?durability=maybe", "relaxed"),
             ("redis://localhost?name=a:b", "name"),
             ("redis://localhost?timeout_ms=soon", "timeout_ms"),
+            ("redis://u:pa?hush@localhost", "%3F"),
+            ("redis://u:pa?hush=x@localhost", "%3F"),
+            #[cfg(feature = "redis-sentinel")]
+            ("redis+sentinel://localhost:1/m?db=3", "db"),
+            #[cfg(feature = "redis-cluster")]
+            ("redis+cluster://localhost:1?user=u", "user"),
         ] {
             let error = config(url).expect_err("refused");
             assert!(error.is_options());
             assert!(error.to_string().contains(word), "{error}");
+            assert!(!error.to_string().contains("hush"), "{error}");
         }
     }
 
@@ -292,7 +323,30 @@ mod tests {
             Options::new()
         ));
         let options = Options::new().durability(Durability::None);
-        assert!(relaxed("redis://localhost", options));
+        assert!(relaxed("redis://localhost", options.clone()));
+        assert!(!relaxed("redis://localhost?durability=strict", options));
+    }
+
+    #[test]
+    #[cfg(feature = "redis-sentinel")]
+    fn credentials_of_a_sentinel_url_are_decoded() {
+        let credentials = |url| match config(url).expect("fits").target {
+            Target::Sentinel {
+                username, password, ..
+            } => (username, password),
+            other => panic!("{other:?}"),
+        };
+        let word = |word: &str| Some(word.to_owned());
+        assert_eq!(
+            credentials("redis+sentinel://a%40b:c%3Fd@h:1/m"),
+            (word("a@b"), word("c?d"))
+        );
+        assert_eq!(
+            credentials("redis+sentinel://:cd@h:1/m"),
+            (None, word("cd"))
+        );
+        assert_eq!(credentials("redis+sentinel://cd@h:1/m"), (None, word("cd")));
+        assert_eq!(credentials("redis+sentinel://h:1/m"), (None, None));
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub(crate) use service::Service;
 /// stay exact in the numbers of a Lua script.
 pub(crate) const TIME_MS_MAX: u64 = 1 << 52;
 
+/// A claim without an effect is kept this long beyond its lease, so that a late outcome is still
+/// taken while nobody else holds the key: an hour.
+pub(crate) const LATE_MS: u64 = 3_600_000;
+
 /// A store on a server. Permits hold it too, so that they can be given back.
 pub(crate) struct Remote {
     options: Options,

@@ -32,9 +32,17 @@ const PENDING_MAX: u64 = 65_536;
 /// Longest key: what a primary key of every one of these databases holds.
 const KEY_BYTES_MAX: u32 = 2_048;
 
+/// Longest outcome or memo: what a MEDIUMBLOB holds.
+const PAYLOAD_BYTES_MAX: u32 = (16 << 20) - 1;
+
 fn check_options(options: &Options) -> Result<(), Error> {
     if options.key_bytes_max > KEY_BYTES_MAX {
         let what = "key_bytes_max is above 2048, which is the most that a SQL store holds";
+        return Err(Error::new(Kind::Options(what)));
+    }
+    if options.outcome_bytes_max.max(options.memo_bytes_max) > PAYLOAD_BYTES_MAX {
+        let what = "outcome_bytes_max or memo_bytes_max is above 16777215, which is the most that a \
+                    SQL store holds";
         return Err(Error::new(Kind::Options(what)));
     }
     Ok(())

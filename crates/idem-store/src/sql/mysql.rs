@@ -16,7 +16,7 @@ use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
-use crate::remote::{Answer, Crew, Found, Op, Release, Service};
+use crate::remote::{Answer, Crew, Found, LATE_MS, Op, Release, Service};
 
 /// The store that `mysql://` or `mariadb://` names.
 pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
@@ -48,6 +48,7 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
         opts: opts.into(),
         sql: Sql::new(&settings.name),
         quick: quick::Quick::new(&settings.name),
+        payload_max: options.outcome_bytes_max.max(options.memo_bytes_max),
         settings: settings.clone(),
     };
     let connect = |counters| Pool::connect(database, settings, counters);
@@ -63,6 +64,8 @@ struct Mysql {
     opts: Opts,
     sql: Sql,
     quick: quick::Quick,
+    /// Longest outcome or memo.
+    payload_max: u32,
     settings: Settings,
 }
 
@@ -153,7 +156,7 @@ impl Sql {
                  state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END WHERE {held}"
             ),
             extend: update(&format!(
-                "lease_until_ms = {NOW} + ?, expires_ms = CASE WHEN state = {HELD} THEN lease_until_ms END"
+                "lease_until_ms = {NOW} + ?, expires_ms = CASE WHEN state = {HELD} THEN lease_until_ms + {LATE_MS} END"
             )),
             complete: update(&format!(
                 "expires_ms = {NOW} + ?, memo = '', outcome = ?, state = ?"
@@ -192,7 +195,9 @@ impl Database for Mysql {
         if !self.settings.relaxed {
             check_durable(&mut conn).await?;
         }
+        self.check_packets(&mut conn).await?;
         self.migrate(&mut conn).await?;
+        self.bound_statements(&mut conn).await?;
         Ok(conn)
     }
 
@@ -269,6 +274,32 @@ async fn check_durable(conn: &mut Conn) -> Result<(), Fault> {
 }
 
 impl Mysql {
+    /// Refuses a server that would not take the longest message.
+    async fn check_packets(&self, conn: &mut Conn) -> Result<(), Fault> {
+        /// The rest of a statement: the key and what is as short.
+        const REST: u64 = 64 << 10;
+        let found = conn.query_first("SELECT @@max_allowed_packet").await;
+        let takes: u64 = found.map_err(fault)?.ok_or_else(unreadable)?;
+        if takes < u64::from(self.payload_max).max(quick::TEXT_MAX as u64) + REST {
+            let what = "the server's max_allowed_packet is below what outcome_bytes_max, memo_bytes_max \
+                        or a batch of 1 MiB needs, and 64 KiB";
+            return Err(Fault::Final(Error::new(Kind::Options(what))));
+        }
+        Ok(())
+    }
+
+    /// Not what makes the tables: an index of many rows takes longer than an operation may.
+    async fn bound_statements(&self, conn: &mut Conn) -> Result<(), Fault> {
+        const UNKNOWN_VARIABLE: u16 = 1193;
+        let seconds = self.settings.timeout.as_secs_f64();
+        let bound = format!("SET SESSION max_statement_time = {seconds:.3}");
+        match conn.query_drop(bound).await {
+            // MySQL, which can bound what only reads, and how long others wait for locks.
+            Err(mysql_async::Error::Server(error)) if error.code == UNKNOWN_VARIABLE => Ok(()),
+            done => done.map_err(fault),
+        }
+    }
+
     async fn migrate(&self, conn: &mut Conn) -> Result<(), Fault> {
         const NO_SUCH_TABLE: u16 = 1146;
         const SUCH_KEY_EXISTS: u16 = 1061;
@@ -340,7 +371,7 @@ impl Mysql {
         tx.query_drop(&sql.token).await.map_err(fault)?;
         let token = tx.last_insert_id().unwrap_or_default();
         let state = if *declared { DECLARED } else { HELD };
-        let expires_in = (!declared).then_some(lease_ms);
+        let expires_in = (!declared).then_some(lease_ms + LATE_MS);
         let (claim, print, memo) = (&claim.0[..], &fingerprint.0[..], &memo[..]);
         let written = if doubt.is_some() {
             let parameters = (token, claim, lease_ms, key);
@@ -524,8 +555,8 @@ fn fault(error: mysql_async::Error) -> Fault {
     let text = format!("{}: {}", server.code, server.message);
     // Numbers of MariaDB's and MySQL's manuals, server error reference.
     match server.code {
-        // Lock wait timeout, deadlock, duplicate key; changed by another since it was read.
-        1205 | 1213 | 1062 | 1020 => Fault::Passing(text),
+        // Lock wait timeout, deadlock, duplicate key; changed by another since it was read; too long.
+        1205 | 1213 | 1062 | 1020 | 1969 => Fault::Passing(text),
         // Table full, disk full.
         1114 | 1021 => Fault::Final(Error::new(Kind::ServerFull)),
         // Access denied, no such database.

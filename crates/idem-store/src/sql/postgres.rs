@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{Client, Config, Statement};
 
 use super::pool::{CHANGED, Changed, Database, Fault, Pool, key_of};
@@ -19,7 +19,7 @@ use super::url::{self, Settings};
 use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
-use crate::remote::{Answer, Crew, Found, Op, Release, Service};
+use crate::remote::{Answer, Crew, Found, LATE_MS, Op, Release, Service};
 
 /// The store that `postgres://` names.
 pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
@@ -118,7 +118,7 @@ impl Database for Postgres {
         let Connection { client, sweep, .. } = connection;
         // A number of its own, so that it bounds what of the index is read.
         let now = client.query_one(&format!("SELECT {NOW}"), &[]).await;
-        let now_ms: i64 = now.map_err(fault)?.try_get(0).map_err(fault)?;
+        let now_ms: i64 = column(&now.map_err(fault)?, 0)?;
         let (until_ms, rows) = (now_ms - SWEEP_GRACE_MS as i64, SWEEP_ROWS as i64);
         let swept = client.execute(sweep, &[&until_ms, &rows]).await;
         swept.map_err(fault)
@@ -172,7 +172,7 @@ async fn migrate(client: &Client, name: &str) -> Result<(), Fault> {
     let version = format!("SELECT max(version) FROM {name}_schema");
     let read = || client.query_one(&version, &[]);
     let found: Option<i64> = match read().await {
-        Ok(row) => row.get(0),
+        Ok(row) => column(&row, 0)?,
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => None,
         Err(error) => return Err(fault(error)),
     };
@@ -210,7 +210,7 @@ fn insert_sql(name: &str) -> String {
         "INSERT INTO {name}_keys AS k
             (key, state, token, claim, fingerprint, lease_until_ms, since_ms, expires_ms, memo)
          VALUES ($1, $5::smallint, nextval('{name}_token'), $2, $3, {NOW} + $4::bigint, {NOW},
-            CASE WHEN $5::smallint = {HELD} THEN {NOW} + $4::bigint END, $6::bytea)"
+            CASE WHEN $5::smallint = {HELD} THEN {NOW} + $4::bigint + {LATE_MS} END, $6::bytea)"
     )
 }
 
@@ -226,7 +226,8 @@ fn begin_sql(name: &str) -> String {
                 fingerprint = EXCLUDED.fingerprint,
                 lease_until_ms = {NOW} + $4::bigint,
                 since_ms = CASE WHEN {doubt} THEN k.since_ms ELSE EXCLUDED.since_ms END,
-                expires_ms = CASE WHEN {doubt} OR $5::smallint <> {HELD} THEN NULL ELSE {NOW} + $4::bigint END,
+                expires_ms = CASE WHEN {doubt} OR $5::smallint <> {HELD} THEN NULL
+                    ELSE {NOW} + $4::bigint + {LATE_MS} END,
                 memo = CASE WHEN {doubt} THEN k.memo ELSE EXCLUDED.memo END,
                 outcome = NULL
             WHERE (k.state = {FREE} OR k.claim <> EXCLUDED.claim) AND CASE
@@ -252,7 +253,7 @@ async fn prepare(client: Client, name: &str) -> Result<Connection, tokio_postgre
         "state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END, expires_ms = NULL, memo = $3"
     ));
     let extend = update(&format!(
-        "lease_until_ms = {NOW} + $3, expires_ms = CASE WHEN state = {HELD} THEN {NOW} + $3 END"
+        "lease_until_ms = {NOW} + $3, expires_ms = CASE WHEN state = {HELD} THEN {NOW} + $3 + {LATE_MS} END"
     ));
     let complete = update(&format!(
         "state = $3, expires_ms = {NOW} + $4, memo = '', outcome = $5"
@@ -409,7 +410,7 @@ impl Connection {
         if may_ask_twice {
             let row = self.client.query_opt(&self.claim, &parameters).await;
             if let Some(row) = row.map_err(fault)? {
-                let token = row.get::<_, i64>(0).cast_unsigned();
+                let token = column::<i64>(&row, 0)?.cast_unsigned();
                 return Ok(Answer::Fresh { token });
             }
             // Mostly it is only looked at, which locks and writes nothing.
@@ -424,12 +425,12 @@ impl Connection {
             // It was made after this statement began to look.
             return Err(Fault::changed());
         };
-        if row.get::<_, bool>(0) {
-            let (state, token) = (row.get::<_, i16>(1), row.get::<_, i64>(2).cast_unsigned());
-            return Ok(match state {
+        if column(&row, 0)? {
+            let token = column::<i64>(&row, 2)?.cast_unsigned();
+            return Ok(match column(&row, 1)? {
                 DOUBTED => Answer::InDoubt {
                     token,
-                    memo: row.get(8),
+                    memo: column(&row, 8)?,
                 },
                 _ => Answer::Fresh { token },
             });
@@ -484,7 +485,8 @@ impl Connection {
         let token = token.cast_signed();
         let statement = &self.release_unless_declared;
         let row = self.client.query_opt(statement, &[&key, &token]).await;
-        match row.map_err(fault)?.map(|row| row.get::<_, i16>(0)) {
+        let state = row.map_err(fault)?.map(|row| column(&row, 0));
+        match state.transpose()? {
             Some(FREE) => Ok(Answer::Done),
             Some(_) => Ok(Answer::LeftInDoubt),
             None => self.ended(key, token, &[FREE]).await,
@@ -496,8 +498,8 @@ impl Connection {
             return Ok(Answer::Fenced);
         }
         let row = self.client.query_opt(&self.ended, &[&key, &token]).await;
-        let state = row.map_err(fault)?.map(|row| row.get::<_, i16>(0));
-        Ok(match state {
+        let state = row.map_err(fault)?.map(|row| column(&row, 0));
+        Ok(match state.transpose()? {
             Some(state) if states.contains(&state) => Answer::Done,
             _ => Answer::Fenced,
         })
@@ -510,7 +512,7 @@ impl Connection {
         let rows = rows.map_err(fault)?;
         let list = rows
             .iter()
-            .map(|row| Ok(read(row, 0)?.unresolved(row.get(10))));
+            .map(|row| Ok(read(row, 0)?.unresolved(column(row, 10)?)));
         Ok(Answer::List(list.collect::<Result<_, Fault>>()?))
     }
 }
@@ -571,21 +573,31 @@ impl<F: Future> Running<F> {
 
 /// The columns of `ROW` and `NOW`, from `at` on.
 fn read(row: &tokio_postgres::Row, at: usize) -> Result<Row, Fault> {
-    let number = |column: usize| row.get::<_, i64>(at + column).cast_unsigned();
-    let fingerprint: &[u8] = row.get(at + 3);
-    let unreadable = || Fault::Final(Error::new(Kind::Unreadable("a fingerprint")));
+    let number = |offset: usize| column(row, at + offset).map(i64::cast_unsigned);
+    let fingerprint: &[u8] = column(row, at + 3)?;
     Ok(Row {
-        state: row.get(at),
-        token: number(1),
-        claim: row.get(at + 2),
+        state: column(row, at)?,
+        token: number(1)?,
+        claim: column(row, at + 2)?,
         fingerprint: fingerprint.try_into().map_err(|_| unreadable())?,
-        lease_until_ms: number(4),
-        since_ms: number(5),
-        expires_ms: number(6),
-        memo: row.get(at + 7),
-        outcome: row.get(at + 8),
-        now_ms: number(9),
+        lease_until_ms: number(4)?,
+        since_ms: number(5)?,
+        expires_ms: number(6)?,
+        memo: column(row, at + 7)?,
+        outcome: column(row, at + 8)?,
+        now_ms: number(9)?,
     })
+}
+
+/// A column of tables that somebody else may have made.
+fn column<'a, T: FromSql<'a>>(row: &'a tokio_postgres::Row, at: usize) -> Result<T, Fault> {
+    row.try_get(at).map_err(|_| unreadable())
+}
+
+fn unreadable() -> Fault {
+    Fault::Final(Error::new(Kind::Unreadable(
+        "a row is not as it was written",
+    )))
 }
 
 fn fault(error: tokio_postgres::Error) -> Fault {

@@ -8,12 +8,12 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Value};
 
 use super::{Mysql, NOW, fault};
-use crate::remote::{Answer, Op};
+use crate::remote::{Answer, LATE_MS, Op};
 use crate::sql::pool::{Fault, key_of};
 use crate::sql::row::{DECLARED, HELD};
 
-/// Longest text, but for one long operation: servers take at least 4 MiB (`max_allowed_packet`).
-const TEXT_MAX: usize = 1 << 20;
+/// Longest text, but for the statements themselves.
+pub(super) const TEXT_MAX: usize = 1 << 20;
 
 /// The two statements of a begin.
 pub(super) struct Quick {
@@ -100,7 +100,7 @@ impl Mysql {
             return bind(text, held.statement, &held.parameters);
         };
         let state = if *declared { DECLARED } else { HELD };
-        let expires_in = (!declared).then_some(*lease_ms);
+        let expires_in = (!declared).then_some(*lease_ms + LATE_MS);
         let parameters = [
             (&key[..]).into(),
             state.into(),

@@ -61,28 +61,33 @@ mod beyond {
     #[test]
     fn the_end_of_summer_time_moves_no_clock() {
         let server = Server::start(&MARIADB);
-        // Summer time ends in half an hour.
-        server.sql(
-            "INSERT INTO mysql.time_zone (Time_zone_id, Use_leap_seconds) VALUES (1, 'N');
-             INSERT INTO mysql.time_zone_name (Name, Time_zone_id) VALUES ('summer', 1);
-             INSERT INTO mysql.time_zone_transition_type
-                 (Time_zone_id, Transition_type_id, `Offset`, Is_DST, Abbreviation)
-                 VALUES (1, 0, 3600, 1, 'S'), (1, 1, 0, 0, 'W');
-             INSERT INTO mysql.time_zone_transition (Time_zone_id, Transition_time, Transition_type_id)
-                 VALUES (1, UNIX_TIMESTAMP() - 8640000, 0), (1, UNIX_TIMESTAMP() + 1800, 1);
-             SET GLOBAL time_zone = 'summer'",
-        );
-        let store =
-            idem_store::Store::connect(&server.url(""), idem_store::Options::new()).unwrap();
-        let begin = Begin::new(b"k", Fingerprint([1; 32]), DAY, 0);
-        let before = unix_ms();
-        let _permit = fresh(&store, begin);
-        let Lookup::InFlight { until_ms, .. } = store.get(b"k", 0).wait().unwrap() else {
-            panic!("it is held");
-        };
-        let after = unix_ms();
-        // The server reads the clock a little less finely.
-        assert!((before - 1_000..=after + 1_000).contains(&(until_ms - DAY)));
+        // Summer time ends in half an hour in one of the zones, and has ended then in the other.
+        for (zone, ends_in_s) in [(1_u8, 1_800), (2, -1_800)] {
+            server.sql(&format!(
+                "INSERT INTO mysql.time_zone (Time_zone_id, Use_leap_seconds) VALUES ({zone}, 'N');
+                 INSERT INTO mysql.time_zone_name (Name, Time_zone_id) VALUES ('zone{zone}', {zone});
+                 INSERT INTO mysql.time_zone_transition_type
+                     (Time_zone_id, Transition_type_id, `Offset`, Is_DST, Abbreviation)
+                     VALUES ({zone}, 0, 3600, 1, 'S'), ({zone}, 1, 0, 0, 'W');
+                 INSERT INTO mysql.time_zone_transition
+                     (Time_zone_id, Transition_time, Transition_type_id)
+                     VALUES ({zone}, UNIX_TIMESTAMP() - 8640000, 0),
+                            ({zone}, UNIX_TIMESTAMP() + {ends_in_s}, 1);
+                 SET GLOBAL time_zone = 'zone{zone}'"
+            ));
+            let options = idem_store::Options::new();
+            let store = idem_store::Store::connect(&server.url(""), options).unwrap();
+            let key = [zone];
+            let begin = Begin::new(&key, Fingerprint([1; 32]), DAY, 0);
+            let before = unix_ms();
+            let _permit = fresh(&store, begin);
+            let Lookup::InFlight { until_ms, .. } = store.get(&key, 0).wait().unwrap() else {
+                panic!("it is held");
+            };
+            // The server reads the clock a little less finely.
+            let around = before - 1_000..=unix_ms() + 1_000;
+            assert!(around.contains(&(until_ms - DAY)), "zone {zone}");
+        }
     }
 
     fn unix_ms() -> u64 {

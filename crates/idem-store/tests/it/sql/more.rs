@@ -174,9 +174,10 @@ pub(crate) fn expired_rows_are_swept_and_the_others_stay(kind: &'static Kind) {
         let rows = rig.server.sql(&format!("SELECT count(*) FROM {name}_keys"));
         rows.trim().parse().unwrap()
     };
-    // What expired is kept for a minute, because of decisions that are under way.
+    // What expired is kept for a minute, because of decisions that are under way; a claim lasts an hour beyond
+    // its lease.
     assert_eq!(count(), 5);
-    let minute_ago = format!("UPDATE {name}_keys SET expires_ms = expires_ms - 60200");
+    let minute_ago = format!("UPDATE {name}_keys SET expires_ms = expires_ms - 3660200");
     rig.server
         .sql(&format!("{minute_ago} WHERE expires_ms IS NOT NULL"));
     while count() > 2 {
