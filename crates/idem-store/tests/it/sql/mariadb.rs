@@ -95,6 +95,48 @@ mod beyond {
         since.unwrap().as_millis().try_into().unwrap()
     }
 
+    #[test]
+    fn a_server_that_does_not_take_long_outcomes_is_refused() {
+        let server = Server::start_with(&MARIADB, |_| vec!["--max-allowed-packet=4M".to_owned()]);
+        let connect = |outcome_bytes_max| {
+            let options = idem_store::Options::new().outcome_bytes_max(outcome_bytes_max);
+            idem_store::Store::connect(&server.url(""), options)
+        };
+        let refused = error(connect(4 << 20));
+        assert!(refused.is_options(), "{refused}");
+        assert!(
+            refused.to_string().contains("max_allowed_packet"),
+            "{refused}"
+        );
+        let length = (4 << 20) - (64 << 10);
+        let store = connect(length).unwrap();
+        let begin = Begin::new(b"k", Fingerprint([1; 32]), DAY, 0);
+        let permit = fresh(&store, begin);
+        let outcome = vec![7; length as usize];
+        store.complete(permit, &outcome, DAY, 0).wait().unwrap();
+        assert_eq!(replayed(&store, begin).outcome(), outcome);
+    }
+
+    /// What holds a statement up for longer than an operation may take ends it on the server too.
+    #[test]
+    fn a_statement_ends_with_its_time() {
+        let rig = Tables::alone_on(&MARIADB);
+        let url = rig
+            .url("&connections=1")
+            .replace("timeout_ms=30000", "timeout_ms=1000");
+        let store = idem_store::Store::connect(&url, idem_store::Options::new()).unwrap();
+        let permit = fresh(&store, request(&rig, b"k").declare(b""));
+        let name = &rig.name;
+        rig.server.sql(&format!(
+            "CREATE TRIGGER late BEFORE UPDATE ON {name}_keys FOR EACH ROW SET @slept = SLEEP(600)"
+        ));
+        let late = error(store.complete(permit, b"x", DAY, 0).wait());
+        assert!(late.is_unavailable(), "{late}");
+        let sleeping = "SELECT count(*) FROM information_schema.processlist
+                        WHERE state = 'User sleep'";
+        while rig.server.sql(sleeping).trim() != "0" {}
+    }
+
     /// Operations that go out together are answered one by one, also when a begin in their midst has to
     /// go another way because it is long.
     #[test]

@@ -14,6 +14,8 @@ macro_rules! suite {
     ($kind:expr) => {
         $crate::sql::more::suite!(@ $kind, [
             callers_on_new_keys_of_several_handles_all_get_theirs,
+            what_is_asked_of_a_key_is_done_in_its_order,
+            what_the_database_does_not_hold_is_refused_at_once,
             acknowledged_is_kept_over_kill_9_under_load,
             while_the_server_is_gone_errors_come_in_time,
             expired_rows_are_swept_and_the_others_stay,
@@ -64,6 +66,44 @@ pub(crate) fn callers_on_new_keys_of_several_handles_all_get_theirs(kind: &'stat
     tokens.sort_unstable();
     tokens.dedup();
     assert_eq!((all, tokens.len()), (CALLERS * 8, CALLERS * 8));
+}
+
+/// A forget asks twice; what was asked after it waits.
+pub(crate) fn what_is_asked_of_a_key_is_done_in_its_order(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    let store = Store::connect(&rig.url("&connections=1"), Options::new()).unwrap();
+    let keys: Vec<[u8; 1]> = (0..60).map(|key| [key]).collect();
+    let begin = |key: &[u8]| store.begin(&request(&rig, key).declare(b""));
+    for key in &keys {
+        std::mem::forget(fresh(&store, request(&rig, key).declare(b"")));
+    }
+    let asked: Vec<_> = keys
+        .iter()
+        .map(|key| (store.forget(key), begin(key), store.forget(key), begin(key)))
+        .collect();
+    for (forgotten, begun, again, anew) in asked {
+        assert!(forgotten.wait().unwrap());
+        let first = begun
+            .wait()
+            .unwrap()
+            .into_fresh()
+            .expect("forgotten before");
+        assert!(again.wait().unwrap());
+        let second = anew.wait().unwrap().into_fresh().expect("forgotten before");
+        assert!(first.token() < second.token());
+    }
+}
+
+pub(crate) fn what_the_database_does_not_hold_is_refused_at_once(kind: &'static Kind) {
+    let rig = Tables::on(kind);
+    let max = (16 << 20) - 1;
+    let refused = [
+        Options::new().outcome_bytes_max(max + 1),
+        Options::new().memo_bytes_max(max + 1),
+    ];
+    for options in refused {
+        assert!(error(Store::connect(&rig.url(""), options)).is_options());
+    }
 }
 
 pub(crate) fn acknowledged_is_kept_over_kill_9_under_load(kind: &'static Kind) {
