@@ -128,13 +128,14 @@ mod beyond {
         let permit = fresh(&store, request(&rig, b"k").declare(b""));
         let name = &rig.name;
         rig.server.sql(&format!(
-            "CREATE TRIGGER late BEFORE UPDATE ON {name}_keys FOR EACH ROW SET @slept = SLEEP(600)"
+            "CREATE TRIGGER late BEFORE UPDATE ON {name}_keys FOR EACH ROW
+             SET @busy = BENCHMARK(1000000000000, 1)"
         ));
         let late = error(store.complete(permit, b"x", DAY, 0).wait());
         assert!(late.is_unavailable(), "{late}");
-        let sleeping = "SELECT count(*) FROM information_schema.processlist
-                        WHERE state = 'User sleep'";
-        while rig.server.sql(sleeping).trim() != "0" {}
+        let busy = "SELECT count(*) FROM information_schema.processlist
+                    WHERE command IN ('Execute', 'Query') AND id <> CONNECTION_ID()";
+        while rig.server.sql(busy).trim() != "0" {}
     }
 
     /// Operations that go out together are answered one by one, also when a begin in their midst has to
