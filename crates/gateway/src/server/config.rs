@@ -12,6 +12,10 @@ use crate::proto::BODY_BYTES_MAX;
 /// The largest limit of what is counted in places: commands, HTTP connections, listeners to events.
 const COUNTED_MAX: usize = 1 << 24;
 
+/// Devices that come back in a second: a hundred times what two cores were seen to welcome. Whoever writes more means
+/// something else.
+const RETURN_PER_S_MAX: u32 = 1_000_000;
+
 /// The gateway's settings; [`Config::default`] is right for a first run on one machine. Its serde
 /// form is the configuration file: every field is a key, every key may be left out. Its `Debug` form
 /// shows of the store no more than the kind: the URL may hold a password.
@@ -84,7 +88,7 @@ pub struct DeviceLimits {
     /// the system, which takes about a quarter of an hour.
     pub user_timeout_ms: u32,
     /// How many devices may come back in a second after this gateway was lost: each is given a slot in WELCOME for its
-    /// first try, over two seconds at least. 0 gives none, and devices come back within the two seconds that they choose
+    /// first try, over two seconds at least. At most 1,000,000; 0 gives none, and devices come back within the two seconds that they choose
     /// themselves, however many they are.
     pub return_per_s: u32,
 }
@@ -208,6 +212,11 @@ impl Config {
         }
         if self.commands.total_max == 0 {
             return Err("commands.total_max is 0; give it at least 1".into());
+        }
+        if self.devices.return_per_s > RETURN_PER_S_MAX {
+            return Err(format!(
+                "devices.return_per_s is above {RETURN_PER_S_MAX}, more than a gateway can welcome; 0 gives no slots"
+            ));
         }
         self.breaker.check()?;
         CommandJob::check_all(&self.jobs, &self.commands)?;
@@ -367,7 +376,7 @@ impl Default for DeviceLimits {
             keepalive_interval_s: 10,
             keepalive_count: 3,
             user_timeout_ms: 90_000,
-            return_per_s: 10_000,
+            return_per_s: 5_000,
         }
     }
 }
@@ -441,13 +450,16 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let impossible: [(&str, Change); 14] = [
+        let impossible: [(&str, Change); 15] = [
             ("devices.known_max", |c| c.devices.known_max = 0),
             ("devices.interval_ms_min", |c| {
                 c.devices.interval_ms_min = 3_600_001;
             }),
             ("devices.interval_ms lies", |c| c.devices.interval_ms = 99),
             ("devices.write_bytes_max", |c| c.devices.write_bytes_max = 1),
+            ("devices.return_per_s", |c| {
+                c.devices.return_per_s = 1_000_001;
+            }),
             ("commands.timeout_ms is above", |c| {
                 c.commands.timeout_ms_max = 1;
             }),

@@ -24,8 +24,9 @@ pub(crate) fn connection_number(shards: usize, shard: usize, connection: Token) 
 /// lie about evenly.
 fn slot_ms(number: u32, per_s: u32) -> u32 {
     const GOLDEN: u32 = 0x9e37_79b9;
-    let in_stretch = u64::from(per_s) * STRETCH_MS / 1_000;
-    let (stretch, place) = (u64::from(number) / in_stretch, number % in_stretch as u32);
+    let (number, in_stretch) = (u64::from(number), u64::from(per_s) * STRETCH_MS / 1_000);
+    // The remainder of a `u32` is one too.
+    let (stretch, place) = (number / in_stretch, (number % in_stretch) as u32);
     let within_ms = (u64::from(place.wrapping_mul(GOLDEN)) * STRETCH_MS) >> 32;
     // The largest of all means that there is none.
     u32::try_from(stretch * STRETCH_MS + within_ms).map_or(u32::MAX - 1, |ms| ms.min(u32::MAX - 1))
@@ -103,5 +104,14 @@ mod tests {
             [0, 1_236, 2_000]
         );
         assert_eq!(slot_ms(u32::MAX, 1), u32::MAX - 1);
+    }
+
+    #[test]
+    fn a_rate_beyond_any_machine_has_one_stretch_for_everybody() {
+        for per_s in [(1 << 31) - 1, 1 << 31, (1 << 31) + 1, u32::MAX] {
+            let slots = [0, 1, 2, u32::MAX].map(|number| slot_ms(number, per_s));
+            assert_eq!(slots[..3], [0, 1_236, 472], "{per_s}");
+            assert!(slots[3] <= 4_000, "{per_s}: {slots:?}");
+        }
     }
 }
