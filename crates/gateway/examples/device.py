@@ -27,7 +27,7 @@ def receive(data, seconds):  # the next frame, or None when the time is over
         data += chunk
 
 def session():
-    global token
+    global token, pause
     data, rtt_ms, patience, ms = bytearray(), 65535, 10, lambda: int(time.monotonic() * 1000) % 2**32
     heard, beat_at = time.monotonic(), time.monotonic() + patience
     send(1, struct.pack("<BI", bool(token), 0) + boot + token + bytes([len(name)]) + name, b"MST\x01")
@@ -36,6 +36,8 @@ def session():
         if kind == 2:  # WELCOME
             token, (interval, grace) = body[:16], (n / 1000 for n in struct.unpack("<II", body[16:24]))
             patience, beat_at = 2 * interval + grace, time.monotonic() + interval * random.random()
+            slot_ms = struct.unpack("<I", body[25:29].ljust(4, b"\xff"))[0]
+            pause = slot_ms / 1000 if slot_ms < 2**32 - 1 else pause
         elif kind == 4:  # BEAT-ACK
             rtt_ms = min(65534, (ms() - struct.unpack("<I", body)[0]) % 2**32)
         elif kind == 6 and body[:16] not in results:  # COMMAND
@@ -45,6 +47,9 @@ def session():
             results.pop(body[:16], None)
         elif kind == 9 and body[0] == 2 or kind == 10 and body[0] not in (6, 9):  # replaced, refused
             sys.exit(f"the gateway sent this device away: {body}")
+        elif kind in (9, 10):  # GOAWAY, ERROR: the slot is for the loss of a gateway that says nothing
+            within_ms = struct.unpack("<I", body[1:5])[0] if kind == 9 else 0
+            pause = random.random() * (within_ms / 1000 or 1)
         if kind in (None, 5):  # time to beat, PROBE
             send(3, struct.pack("<IBH", ms(), 255, rtt_ms))
             beat_at = time.monotonic() + interval
@@ -52,9 +57,10 @@ def session():
             send(7, command + results[command])  # now, and again until it is acknowledged
 
 while True:
+    begun, pause = time.monotonic(), random.random()
     try:
         with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as sock:
             session()
     except OSError as error:
         print(error, file=sys.stderr)
-    time.sleep(random.random())
+    time.sleep(pause if time.monotonic() > begun + 5 else max(pause, random.random()))

@@ -150,6 +150,13 @@ impl<P: Protocol> ClientIo<'_, P> {
         }
     }
 
+    /// The server parted from this client alone: see [`Reconnector::forget_slot`].
+    pub fn forget_slot(&mut self, client: ClientId) {
+        if let Some(slot) = self.slot(client) {
+            slot.reconnector.forget_slot();
+        }
+    }
+
     /// The window that the server asked this client to return in: see [`Reconnector::return_within`].
     pub fn return_within(&mut self, client: ClientId, window_ms: u32) {
         let random = self.set.random.next_u64();

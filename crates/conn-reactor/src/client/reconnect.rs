@@ -64,6 +64,21 @@ pub struct Endpoints {
 struct Endpoint {
     addr: SocketAddr,
     breaker: Option<Breaker>,
+    /// When the breaker lets tries through again, and for how long it let none through by then, as far as tries have seen.
+    refuses: (u64, u64),
+}
+
+impl Endpoint {
+    /// How long the breaker refuses in all that refuses for `retry_after_ms` more.
+    fn open_ms(&mut self, now_ms: u64, retry_after_ms: u64) -> u64 {
+        let until_ms = now_ms.saturating_add(retry_after_ms);
+        // At once again, behind a probe that is under way: nothing to come later by.
+        if self.refuses.0 != until_ms || retry_after_ms == 0 {
+            // The first one that is refused since it opened. Where many share the breaker that is at once.
+            self.refuses = (until_ms, retry_after_ms);
+        }
+        self.refuses.1
+    }
 }
 
 impl Endpoints {
@@ -77,6 +92,7 @@ impl Endpoints {
         let endpoint = |addr: &SocketAddr| Endpoint {
             addr: *addr,
             breaker: rules.breaker.clone().map(Breaker::new),
+            refuses: (0, 0),
         };
         let list = addrs
             .iter()
@@ -177,7 +193,7 @@ impl Reconnector {
     /// Chooses an endpoint: the one whose turn it is, or the next one whose breaker lets a try through.
     /// `random` must be uniform over all `u64`, here and below.
     pub fn attempt(&mut self, endpoints: &mut Endpoints, now_ms: u64, random: u64) -> Attempt {
-        let mut soonest_ms = u64::MAX;
+        let mut shift_ms = u64::MAX;
         for _ in 0..endpoints.list.len() {
             let endpoint = &mut endpoints.list[usize::from(self.endpoint)];
             let permit = match &mut endpoint.breaker {
@@ -185,7 +201,8 @@ impl Reconnector {
                 Some(breaker) => match breaker.try_call(now_ms) {
                     Ok(permit) => Some(Box::new(permit)),
                     Err(rejected) => {
-                        soonest_ms = soonest_ms.min(rejected.retry_after_ms());
+                        let open_ms = endpoint.open_ms(now_ms, rejected.retry_after_ms());
+                        shift_ms = shift_ms.min(open_ms);
                         self.endpoint = endpoints.after(self.endpoint);
                         continue;
                     }
@@ -194,14 +211,15 @@ impl Reconnector {
             self.phase = Phase::Trying(permit);
             return Attempt::Connect(endpoint.addr);
         }
-        // Those that wait for one breaker must not come together when it closes. They have not tried, so the backoff
-        // does not move on.
+        // Those that wait for one breaker must not come together when it closes: all come later by as long as it is open,
+        // so that slots which it has covered stay in a row, and by a jitter, for those that came together already.
+        // They have not tried, so the backoff does not move on.
         let policy = &endpoints.rules.backoff;
         let spread_ms = { self.backoff }
             .next_delay_ms(policy, random)
             .max(Backoff::new().next_delay_ms(policy, random));
         Attempt::Wait {
-            delay_ms: soonest_ms.saturating_add(spread_ms.max(1)),
+            delay_ms: shift_ms.saturating_add(spread_ms.max(1)),
         }
     }
 
@@ -273,10 +291,15 @@ impl Reconnector {
         self.slot_ms = Some(slot_ms);
     }
 
+    /// The server has parted from this client with a word of its own, so it has not lost all of them at once: the next
+    /// pause is the usual one.
+    pub fn forget_slot(&mut self) {
+        self.slot_ms = None;
+    }
+
     /// The server asks that this client come back at any time within `window_ms` of the next loss.
     pub fn return_within(&mut self, window_ms: u32, random: u64) {
-        let places = u128::from(window_ms) + 1;
-        self.slot_ms = u32::try_from((u128::from(random) * places) >> 64).ok();
+        self.slot_ms = u32::try_from(share_of(window_ms.into(), random)).ok();
     }
 
     /// Where the connection goes to, or the next try: a place in the list of [`Endpoints`].
@@ -290,4 +313,9 @@ impl Reconnector {
     pub fn is_established(&self) -> bool {
         matches!(self.phase, Phase::Established { .. })
     }
+}
+
+/// A time from 0 to `most_ms`, as far into it as `random` is into all of `u64`.
+fn share_of(most_ms: u64, random: u64) -> u64 {
+    ((u128::from(random) * (u128::from(most_ms) + 1)) >> 64) as u64
 }

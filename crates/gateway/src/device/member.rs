@@ -330,8 +330,9 @@ impl Members {
             }
             _ => {}
         }
-        if goaway.retry_within_ms > 0 {
-            io.return_within(client, goaway.retry_within_ms);
+        match goaway.retry_within_ms {
+            0 => io.forget_slot(client),
+            window_ms => io.return_within(client, window_ms),
         }
         self.hang_up(io, client);
     }
@@ -355,6 +356,7 @@ impl Members {
             return self.retire(io, client, text);
         }
         io.answered(client);
+        io.forget_slot(client);
         self.hang_up(io, client);
     }
 
@@ -502,7 +504,7 @@ impl Protocol for Members {
         }
         let peer = member.session.datagrams().map(|it| it.door().peer);
         if let (Some(socket), Some(peer)) = (&mut self.datagrams, peer) {
-            socket.forget(peer);
+            socket.forget(client, peer);
         }
         member.session.disconnected();
         let why = &loss.why;

@@ -110,7 +110,9 @@ fn a_silent_device_is_gone() {
         dribbling.write(&[*dribble.next().unwrap()]);
         rig.state("dribbling") == "gone"
     });
-    dribbling.sent_away(GoAwayReason::Gone);
+    let goodbye = Heard::GoAway(GoAwayReason::Gone, 2_000);
+    assert_eq!(dribbling.hear(), Some(goodbye));
+    assert_eq!(dribbling.hear(), None);
     silent.sent_away(GoAwayReason::Gone);
     assert_eq!(rig.state("silent"), "gone");
     assert_eq!(rig.metric("mainstay_devices_gone_total"), 2.0);

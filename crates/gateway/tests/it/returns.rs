@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gateway::device::{Fleet, FleetConfig};
-use gateway::proto::{GoAwayReason, SessionToken};
+use gateway::proto::{ErrorCode, GoAway, GoAwayReason, SessionToken, ToDevice};
 
 use crate::gate::Gate;
 use crate::peer::{BOOT, Heard, Peer};
@@ -43,6 +43,9 @@ fn no_two_connected_devices_have_one_slot_and_a_free_one_is_given_again() {
     until("20 have left", || {
         rig.get("/v1/devices").json()["total"] == 40
     });
+    // Their places are free once the shard's turn is over; a beat that is sent now is answered in a later one.
+    peers[0].beat(1);
+    assert_eq!(peers[0].hear(), Some(Heard::BeatAck(1)));
     let (_others, again): (Vec<_>, Vec<_>) = come(100..120);
     let again: BTreeSet<u32> = again.into_iter().flatten().collect();
     assert_eq!(again.len(), 20);
@@ -68,6 +71,33 @@ fn a_goodbye_leaves_as_much_time_as_the_rate_needs() {
         }
         drained.join().unwrap();
     }
+}
+
+/// In the test of `presence` the gateway says it; here the device hears it.
+#[test]
+fn a_slot_is_for_the_loss_of_a_gateway_not_for_what_a_live_one_says() {
+    const AN_HOUR_MS: u32 = 3_600_000;
+    let mut gate = Gate::open();
+    let fleet = Fleet::start(FleetConfig::new(gate.addr(), 1)).unwrap();
+    gate.accept();
+    let goodbye = |retry_within_ms| {
+        ToDevice::GoAway(GoAway {
+            reason: GoAwayReason::Gone,
+            retry_within_ms,
+        })
+    };
+    let refusal = ToDevice::Error {
+        code: ErrorCode::Malformed,
+        text: "a test says so",
+    };
+    for said in [goodbye(0), goodbye(1), refusal] {
+        gate.welcome_in_slot(SessionToken([1; 16]), AN_HOUR_MS);
+        gate.say(&said);
+        gate.accept();
+    }
+    let report = fleet.stop().unwrap();
+    let longest = report.reconnect_delay_ms.unwrap().max;
+    assert!(longest < AN_HOUR_MS.into(), "{longest}");
 }
 
 #[test]

@@ -179,6 +179,20 @@ fn a_breaker_opens_for_all_clients_lets_one_probe_and_closes_with_its_welcome() 
 }
 
 #[test]
+fn those_whose_time_comes_while_a_breaker_is_open_come_later_by_as_long_as_it_is() {
+    let mut endpoints = Endpoints::new(&addrs(1), with_breaker(1_000));
+    for _ in 0..2 {
+        let mut client = Reconnector::new();
+        client.attempt(&mut endpoints, 0, 0);
+        client.lost(&mut endpoints, 0, 0);
+    }
+    for at_ms in [0, 300, 999] {
+        let came = Reconnector::new().attempt(&mut endpoints, at_ms, 0);
+        assert_eq!(came, Attempt::Wait { delay_ms: 1_001 }, "at {at_ms}");
+    }
+}
+
+#[test]
 fn an_open_breaker_leads_to_the_next_endpoint_at_once() {
     let addrs = addrs(2);
     let mut endpoints = Endpoints::new(&addrs, with_breaker(1_000));

@@ -11,6 +11,9 @@ use super::{CATCH_UP_MS, ShardHandler, ShardIo, Timer};
 use crate::proto::{FrontDoor, GoAway, GoAwayReason, ToDevice, Welcome};
 use crate::server::device::{Device, Doubt};
 
+/// A device that was only late comes back at any time within this, not in its slot: the gateway lives and has room for it.
+const GONE_RETURNS_WITHIN_MS: u32 = 2_000;
+
 impl<P: FrontDoor> ShardHandler<P> {
     /// Sets the timer of a connection that has just been welcomed.
     pub(super) fn watch_from_welcome(
@@ -82,7 +85,7 @@ impl<P: FrontDoor> ShardHandler<P> {
         self.shared.counters.gone();
         let words = GoAway {
             reason: GoAwayReason::Gone,
-            retry_within_ms: 0,
+            retry_within_ms: GONE_RETURNS_WITHIN_MS,
         };
         let code = GoAwayReason::Gone.byte();
         self.part(io, token, &ToDevice::GoAway(words), code);
