@@ -96,12 +96,12 @@ pub(crate) fn ack_within_ms(interval_ms: u32, grace_ms: u32) -> u32 {
 }
 
 /// One shard's sockets, one for each address family of its gateways. Dropping it ends their threads, soon.
-pub(crate) struct DatagramSockets {
+pub(crate) struct DatagramSockets<C = ClientId> {
     v4: Option<Arc<UdpSocket>>,
     v6: Option<Arc<UdpSocket>>,
     acks: Arc<Acks>,
     /// Whose acks have this number.
-    peers: HashMap<u32, ClientId>,
+    peers: HashMap<u32, C>,
 }
 
 /// What the thread heard and the shard has not read.
@@ -124,7 +124,7 @@ impl Heard {
     }
 }
 
-impl DatagramSockets {
+impl<C: Copy + PartialEq> DatagramSockets<C> {
     /// Sockets for datagrams to `gateways`. Their threads, `mainstay-device-udp`, call `wake` when acks are there to be
     /// read, again for the next one when it answers `false`.
     pub(crate) fn open(
@@ -155,7 +155,7 @@ impl DatagramSockets {
     }
 
     /// Sends a beat of `client`. A datagram that cannot be sent is a lost one.
-    pub(crate) fn send(&mut self, client: ClientId, peer: u32, to: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn send(&mut self, client: C, peer: u32, to: SocketAddr, datagram: &[u8]) {
         self.peers.insert(peer, client);
         let socket = match to {
             SocketAddr::V4(_) => &self.v4,
@@ -167,13 +167,16 @@ impl DatagramSockets {
         }
     }
 
-    /// The session of `peer` ended.
-    pub(crate) fn forget(&mut self, peer: u32) {
-        self.peers.remove(&peer);
+    /// The session of `client` ended, whose number was `peer`. With several gateways another client may have the same
+    /// number at another one, and acks for it: that one's stays.
+    pub(crate) fn forget(&mut self, client: C, peer: u32) {
+        if self.peers.get(&peer) == Some(&client) {
+            self.peers.remove(&peer);
+        }
     }
 
     /// The acks that came, and whose they claim to be.
-    pub(crate) fn take(&mut self) -> Vec<(ClientId, [u8; DATAGRAM_ACK_BYTES])> {
+    pub(crate) fn take(&mut self) -> Vec<(C, [u8; DATAGRAM_ACK_BYTES])> {
         let acks = std::mem::take(&mut *self.acks.lock()).acks;
         let whose = |ack: [u8; DATAGRAM_ACK_BYTES]| {
             let peer = u32::from_le_bytes([ack[1], ack[2], ack[3], ack[4]]);
@@ -267,6 +270,21 @@ mod tests {
         let heard = std::mem::take(&mut *acks.lock());
         assert_eq!(heard.acks.len(), 3);
         assert!(note(true), "it has read all");
+    }
+
+    #[test]
+    fn a_number_that_another_client_has_at_another_gateway_stays_that_ones() {
+        let mut sockets = DatagramSockets::open(&[], || true).unwrap();
+        let (to, ack) = (([127, 0, 0, 1], 1).into(), [7; DATAGRAM_ACK_BYTES]);
+        let peer = u32::from_le_bytes([7; 4]);
+        sockets.send("first", peer, to, b"");
+        sockets.send("second", peer, to, b"");
+        sockets.forget("first", peer);
+        sockets.acks.lock().note(ack, || true);
+        assert_eq!(sockets.take(), [("second", ack)]);
+        sockets.forget("second", peer);
+        sockets.acks.lock().note(ack, || true);
+        assert_eq!(sockets.take(), []);
     }
 
     #[test]
