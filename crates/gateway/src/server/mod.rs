@@ -91,9 +91,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(5);
 /// How long the last answers may take when everything else has stopped.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How long the end waits for a store that does not answer. Its requests time out one after another otherwise.
-const STORE_PATIENCE: Duration = Duration::from_secs(4);
-
 /// A running gateway. Dropping it without [`drain`](Gateway::drain) leaves its threads running.
 pub struct Gateway {
     shared: Arc<Shared>,
@@ -247,12 +244,19 @@ impl Gateway {
     ///
     /// A shard or the store failed on the way.
     pub async fn drain(self) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
+        let Self {
+            shared,
+            reactor,
+            http,
+            ..
+        } = self;
         shared.drain.send_replace(Phase::Draining);
         shared.order(Order::StopAccepting);
-        if let Some(jobs) = shared.jobs.get() {
-            jobs.stop().await?;
-        }
+        // What fails on the way is told at the end: nobody else would close what comes after it.
+        let jobs = match shared.jobs.get() {
+            Some(jobs) => jobs.stop().await,
+            None => Ok(()),
+        };
         let limit = Duration::from_millis(shared.config.drain_timeout_ms);
         if !shared.commands_end(limit).await {
             tracing::warn!(
@@ -265,31 +269,11 @@ impl Gateway {
         if !shared.commands_end(LAST_WORDS).await {
             tracing::warn!(running = shared.commands_running(), "the store is slow");
         }
-        self.http.await.map_err(io::Error::other)?;
+        let http = http.await.map_err(io::Error::other);
         shared.order(Order::Stop);
-        let reactor = self.reactor;
         let joined = tokio::task::spawn_blocking(move || reactor.join()).await;
-        joined.map_err(io::Error::other)??;
-        if shared.store.is_shared() {
-            // What serves it is a task here, for which closing does not wait.
-            shared.store.flush().await.map_err(io::Error::other)?;
-        }
-        // Ends the store also for tasks that have not noticed the end yet.
-        let closed = tokio::task::spawn_blocking(move || {
-            if let Some(datagrams) = &shared.datagrams {
-                datagrams.stop();
-            }
-            shared.registry.close();
-            shared.store.clone().close()
-        });
-        match tokio::time::timeout(STORE_PATIENCE, closed).await {
-            Ok(closed) => closed.map_err(io::Error::other)?.map_err(io::Error::other),
-            Err(_) => {
-                // What it was still to be told is in doubt, as if this process had been killed.
-                tracing::warn!("the store did not hear the last in time");
-                Ok(())
-            }
-        }
+        let reactor = joined.map_err(io::Error::other).flatten().map(drop);
+        jobs.and(http).and(reactor).and(shared.close().await)
     }
 }
 
