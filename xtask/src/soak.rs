@@ -86,14 +86,21 @@ const SOAKS: &[Soak] = &[
     },
     Soak {
         name: "reactor",
-        about: "connects, resets, slow readers and half-closes, each connection checking its own bytes, 900 peers a round",
+        about: "connects, resets, slow readers and writers, half-closes and stale tokens, each connection checking its own bytes, in rounds of 900 peers",
         package: "conn-reactor",
         filters: &["soak::"],
-        counts: &[Count {
-            flag: "--rounds",
-            variable: "MAINSTAY_ROUNDS",
-            default: 1_000,
-        }],
+        counts: &[
+            Count {
+                flag: "--minutes",
+                variable: "MAINSTAY_MINUTES",
+                default: 10,
+            },
+            Count {
+                flag: "--rounds",
+                variable: "MAINSTAY_ROUNDS",
+                default: 1,
+            },
+        ],
     },
     Soak {
         name: "gateway",

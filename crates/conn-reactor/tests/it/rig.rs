@@ -1,5 +1,6 @@
 //! A handler that reports what it sees, and a way to run code on its shard.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver};
@@ -11,6 +12,9 @@ use conn_reactor::{
 
 /// Long enough that only a bug reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Tokens of closed connections that a probe remembers.
+const STALE_KEPT: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Behaviour {
@@ -47,6 +51,8 @@ pub(crate) struct Probe {
     pub(crate) victim: Option<Token>,
     /// Whether the next input of any pauses its connection.
     pub(crate) pause: bool,
+    /// Tokens of the connections that closed last.
+    stale: VecDeque<Token>,
     /// Bytes received and sent before this turn, and most of them in one turn.
     pub(crate) moved: u64,
     pub(crate) moved_in_a_turn: u64,
@@ -59,6 +65,20 @@ impl Probe {
     fn see(&self, seen: Seen) {
         // The test may have ended.
         let _ = self.seen.send(seen);
+    }
+
+    /// Does to connections that have closed what could be done to a connection.
+    pub(crate) fn use_stale_tokens(&self, io: &mut Io<Self>) {
+        for token in self.stale.iter().copied() {
+            let written = io.write(token, b"for nobody");
+            assert!(written.unwrap_err().is_stale(), "{token:?}");
+            assert_eq!(io.state(token), None);
+            io.pause_reading(token);
+            io.resume_reading(token);
+            io.set_deadline(token, Some(0));
+            io.close_after_flush(token, CloseReason::Local(1), 0);
+            io.close(token, CloseReason::Local(1));
+        }
     }
 
     fn echo_frames(&self, io: &mut Io<Self>, token: Token, input: &[u8]) -> usize {
@@ -135,6 +155,10 @@ impl Handler for Probe {
             None,
             "the token of a closed connection is stale"
         );
+        self.stale.push_back(token);
+        if self.stale.len() > STALE_KEPT {
+            self.stale.pop_front();
+        }
         self.see(Seen::Closed(token, conn, reason));
     }
 
@@ -194,6 +218,7 @@ impl Rig {
                 opened: 0,
                 victim: None,
                 pause: false,
+                stale: VecDeque::new(),
                 moved: 0,
                 moved_in_a_turn: 0,
                 seen: seen_in.clone(),

@@ -2,23 +2,22 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conn_reactor::Options;
 
-use crate::rig::{Behaviour, Numbers, PATIENCE, Rig, Seen, in_own_process};
+use crate::rig::{Behaviour, Numbers, PATIENCE, Rig, Seen, in_own_process, post};
 
-/// Each connection sends its own byte, over and over, and must never get another one back. Whatever peers did, each
-/// connection that was opened is closed once, and descriptors and memory return. `cargo xtask soak reactor` asks for
-/// more rounds of 900 peers by MAINSTAY_ROUNDS.
+/// Each connection sends bytes of its own and must get back those, in their order, and nothing else, while shards are given
+/// tokens of connections that have closed. Whatever peers did, each connection that was opened is closed once, and
+/// descriptors and memory return. `cargo xtask soak reactor` asks for minutes of rounds of 900 peers.
 #[test]
 fn peers_of_every_kind_get_their_own_bytes_and_leave_nothing_behind() {
     in_own_process(
         "soak::peers_of_every_kind_get_their_own_bytes_and_leave_nothing_behind",
         || {
-            let rounds = std::env::var("MAINSTAY_ROUNDS").map_or(1, |rounds| {
-                rounds.parse::<u64>().expect("MAINSTAY_ROUNDS is a number")
-            });
+            let (rounds, minutes) = (asked("MAINSTAY_ROUNDS", 1), asked("MAINSTAY_MINUTES", 0));
+            let (started, time) = (Instant::now(), Duration::from_secs(60 * minutes));
             let options = Options {
                 shards: 2,
                 connections_max: 20,
@@ -30,14 +29,15 @@ fn peers_of_every_kind_get_their_own_bytes_and_leave_nothing_behind() {
                 ..Options::default()
             };
             let mut rig = Rig::start(Behaviour::Echo, options);
-            let mut opened = 0;
+            let (mut opened, mut round) = (0, 0);
             let mut warm = None;
-            for round in 0..rounds {
+            while round < rounds || started.elapsed() < time {
                 opened += round_of_peers(&rig, round);
                 // Allocators and thread pools have taken what they keep after some rounds.
-                if round == rounds / 10 {
-                    warm = Some(resident_kib());
+                if round >= rounds / 10 && started.elapsed() >= time / 10 {
+                    warm.get_or_insert_with(resident_kib);
                 }
+                round += 1;
             }
             let (warm, end) = (warm.expect("there is a round"), resident_kib());
             assert!(
@@ -54,13 +54,17 @@ fn peers_of_every_kind_get_their_own_bytes_and_leave_nothing_behind() {
 /// 900 peers, and what they left. Returns how many got in.
 fn round_of_peers(rig: &Rig, round: u64) -> u64 {
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let (before, addr) = (open(), rig.addr);
+    let (before, addr, shards) = (open(), rig.addr, &rig.senders);
     std::thread::scope(|scope| {
         for thread in 0..6 {
             scope.spawn(move || {
                 let mut numbers = Numbers(round * 6 + thread);
-                for _ in 0..150 {
+                for peer in 0..150 {
                     misbehave(TcpStream::connect(addr).unwrap(), &mut numbers);
+                    if peer % 10 == 0 {
+                        let shard = &shards[numbers.below(shards.len())];
+                        post(shard, Box::new(|probe, io| probe.use_stale_tokens(io)));
+                    }
                 }
             });
         }
@@ -91,6 +95,14 @@ fn round_of_peers(rig: &Rig, round: u64) -> u64 {
     opened
 }
 
+/// How many a soak asks for.
+fn asked(variable: &str, otherwise: u64) -> u64 {
+    let asked = std::env::var(variable);
+    asked.map_or(otherwise, |text| {
+        text.parse().expect("the variable is a number")
+    })
+}
+
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -101,40 +113,58 @@ fn resident_kib() -> u64 {
 fn misbehave(mut peer: TcpStream, numbers: &mut Numbers) {
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     peer.set_write_timeout(Some(PATIENCE)).unwrap();
-    let mine = numbers.next() as u8;
-    let sent = numbers.below(6000);
-    let kind = numbers.below(6);
+    let count = numbers.below(6000);
+    let mine = numbers.bytes(count);
+    let kind = numbers.below(8);
+    if kind == 7 {
+        return write_slowly(&mut peer, &mine, numbers);
+    }
     // A peer may be reset by the shard (its linger time is short), and says no more then.
-    if peer.write_all(&vec![mine; sent]).is_err() {
+    if peer.write_all(&mine).is_err() {
         return;
     }
     match kind {
         // Leaves without a word, with or without a reset.
-        0 => return,
-        1 => return rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap(),
+        0 => {}
+        1 => rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap(),
         // Ends its side and reads to the end, or does not read at all.
         2 => {
             peer.shutdown(Shutdown::Write).unwrap();
             let mut got = Vec::new();
             match peer.read_to_end(&mut got) {
-                Ok(count) => assert_eq!(count, sent),
+                Ok(count) => assert_eq!(count, mine.len()),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
             }
-            return assert!(got.iter().all(|byte| *byte == mine), "a stranger's byte");
+            assert!(mine.starts_with(&got), "a stranger's byte");
         }
-        3 => return peer.shutdown(Shutdown::Write).unwrap(),
-        _ => {}
+        3 => peer.shutdown(Shutdown::Write).unwrap(),
+        _ => expect_echo(&mut peer, &mine),
     }
-    let mut rest = sent;
+}
+
+/// A few bytes at a time, and now and then the echo of all that was sent.
+fn write_slowly(peer: &mut TcpStream, mine: &[u8], numbers: &mut Numbers) {
+    peer.set_nodelay(true).unwrap();
+    let (mut sent, mut heard) = (0, 0);
+    while sent < mine.len() {
+        let piece = (1 + numbers.below(200)).min(mine.len() - sent);
+        peer.write_all(&mine[sent..sent + piece]).unwrap();
+        sent += piece;
+        if numbers.below(3) == 0 {
+            expect_echo(peer, &mine[heard..sent]);
+            heard = sent;
+        }
+    }
+}
+
+/// In pieces, so that the shard finds the socket full.
+fn expect_echo(peer: &mut TcpStream, mut mine: &[u8]) {
     let mut buffer = [0; 700];
-    while rest > 0 {
-        let most = buffer.len().min(rest);
+    while !mine.is_empty() {
+        let most = buffer.len().min(mine.len());
         let count = peer.read(&mut buffer[..most]).unwrap();
         assert!(count > 0, "the shard does not close this one");
-        assert!(
-            buffer[..count].iter().all(|byte| *byte == mine),
-            "a stranger's byte"
-        );
-        rest -= count;
+        assert_eq!(buffer[..count], mine[..count], "a stranger's byte");
+        mine = &mine[count..];
     }
 }
