@@ -130,13 +130,12 @@ impl<C> Connection<C> {
         Some(carry)
     }
 
-    /// Closes the descriptor and leaves the rest.
-    pub(crate) fn shut(self) -> (Option<Box<Extra>>, Option<C>) {
+    /// The descriptor, what the connection held besides, and the caller's state.
+    pub(crate) fn take_apart(self) -> (OwnedFd, Option<Box<Extra>>, Option<C>) {
         let Self {
             fd, extra, conn, ..
         } = self;
-        drop(fd);
-        (extra, conn)
+        (fd, extra, conn)
     }
 
     /// Gives the memory back that an idle connection does not need.
