@@ -26,6 +26,8 @@ pub(crate) struct Extra {
     pub(crate) carry: Vec<u8>,
     /// Output that the socket did not take.
     pub(crate) queue: WriteQueue,
+    /// Reading is paused until the queue has drained, by `WhenFull::PauseReading`.
+    pub(crate) paused_by_queue: bool,
     pub(crate) draining: Option<Draining>,
     pub(crate) connecting: Option<Connecting>,
     pub(crate) deadline: Option<Deadline>,

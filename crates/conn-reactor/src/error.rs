@@ -17,6 +17,8 @@ pub enum CloseReason {
     Io(i32),
     /// The handler left more input unconsumed than `Options::carry_bytes_max`.
     InputTooLong,
+    /// A write did not fit into its queue, and [`WhenFull::Close`](crate::WhenFull::Close) was asked for.
+    SlowReader,
     /// The time for flushing ran out with bytes still queued.
     FlushTimeout,
     /// The deadline that [`Io::set_deadline`](crate::Io::set_deadline) gave it has passed.
@@ -52,6 +54,7 @@ impl fmt::Display for CloseReason {
             Self::InputTooLong => {
                 f.write_str("the peer sent a longer frame than carry_bytes_max allows")
             }
+            Self::SlowReader => f.write_str("the peer does not read what it is sent"),
             Self::FlushTimeout => f.write_str("the peer did not take the queued bytes in time"),
             Self::DeadlinePassed => f.write_str("the connection's deadline has passed"),
             Self::Shutdown => f.write_str("the shard stopped"),

@@ -17,7 +17,7 @@ use crate::phase::{Act, Phase, Signal};
 use crate::platform::Registry;
 use crate::slab::Slab;
 use crate::steps::send_all;
-use crate::{CloseReason, Ctx, Handler, Options, Stats, Token, TraceId, WriteError, sys};
+use crate::{CloseReason, Ctx, Handler, Options, Stats, Token, TraceId, WhenFull, WriteError, sys};
 
 /// A shard, as its handler's callbacks see it.
 pub struct Io<H: Handler> {
@@ -157,8 +157,8 @@ impl<H: Handler> Io<H> {
     ///
     /// # Errors
     /// [`WriteError::is_full`]: the bytes (or more than `write_bytes_max` of them) do not fit; nothing of them was
-    /// taken. [`WriteError::is_stale`]: no such connection. [`WriteError::is_closing`]: it is closing, or the socket
-    /// failed just now; `closed` follows.
+    /// taken, and `Options::when_full` says what follows. [`WriteError::is_stale`]: no such connection.
+    /// [`WriteError::is_closing`]: it is closing, or the socket failed just now; `closed` follows.
     #[inline(always)]
     pub fn write(&mut self, token: Token, bytes: &[u8]) -> Result<(), WriteError> {
         let Some(connection) = self.conns.get_mut(token) else {
@@ -195,9 +195,7 @@ impl<H: Handler> Io<H> {
         }
         let queued = connection.queued_bytes();
         if bytes.len() > self.options.write_bytes_max - queued.min(self.options.write_bytes_max) {
-            self.stats.writes_refused += 1;
-            connection.flags.set(Flags::ABOVE_LOW);
-            return Err(WriteError::FULL);
+            return Err(self.refuse_write(token));
         }
         let mut sent = 0;
         if queued == 0 {
@@ -213,6 +211,32 @@ impl<H: Handler> Io<H> {
             self.enqueue(token, &bytes[sent..]);
         }
         Ok(())
+    }
+
+    /// A write did not fit: does what `Options::when_full` says.
+    fn refuse_write(&mut self, token: Token) -> WriteError {
+        self.stats.writes_refused += 1;
+        let Some(connection) = self.conns.get_mut(token) else {
+            return WriteError::STALE;
+        };
+        connection.flags.set(Flags::ABOVE_LOW);
+        match self.options.when_full {
+            WhenFull::Close => {
+                self.close(token, CloseReason::SlowReader);
+                return WriteError::CLOSING;
+            }
+            // Nothing would end the pause of a connection without a queue.
+            WhenFull::PauseReading
+                if connection.queued_bytes() > 0 && !connection.flags.has(Flags::PAUSED) =>
+            {
+                self.pause_reading(token);
+                if let Some(connection) = self.conns.get_mut(token) {
+                    connection.extra_mut().paused_by_queue = true;
+                }
+            }
+            WhenFull::PauseReading | WhenFull::Refuse => {}
+        }
+        WriteError::FULL
     }
 
     /// Puts what the socket did not take into the queue.
@@ -280,6 +304,9 @@ impl<H: Handler> Io<H> {
             && !connection.phase().is_draining()
         {
             connection.flags.set(Flags::PAUSED);
+            if let Some(extra) = &mut connection.extra {
+                extra.paused_by_queue = false;
+            }
         }
     }
 

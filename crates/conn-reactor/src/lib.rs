@@ -87,7 +87,7 @@ pub use error::{CloseReason, SendError, WriteError};
 pub use handler::{Handler, Opened};
 pub use io::{Io, TimerKey};
 pub use mailbox::Sender;
-pub use options::{Keepalive, Options};
+pub use options::{Keepalive, Options, WhenFull};
 pub use polled::{Polled, PollerFd, Turn};
 pub use reactor::{Builder, Reactor, Running};
 pub use sending::Sending;

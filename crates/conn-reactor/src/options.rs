@@ -24,6 +24,8 @@ pub struct Options {
     pub carry_bytes_max: usize,
     /// Output queued per connection while its socket is full. A write that does not fit is refused whole. Default 256 KiB.
     pub write_bytes_max: usize,
+    /// What a write that does not fit does besides. Default [`WhenFull::Refuse`].
+    pub when_full: WhenFull,
     /// When a queue that was above this mark falls to it, [`Handler::drained`](crate::Handler::drained) is called.
     /// Default 64 KiB.
     pub write_low_bytes: usize,
@@ -61,6 +63,26 @@ pub struct Options {
     pub user_timeout_ms: Option<u32>,
 }
 
+/// What becomes of a connection whose write queue has no room for a write.
+///
+/// The bytes are refused in each case. None drops what is queued to make room: the queue is a part of a byte stream, whose
+/// front the peer may have read a half of, so it can only be sent on, or the connection be closed. Who may
+/// drop old messages keeps them until [`Handler::drained`](crate::Handler::drained), and drops those.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// The handler decides: it may pause reading, wait for `drained`, or close.
+    #[default]
+    Refuse,
+    /// Nothing more is read from the peer, as by [`Io::pause_reading`](crate::Io::pause_reading), until the queue has come down to
+    /// [`Options::write_low_bytes`]: for answers to what a peer asks faster than it reads them. Input that the handler leaves
+    /// unconsumed is presented again then. A handler's own pauses stay its own.
+    PauseReading,
+    /// The connection closes with [`CloseReason::SlowReader`](crate::CloseReason::SlowReader): for peers that have to keep up. What
+    /// is queued is lost.
+    Close,
+}
+
 /// When TCP asks a silent peer whether it still lives (`tcp(7)`: TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
@@ -90,6 +112,7 @@ impl Default for Options {
             connections_max: 1_000_000,
             carry_bytes_max: 128 * 1024,
             write_bytes_max: 256 * 1024,
+            when_full: WhenFull::Refuse,
             write_low_bytes: 64 * 1024,
             read_buffer_bytes: 64 * 1024,
             turn_budget_bytes: 64 * 1024,

@@ -211,6 +211,8 @@ impl<H: Handler> Io<H> {
         let draining = connection.phase().is_draining();
         let drained =
             queued <= self.options.write_low_bytes && connection.flags.take(Flags::ABOVE_LOW);
+        let extra = connection.extra.as_mut().filter(|_| drained);
+        let resumes = extra.is_some_and(|extra| std::mem::take(&mut extra.paused_by_queue));
         if queued == 0 {
             connection.trim();
             if draining {
@@ -221,6 +223,9 @@ impl<H: Handler> Io<H> {
             // No new edge will come either for room that was not used up.
             connection.flags.set(Flags::WRITABLE);
             self.queue_ready(token);
+        }
+        if resumes {
+            self.resume_reading(token);
         }
         drained && !draining
     }

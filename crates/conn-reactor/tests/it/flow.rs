@@ -1,10 +1,10 @@
 //! Output: bounded queues, their marks, and peers that do not read.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
-use conn_reactor::{CloseReason, Options};
+use conn_reactor::{CloseReason, Io, Options, Token, WhenFull, WriteError};
 
-use crate::rig::{Behaviour, Numbers, Rig, Seen, one_shard};
+use crate::rig::{Behaviour, Numbers, Probe, Rig, Seen, one_shard};
 
 #[test]
 fn a_full_queue_refuses_whole_writes_and_says_when_it_has_drained() {
@@ -107,4 +107,67 @@ fn drained_tells_of_queues_that_were_above_the_low_mark_and_of_no_others() {
         assert_eq!(rig.on_shard(move |_, io| io.queued_bytes(token)), 0);
         assert_eq!(rig.seen_so_far().pop(), expected);
     }
+}
+
+fn small_queue(when_full: WhenFull) -> Options {
+    Options {
+        write_bytes_max: 100_000,
+        write_low_bytes: 20_000,
+        when_full,
+        ..one_shard()
+    }
+}
+
+/// Writes until the queue takes no more; what went in, and what the last write said.
+fn fill(io: &mut Io<Probe>, token: Token) -> (usize, WriteError) {
+    let mut taken = 0;
+    loop {
+        match io.write(token, &[7; 5_000]) {
+            Ok(()) => taken += 5_000,
+            Err(error) => return (taken, error),
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_pauses_reading_until_it_has_drained_if_it_is_told_to() {
+    let rig = Rig::start(Behaviour::Sink, small_queue(WhenFull::PauseReading));
+    let (mut client, token) = rig.client_and_token();
+    let (taken, error) = rig.on_shard(move |_, io| fill(io, token));
+    assert!(error.is_full());
+    client.write_all(b"a question").unwrap();
+    // Two turns, of which the second has seen the input.
+    rig.on_shard(|_, _| ());
+    rig.on_shard(|_, _| ());
+    assert_eq!(rig.seen_so_far(), []);
+    client.read_exact(&mut vec![0; taken]).unwrap();
+    assert_eq!(rig.next(), Seen::Drained(token));
+    assert_eq!(rig.next(), Seen::Data(token, b"a question".to_vec()));
+}
+
+#[test]
+fn a_handlers_own_pause_outlives_the_full_queue() {
+    let rig = Rig::start(Behaviour::Sink, small_queue(WhenFull::PauseReading));
+    let (mut client, token) = rig.client_and_token();
+    let taken = rig.on_shard(move |_, io| {
+        let (taken, _) = fill(io, token);
+        io.pause_reading(token);
+        taken
+    });
+    client.write_all(b"a question").unwrap();
+    client.read_exact(&mut vec![0; taken]).unwrap();
+    assert_eq!(rig.next(), Seen::Drained(token));
+    rig.on_shard(|_, _| ());
+    assert_eq!(rig.seen_so_far(), []);
+    rig.on_shard(move |_, io| io.resume_reading(token));
+    assert_eq!(rig.next(), Seen::Data(token, b"a question".to_vec()));
+}
+
+#[test]
+fn a_full_queue_closes_its_connection_if_it_is_told_to() {
+    let rig = Rig::start(Behaviour::Sink, small_queue(WhenFull::Close));
+    let (_client, token) = rig.client_and_token();
+    let (_, error) = rig.on_shard(move |_, io| fill(io, token));
+    assert!(error.is_closing());
+    assert_eq!(rig.next(), Seen::Closed(token, 1, CloseReason::SlowReader));
 }
