@@ -1,13 +1,14 @@
 //! The reactor beside its peers, each an echo server of one thread in a process of its own: raw edge-triggered epoll as
 //! the floor, mio, tokio's current_thread runtime and smol.
 //!
-//! `cargo xtask bench reactor [-- --quick] [echo|life|memory|calls|flood...]` prints the tables of docs/BENCHMARKS.md.
+//! `cargo xtask bench reactor [-- --quick] [echo|life|memory|calls|flood|interest...]` prints the tables of docs/BENCHMARKS.md.
 //! What is measured is the server's CPU time, as the kernel counts it for its threads: the wall time of a round trip over
 //! the loopback is mostly the client's.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod client;
 mod flood;
+mod interest;
 mod process;
 mod servers;
 mod tables;
@@ -41,12 +42,13 @@ fn main() -> Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let rounds = if quick { 3 } else { 7 };
-    let tables: [(&str, Table); 5] = [
+    let tables: [(&str, Table); 6] = [
         ("echo", tables::echo),
         ("life", tables::life),
         ("memory", tables::memory),
         ("calls", tables::calls),
         ("flood", flood::table),
+        ("interest", interest::table),
     ];
     for (name, table) in tables {
         if picked.is_empty() || picked.contains(&name) {

@@ -9,6 +9,10 @@ const ROOMS: &[(&str, &str)] = &[
         "the C interface of a library that is there or not, found at run time",
     ),
     (
+        "benches/benches/reactor/interest.rs",
+        "a submission to io_uring, whose crate has no safe one",
+    ),
+    (
         "benches/src/counting.rs",
         "a global allocator that counts, for every bench",
     ),
