@@ -132,12 +132,13 @@ impl<C> Connection<C> {
         Some(carry)
     }
 
-    /// The descriptor, what the connection held besides, and the caller's state.
-    pub(crate) fn take_apart(self) -> (OwnedFd, Option<Box<Extra>>, Option<C>) {
+    /// Closes the descriptor and leaves the rest.
+    pub(crate) fn shut(self) -> (Option<Box<Extra>>, Option<C>) {
         let Self {
             fd, extra, conn, ..
         } = self;
-        (fd, extra, conn)
+        drop(fd);
+        (extra, conn)
     }
 
     /// Gives the memory back that an idle connection does not need.

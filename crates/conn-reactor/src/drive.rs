@@ -310,13 +310,13 @@ impl<H: Handler> Running<H> {
                 continue;
             };
             self.io.forget(&connection);
-            let (fd, extra, conn) = connection.take_apart();
-            self.io.put_off_close(fd);
+            let (extra, conn) = connection.shut();
             if let Some(extra) = extra {
                 for timer in extra.timers() {
                     self.io.patience.cancel(timer);
                 }
             }
+            self.io.resume_accepting();
             self.io.stats.closes += 1;
             if let Some(conn) = conn {
                 self.io.open -= 1;

@@ -32,8 +32,6 @@ pub struct Io<H: Handler> {
     pub(crate) changed: Vec<Token>,
     /// Connections to close when the running callback has returned.
     pub(crate) closing: VecDeque<(Token, CloseReason)>,
-    /// Descriptors of connections that ended in this turn.
-    pub(crate) ended: Vec<OwnedFd>,
     pub(crate) listeners: Vec<Listener>,
     /// Out of descriptors or memory, or refused for good: no accepting before the retry timer fires or a connection closes.
     pub(crate) accept_retry: Option<timerwheel::Key>,
@@ -105,7 +103,7 @@ impl<H: Handler> Io<H> {
     #[must_use]
     pub fn descriptors(&self) -> usize {
         const POLLER_AND_WAKER: usize = 2;
-        self.conns.len() + self.ended.len() + self.listeners.len() + POLLER_AND_WAKER
+        self.conns.len() + self.listeners.len() + POLLER_AND_WAKER
     }
 
     /// The tokens of all open connections, to do something to each: say goodbye, check an age. Walks the slab: O(slots).

@@ -15,7 +15,7 @@ use crate::io::{Listener, Patience};
 use crate::mailbox::{Mailbox, Sender};
 use crate::platform::{RawEvent, Registry};
 use crate::slab::Slab;
-use crate::steps::{CLOSES_PUT_OFF_MAX, CLOSING_KEPT, LIST_KEPT};
+use crate::steps::{CLOSING_KEPT, LIST_KEPT};
 use crate::{CloseReason, Handler, Io, Options, Stats, TimerKey, Token};
 
 /// One shard that does not run yet. [`Reactor::run`](crate::Reactor::run) gives each a thread of its own; to embed a
@@ -80,7 +80,6 @@ impl<H: Handler> Shard<H> {
             ready: Vec::with_capacity(LIST_KEPT),
             changed: Vec::with_capacity(LIST_KEPT),
             closing: VecDeque::with_capacity(CLOSING_KEPT),
-            ended: Vec::with_capacity(CLOSES_PUT_OFF_MAX),
             listeners,
             accept_retry: None,
             stats: Stats::default(),
@@ -158,7 +157,6 @@ impl<H: Handler> Running<H> {
         self.handler.turn_ended(&mut self.io);
         self.finish_closes();
         self.tell_kernel();
-        self.io.close_ended();
         self.io.end_turn();
         Ok(())
     }

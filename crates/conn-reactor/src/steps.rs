@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
@@ -16,8 +15,6 @@ use crate::{CloseReason, Handler, Io, Stats, Token, sys};
 
 /// What a shard's lists of connections have room for however quiet it is.
 pub(crate) const LIST_KEPT: usize = 1024;
-/// Descriptors of ended connections that a turn closes together at its end; further ones it closes at once.
-pub(crate) const CLOSES_PUT_OFF_MAX: usize = 256;
 /// The same for those to close: a callback's few, as a rule.
 pub(crate) const CLOSING_KEPT: usize = 64;
 
@@ -104,26 +101,6 @@ impl<H: Handler> Io<H> {
         self.registry.change(connection.fd(), token, change)?;
         connection.watch = connection.watch.told();
         Ok(())
-    }
-
-    /// Closes a descriptor behind everything else that this turn does: a close costs more than a whole round trip, and the
-    /// connections behind it in the batch are waiting. Its slot is free, so an event of this batch finds nobody, and
-    /// the kernel is not asked for others before it is closed.
-    pub(crate) fn put_off_close(&mut self, fd: OwnedFd) {
-        if self.ended.len() < CLOSES_PUT_OFF_MAX {
-            self.ended.push(fd);
-        } else {
-            drop(fd);
-            self.resume_accepting();
-        }
-    }
-
-    /// Closes the descriptors that were put off.
-    pub(crate) fn close_ended(&mut self) {
-        if !self.ended.is_empty() {
-            self.ended.clear();
-            self.resume_accepting();
-        }
     }
 
     /// The kernel takes a closed descriptor off its list by itself.

@@ -262,32 +262,3 @@ fn every_way_to_end_gives_its_descriptor_back() {
         },
     );
 }
-
-/// A close takes longer than an echo, so those behind it go first; 256 descriptors wait at most.
-#[test]
-fn descriptors_are_closed_at_the_end_of_their_turn_up_to_a_bound() {
-    in_own_process(
-        "closing::descriptors_are_closed_at_the_end_of_their_turn_up_to_a_bound",
-        || {
-            const PUT_OFF: usize = 256;
-            let rig = Rig::start(Behaviour::Sink, one_shard());
-            let (_clients, tokens): (Vec<_>, Vec<_>) =
-                (0..PUT_OFF + 10).map(|_| rig.client_and_token()).unzip();
-            let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-            let before = open();
-            let release = rig.hold_shard();
-            rig.post(move |_, io| {
-                for token in tokens {
-                    io.close(token, CloseReason::Local(1));
-                }
-            });
-            // In the same turn, behind the callbacks of the closes.
-            let (told, hear) = std::sync::mpsc::channel();
-            rig.post(move |_, io| told.send((open(), io.connections())).unwrap());
-            drop(release);
-            assert_eq!(hear.recv().unwrap(), (before - 10, 0));
-            rig.on_shard(|_, _| ());
-            assert_eq!(open(), before - PUT_OFF - 10);
-        },
-    );
-}
