@@ -40,8 +40,18 @@ impl Events {
     /// Whether the equation above holds.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
+        self.unaccounted() == 0
+    }
+
+    /// By how much the left side of the equation above exceeds the right one: events of which
+    /// nothing is known. Negative where more were found than seen.
+    #[must_use]
+    pub fn unaccounted(&self) -> i64 {
         let found = [self.delivered, self.discarded, self.pending, self.dropped()];
-        found.iter().fold(0u64, |sum, n| sum.wrapping_add(*n)) == self.seen()
+        let left = found
+            .iter()
+            .fold(self.seen(), |left, n| left.wrapping_sub(*n));
+        left.cast_signed()
     }
 
     pub(crate) fn of_ring(stats: &RingStats) -> Self {

@@ -15,6 +15,7 @@
 
 mod attach;
 mod bytes;
+mod entries;
 mod error;
 mod events;
 pub mod fds;

@@ -1,15 +1,13 @@
 use std::collections::HashMap;
 
-use libbpf_rs::{MapCore, MapFlags};
+use libbpf_rs::MapCore;
 
 use super::row::TaskRow;
 use super::task::{Task, Waker};
 use super::total::TotalRow;
 use super::waker_key::WakerKey;
+use crate::entries::entries;
 use crate::error::ScopeError;
-
-/// What is read with one system call.
-const ROWS_AT_ONCE: u32 = 4096;
 
 /// Tasks that have ended, taken out of the kernel to make room there.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ impl Ended {
         wakers: &impl MapCore,
     ) -> Result<(), ScopeError> {
         let mut dead = Vec::new();
-        for (tid, row) in read_all(tasks)? {
+        for (tid, row) in entries(tasks)? {
             if TaskRow::from_bytes(&row)?.dead != 0 {
                 dead.push(tid);
             }
@@ -49,7 +47,7 @@ impl Ended {
             return Ok(());
         }
         // Everything that is only read comes first: a failure of it must not cost what is taken out.
-        let waker_keys = read_all(wakers)?.into_iter().map(|(key, _)| key);
+        let waker_keys = entries(wakers)?.into_iter().map(|(key, _)| key);
         let waker_keys: Vec<_> = waker_keys.collect();
 
         let mut failed = Ok(());
@@ -106,15 +104,6 @@ impl Ended {
     }
 }
 
-type Entry = (Vec<u8>, Vec<u8>);
-
-/// Every key of a map with its value.
-pub(super) fn read_all(map: &impl MapCore) -> Result<Vec<Entry>, ScopeError> {
-    let rows = map.lookup_batch(ROWS_AT_ONCE, MapFlags::ANY, MapFlags::ANY);
-    let rows = rows.map_err(|e| ScopeError::bpf("reading a map", e))?;
-    Ok(rows.collect())
-}
-
 /// What is at `key`, and no longer; `None` when it is gone already.
 fn take<T>(
     map: &impl MapCore,
@@ -141,29 +130,16 @@ fn or_later<T>(
 mod tests {
     use std::mem::size_of;
 
-    use libbpf_rs::{MapHandle, MapType, libbpf_sys};
+    use libbpf_rs::{MapFlags, MapHandle};
 
-    use super::{Ended, MapCore as _, MapFlags, TaskRow, TotalRow, WakerKey, read_all};
-
-    /// A map like one of the tool's, or the reason why this machine makes none.
-    fn map(key: usize, value: usize) -> Option<MapHandle> {
-        let options = libbpf_sys::bpf_map_create_opts {
-            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
-            ..Default::default()
-        };
-        let (key, value) = (key as u32, value as u32);
-        let made = MapHandle::create(MapType::Hash, None::<&str>, key, value, 16, &options);
-        if let Err(error) = &made {
-            crate::skip::skip(format_args!("making a BPF map: {error}"));
-        }
-        made.ok()
-    }
+    use super::{Ended, MapCore as _, TaskRow, TotalRow, WakerKey, entries};
+    use crate::entries::tests::map;
 
     /// Two tasks that have ended and one that runs; each has waited `tid` times, and thread 9 woke
     /// each once more.
     fn maps() -> Option<(MapHandle, MapHandle)> {
-        let tasks = map(4, size_of::<TaskRow>())?;
-        let wakers = map(size_of::<WakerKey>(), size_of::<TotalRow>())?;
+        let tasks = map(4, size_of::<TaskRow>(), 16)?;
+        let wakers = map(size_of::<WakerKey>(), size_of::<TotalRow>(), 16)?;
         for tid in [1u32, 2, 3] {
             let mut row = vec![0; size_of::<TaskRow>()];
             let mut put = |at: usize, word: u32| {
@@ -185,7 +161,7 @@ mod tests {
     }
 
     fn rows(map: &MapHandle) -> usize {
-        read_all(map).expect("it can be read").len()
+        entries(map).expect("it can be read").len()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use ebpf_ring::{CounterSource as _, Counters, KernelFeature, MapCounters};
 use libbpf_rs::MapHandle;
 
-use super::ended::{Ended, read_all};
+use super::ended::Ended;
 use super::off_cpu::OffCpu;
 use super::row::TaskRow;
 use super::stack_key::StackKey;
@@ -13,6 +13,7 @@ use super::total::TotalRow;
 use super::waker_key::WakerKey;
 use crate::attach::{Attach, Attachment, Forms, Programs, Variant, handle, load};
 use crate::bpf::runq::{OpenRunqSkel, RunqSkelBuilder};
+use crate::entries::entries;
 use crate::error::ScopeError;
 use crate::events::Events;
 use crate::overhead::{Meter, Overhead, SAMPLE};
@@ -233,7 +234,7 @@ impl RunQ {
     ///
     /// When a map cannot be read.
     pub fn off_cpu(&self) -> Result<Vec<OffCpu>, ScopeError> {
-        let rows = read_all(&self.maps.off_cpu)?;
+        let rows = entries(&self.maps.off_cpu)?;
         let rows = rows.iter().map(|(key, total)| {
             let key = StackKey::from_bytes(key)?;
             let total = TotalRow::from_bytes(total)?;
@@ -304,14 +305,14 @@ impl RunQ {
 
 impl Maps {
     fn rows(&self) -> Result<Vec<TaskRow>, ScopeError> {
-        let rows = read_all(&self.tasks)?;
+        let rows = entries(&self.tasks)?;
         rows.iter()
             .map(|(_, row)| TaskRow::from_bytes(row))
             .collect()
     }
 
     fn wakers(&self) -> Result<Vec<(WakerKey, TotalRow)>, ScopeError> {
-        let rows = read_all(&self.wakers)?;
+        let rows = entries(&self.wakers)?;
         rows.iter()
             .map(|(key, total)| Ok((WakerKey::from_bytes(key)?, TotalRow::from_bytes(total)?)))
             .collect()

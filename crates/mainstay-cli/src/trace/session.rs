@@ -124,13 +124,19 @@ pub(super) fn watch(common: &Common, tool: &mut impl Watch) -> Result<(), Failur
         let whole = Interval::Whole(start.elapsed());
         write_final(&mut out, tool, whole, &events)?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    match events.unaccounted() {
+        0 => Ok(()),
+        events => Err(Failure::Unaccounted(events)),
+    }
 }
 
 #[derive(Debug)]
 pub(super) enum Failure {
     Scope(ScopeError),
     Output(io::Error),
+    /// This many events were neither delivered nor counted as lost.
+    Unaccounted(i64),
 }
 
 impl From<ScopeError> for Failure {
@@ -150,6 +156,11 @@ impl fmt::Display for Failure {
         match self {
             Self::Scope(error) => error.fmt(f),
             Self::Output(error) => error.fmt(f),
+            Self::Unaccounted(events) => write!(
+                f,
+                "the account does not balance: {events} events were seen and never found again; \
+                 that is a fault of the tool"
+            ),
         }
     }
 }
@@ -306,6 +317,13 @@ fn events_line(events: &Events) -> String {
             line += &format!(" ({count} {})", reason.as_str());
         }
     }
+    if events.discarded > 0 {
+        line += &format!(" + {} discarded", events.discarded);
+    }
+    match events.unaccounted() {
+        0 => {}
+        unaccounted => line += &format!(" + unaccounted {unaccounted}"),
+    }
     line
 }
 
@@ -327,6 +345,8 @@ fn last_line(tool: &impl Watch, events: &Events) -> Value {
             "delivered": events.delivered,
             "pending": events.pending,
             "dropped": events.dropped(),
+            "discarded": events.discarded,
+            "unaccounted": events.unaccounted(),
             "ungrouped": tool.ungrouped(),
         }),
     );
@@ -385,7 +405,21 @@ fn parse_ring_bytes(text: &str) -> Result<u32, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Interval, Rates, parse_ring_bytes, printable};
+    use kernel_scope::Events;
+
+    use super::{Interval, Rates, events_line, parse_ring_bytes, printable};
+
+    #[test]
+    fn what_the_account_does_not_know_is_told() {
+        let mut events = Events::default();
+        let balanced = "events: 0 seen = 0 delivered + 0 pending + 0 dropped";
+        assert_eq!(events_line(&events), balanced);
+        events.delivered = 7;
+        assert_eq!(
+            events_line(&events),
+            "events: 0 seen = 7 delivered + 0 pending + 0 dropped + unaccounted -7"
+        );
+    }
 
     #[test]
     fn ring_sizes_are_what_the_kernel_takes() {
