@@ -20,22 +20,22 @@ use crate::options::Options;
 use crate::overhead::Overhead;
 use crate::symbols::{Stacks, Symbols};
 
-/// `fd_install` tells of everything but `dup2` and closing, for which the exits of system calls are
-/// looked at in any case.
+/// `fd_install` tells of everything but `dup2` and closing, for which the system calls are looked at
+/// in any case.
 const FORMS: Forms = Forms {
     tool: "fds",
     variants: &[
         Variant {
             attach: Attach::Fentry,
-            programs: &["raw_exit", "raw_fork", "raw_exec", "fentry_install"],
+            programs: &["raw_exit", "raw_enter", "raw_fork", "raw_exec", "fentry_install"],
         },
         Variant {
             attach: Attach::Kprobe,
-            programs: &["raw_exit", "raw_fork", "raw_exec", "kprobe_install"],
+            programs: &["raw_exit", "raw_enter", "raw_fork", "raw_exec", "kprobe_install"],
         },
         Variant {
             attach: Attach::RawTracepoint,
-            programs: &["raw_exit", "raw_fork", "raw_exec"],
+            programs: &["raw_exit", "raw_enter", "raw_fork", "raw_exec"],
         },
     ],
     needs: &[
