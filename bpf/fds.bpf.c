@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "mainstay_ring.h"
+#include "mainstay_stack.h"
 #include "mainstay_syscall.h"
 #include "fds.h"
 
@@ -53,7 +54,8 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
-MR_COUNTERS(event_counts, 1);
+/* Shard 0: events. Shard 1: stacks. */
+MR_COUNTERS(event_counts, 2);
 
 /* When calls began that close, by thread. */
 struct {
@@ -67,7 +69,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 1); /* user space says */
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, STACK_FRAMES_MAX * sizeof(__u64));
 } stacks SEC(".maps");
@@ -194,7 +196,7 @@ static __always_inline struct fds_event *begin(__u32 kind)
 
 static __always_inline __s32 user_stack(void *ctx)
 {
-	return bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
+	return stack_number(ctx, &stacks, BPF_F_USER_STACK, &event_counts, 1);
 }
 
 static __always_inline void opened(__u32 fd, __u64 file, __s32 call, __s32 stack)

@@ -47,7 +47,7 @@ struct fds_event {
 	__u32 tid;     /* thread, likewise */
 	__u32 fd;
 	__u32 last;
-	__s32 stack;   /* of user space, in the map `stacks`; negative: none */
+	__s32 stack;   /* of user space, in the map `stacks`; negative: none, or STACK_LOST */
 	__s32 call;    /* number of the system call, or FDS_CALL_... */
 	__u32 kind;    /* enum fds_event_kind */
 	__u32 reserved;

@@ -1,4 +1,6 @@
-use ebpf_ring::{Counters, DropReason, RingStats};
+use ebpf_ring::{CounterSource as _, Counters, DropReason, MapCounters, RingStats};
+
+use crate::error::ScopeError;
 
 /// Where every event of a tool went. Exact once the tool has finished:
 ///
@@ -62,4 +64,11 @@ impl Events {
             counters: stats.counters().unwrap_or_default(),
         }
     }
+}
+
+/// What a program counted in one shard, all CPUs together.
+pub(crate) fn total(counts: &MapCounters) -> Result<Counters, ScopeError> {
+    let per_cpu = counts.per_cpu();
+    let per_cpu = per_cpu.map_err(|e| ScopeError::bpf("reading the counter map", e.into()))?;
+    Ok(per_cpu.into_iter().sum())
 }

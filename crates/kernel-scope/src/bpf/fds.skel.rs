@@ -466,7 +466,7 @@ mod imp {
         #[repr(C)]
         pub struct __anon_3 {
             pub r#type: *mut [i32; 6],
-            pub max_entries: *mut [i32; 1],
+            pub max_entries: *mut [i32; 2],
             pub key: *mut u32,
             pub value: *mut mr_counters,
         }
@@ -484,7 +484,7 @@ mod imp {
         #[repr(C)]
         pub struct __anon_4 {
             pub r#type: *mut [i32; 7],
-            pub max_entries: *mut [i32; 8192],
+            pub max_entries: *mut [i32; 1],
             pub key_size: *mut [i32; 4],
             pub value_size: *mut [i32; 512],
         }
@@ -513,6 +513,8 @@ mod imp {
             pub mm: *mut std::ffi::c_void,
             pub pid: i32,
             pub tgid: i32,
+            pub group_leader: *mut task_struct,
+            pub start_time: u64,
             pub comm: [i8; 16],
             pub files: *mut files_struct,
         }
@@ -526,6 +528,8 @@ mod imp {
                     mm: std::ptr::null_mut(),
                     pid: i32::default(),
                     tgid: i32::default(),
+                    group_leader: std::ptr::null_mut(),
+                    start_time: u64::default(),
                     comm: [i8::default(); 16],
                     files: std::ptr::null_mut(),
                 }
@@ -794,5 +798,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 59800] = *include_bytes!("fds.bpf.o");
+    static DATA: [u8; 64616] = *include_bytes!("fds.bpf.o");
 }

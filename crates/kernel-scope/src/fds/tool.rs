@@ -2,16 +2,16 @@ use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use ebpf_ring::KernelFeature;
+use ebpf_ring::{KernelFeature, MapCounters};
 use libbpf_rs::{Iter, Link};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::attach::{Attach, Attachment, Forms, Programs, Variant, load};
+use crate::attach::{Attach, Attachment, Forms, Programs, Variant, handle, load};
 use crate::bpf::fds::{FdsSkelBuilder, OpenFdsSkel};
 use crate::error::ScopeError;
 use crate::events::Events;
 use crate::fds::calls;
-use crate::fds::event::Event;
+use crate::fds::event::{self, Event};
 use crate::fds::found::Found;
 use crate::fds::groups::{self, Group};
 use crate::fds::state::State;
@@ -27,11 +27,23 @@ const FORMS: Forms = Forms {
     variants: &[
         Variant {
             attach: Attach::Fentry,
-            programs: &["raw_exit", "raw_enter", "raw_fork", "raw_exec", "fentry_install"],
+            programs: &[
+                "raw_exit",
+                "raw_enter",
+                "raw_fork",
+                "raw_exec",
+                "fentry_install",
+            ],
         },
         Variant {
             attach: Attach::Kprobe,
-            programs: &["raw_exit", "raw_enter", "raw_fork", "raw_exec", "kprobe_install"],
+            programs: &[
+                "raw_exit",
+                "raw_enter",
+                "raw_fork",
+                "raw_exec",
+                "kprobe_install",
+            ],
         },
         Variant {
             attach: Attach::RawTracepoint,
@@ -47,6 +59,8 @@ const FORMS: Forms = Forms {
     ],
 };
 
+/// The shard of the counters in `bpf/fds.bpf.c` that counts stacks.
+const STACKS: u32 = 1;
 /// Between two snapshots pass at least this time and this many times what the last one took.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
 const SNAPSHOT_REST: u32 = 20;
@@ -55,6 +69,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The ring of a tool that was not told otherwise: 65,536 changes of 64 bytes.
 const RING_BYTES: u32 = 4 << 20;
+/// A place for each hash of a stack, whose second stack is lost: the emptier the map, the fewer. 17 MB.
+const STACKS_MAX: u32 = 32_768;
 
 /// The loaded and attached tool. Dropping it detaches.
 #[derive(Debug)]
@@ -78,9 +94,16 @@ impl Fds {
     /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
     /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        Self::with_stacks(options, STACKS_MAX)
+    }
+
+    fn with_stacks(options: &Options, stacks_max: u32) -> Result<Self, ScopeError> {
         let mut this = FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
-            let configured = |open: &mut OpenFdsSkel<'_>| configure(open, options, plan.variant);
+            let configured = |open: &mut OpenFdsSkel<'_>| {
+                open.maps.stacks.set_max_entries(stacks_max)?;
+                configure(open, options, plan.variant)
+            };
             let builder = FdsSkelBuilder::default();
             let skel = load(builder, &mut storage, plan.variant, configured)?;
             let programs = Programs::attach(&skel, plan)?;
@@ -90,7 +113,10 @@ impl Fds {
                 snapshots: Snapshots::new(
                     link.map_err(|e| ScopeError::bpf("attaching the iterator", e))?,
                 ),
-                stacks: Stacks::new(&skel.maps.stacks)?,
+                stacks: Stacks::new(
+                    &skel.maps.stacks,
+                    MapCounters::new(handle(&skel.maps.event_counts)?, STACKS)?,
+                )?,
                 symbols: Symbols::new(),
                 state: State::default(),
                 finished_ns: None,
@@ -117,11 +143,9 @@ impl Fds {
         let began = Instant::now();
         loop {
             let left = duration.saturating_sub(began.elapsed());
-            let state = &mut self.state;
-            self.feed.collect(left.min(LOOK), |bytes| {
-                state.apply(&Event::from_bytes(bytes)?);
-                Ok(())
-            })?;
+            let (state, symbols) = (&mut self.state, &self.symbols);
+            self.feed
+                .collect(left.min(LOOK), |bytes| take_in(state, symbols, bytes))?;
             if self.snapshots.is_due() {
                 self.reconcile()?;
             }
@@ -152,6 +176,15 @@ impl Fds {
     /// What the ring's reader says.
     pub fn events(&self) -> Result<Events, ScopeError> {
         self.feed.events()
+    }
+
+    /// How many stacks were lost because another one was in their place.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn stacks_lost(&self) -> Result<u64, ScopeError> {
+        self.stacks.lost()
     }
 
     /// What watching has cost so far.
@@ -191,13 +224,20 @@ impl Fds {
     /// Takes in what has happened until now, but not what happens meanwhile.
     fn drain(&mut self) -> Result<(), ScopeError> {
         let waiting = self.feed.events()?.pending;
-        let state = &mut self.state;
-        self.feed.drain(waiting, |bytes| {
-            state.apply(&Event::from_bytes(bytes)?);
-            Ok(())
-        })?;
+        let (state, symbols) = (&mut self.state, &self.symbols);
+        self.feed
+            .drain(waiting, |bytes| take_in(state, symbols, bytes))?;
         Ok(())
     }
+}
+
+fn take_in(state: &mut State, symbols: &Symbols, bytes: &[u8]) -> Result<(), ScopeError> {
+    let event = Event::from_bytes(bytes)?;
+    if event.kind == event::EXEC {
+        symbols.forget(event.pid);
+    }
+    state.apply(&event);
+    Ok(())
 }
 
 /// Lists of what is open, from the kernel's iterator over tasks and files.
@@ -265,4 +305,32 @@ fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fds, Options};
+
+    /// In a map of one stack, all others are lost.
+    #[test]
+    fn a_lost_stack_is_counted_and_told_from_none() {
+        let own_pid = std::process::id();
+        let mut tool = match Fds::with_stacks(&Options::default().pid(own_pid), 1) {
+            Ok(tool) => tool,
+            Err(error) if error.is_permission_denied() => return crate::skip::skip(error),
+            Err(error) => panic!("{error}"),
+        };
+        let file = std::fs::File::open("/dev/null").expect("it is there");
+        let pipe = std::io::pipe().expect("descriptors are left");
+        tool.finish().expect("a sound ring");
+        let groups = tool.groups();
+        let lost: Vec<_> = groups.iter().filter(|group| group.stack_lost).collect();
+        assert!(!lost.is_empty(), "{groups:?}");
+        assert!(
+            lost.iter()
+                .all(|g| g.stack.is_empty() && g.call != "unknown")
+        );
+        assert!(tool.stacks_lost().expect("they can be read") >= lost.len() as u64);
+        drop((file, pipe));
+    }
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use libbpf_rs::MapCore;
 
-use super::row::TaskRow;
+use super::row::{TaskId, TaskRow};
 use super::task::{Task, Waker};
 use super::total::TotalRow;
 use super::waker_key::WakerKey;
@@ -13,7 +13,7 @@ use crate::error::ScopeError;
 #[derive(Debug)]
 pub(super) struct Ended {
     /// As many as the kernel has room for.
-    tasks: HashMap<u32, Task>,
+    tasks: HashMap<TaskId, Task>,
     tasks_max: usize,
     /// Waits of further ones.
     ungrouped: u64,
@@ -38,9 +38,9 @@ impl Ended {
         wakers: &impl MapCore,
     ) -> Result<(), ScopeError> {
         let mut dead = Vec::new();
-        for (tid, row) in entries(tasks)? {
+        for (key, row) in entries(tasks)? {
             if TaskRow::from_bytes(&row)?.dead != 0 {
-                dead.push(tid);
+                dead.push(key);
             }
         }
         if dead.is_empty() {
@@ -52,10 +52,10 @@ impl Ended {
 
         let mut failed = Ok(());
         let mut found = HashMap::new();
-        for tid in &dead {
-            let taken = take(tasks, tid, TaskRow::from_bytes);
+        for key in &dead {
+            let taken = take(tasks, key, TaskRow::from_bytes);
             if let Some(row) = or_later(taken, &mut failed) {
-                found.insert(row.tid, Task::new(&row));
+                found.insert(row.id(), Task::new(&row));
             }
         }
         for bytes in &waker_keys {
@@ -63,32 +63,26 @@ impl Ended {
             let Some(key) = or_later(key.map(Some), &mut failed) else {
                 continue;
             };
-            if let Some(task) = found.get_mut(&key.tid) {
+            if let Some(task) = found.get_mut(&key.task()) {
                 let taken = take(wakers, bytes, TotalRow::from_bytes);
                 if let Some(total) = or_later(taken, &mut failed) {
                     task.add_waker(Waker::new(&key, &total));
                 }
             }
         }
-        found
-            .into_iter()
-            .for_each(|(tid, task)| self.add(tid, task));
+        found.into_iter().for_each(|(id, task)| self.add(id, task));
         failed
     }
 
-    fn add(&mut self, tid: u32, mut task: Task) {
-        if let Some(before) = self.tasks.remove(&tid) {
-            task.add(before);
-        }
+    fn add(&mut self, id: TaskId, task: Task) {
         if self.tasks.len() < self.tasks_max {
-            self.tasks.insert(tid, task);
+            self.tasks.insert(id, task);
         } else {
             self.ungrouped += task.all_waits().count();
         }
     }
 
-    /// By number.
-    pub(super) fn tasks(&self) -> &HashMap<u32, Task> {
+    pub(super) fn tasks(&self) -> &HashMap<TaskId, Task> {
         &self.tasks
     }
 
@@ -151,8 +145,8 @@ mod tests {
             let (key, any) = (tid.to_ne_bytes(), MapFlags::ANY);
             tasks.update(&key, &row, any).expect("room");
             let mut waker = vec![0; size_of::<WakerKey>()];
-            waker[..4].copy_from_slice(&key);
-            waker[4..8].copy_from_slice(&9u32.to_ne_bytes());
+            waker[8..12].copy_from_slice(&key);
+            waker[12..16].copy_from_slice(&9u32.to_ne_bytes());
             let mut total = vec![0; size_of::<TotalRow>()];
             total[0] = 1;
             wakers.update(&waker, &total, any).expect("room");

@@ -1,7 +1,7 @@
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use ebpf_ring::{CounterSource as _, Counters, KernelFeature, MapCounters};
+use ebpf_ring::{Counters, KernelFeature, MapCounters};
 use libbpf_rs::MapHandle;
 
 use super::ended::Ended;
@@ -15,7 +15,7 @@ use crate::attach::{Attach, Attachment, Forms, Programs, Variant, handle, load};
 use crate::bpf::runq::{OpenRunqSkel, RunqSkelBuilder};
 use crate::entries::entries;
 use crate::error::ScopeError;
-use crate::events::Events;
+use crate::events::{Events, total};
 use crate::overhead::{Meter, Overhead, SAMPLE};
 use crate::symbols::Stacks;
 use crate::waker::preempt_count_offset;
@@ -59,6 +59,8 @@ const FORMS: Forms = Forms {
 /// How often rows of tasks that have ended are taken out of the kernel, to make room.
 const HARVEST: Duration = Duration::from_millis(500);
 const OFF_CPU_MAX: u32 = 16384;
+/// A place for each hash of a stack, whose second stack is lost: the emptier the map, the fewer. 34 MB.
+const STACKS_MAX: u32 = 32768;
 /// A program that was running on another CPU when its link went away is waited for so long.
 const STRAGGLERS_MS_MAX: u32 = 100;
 
@@ -66,6 +68,10 @@ const STRAGGLERS_MS_MAX: u32 = 100;
 const WAITS: u32 = 0;
 const OFF_CPU: u32 = 1;
 const WAKERS: u32 = 2;
+const STACKS: u32 = 3;
+
+/// No Linux has more tasks than this at once (`PID_MAX_LIMIT`).
+pub const TASKS_MAX: u32 = 1 << 22;
 
 /// How to open [`RunQ`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,10 +114,10 @@ impl Options {
         self
     }
 
-    /// Room for `tasks_max` tasks, at least 1.
+    /// Room for `tasks_max` tasks: from 1 to [`TASKS_MAX`].
     #[must_use]
     pub fn tasks_max(mut self, tasks_max: u32) -> Self {
-        self.tasks_max = tasks_max.max(1);
+        self.tasks_max = tasks_max.clamp(1, TASKS_MAX);
         self
     }
 
@@ -165,7 +171,7 @@ impl RunQ {
                 tasks: handle(&skel.maps.tasks)?,
                 wakers: handle(&skel.maps.wakers)?,
                 off_cpu: handle(&skel.maps.off_cpu)?,
-                stacks: Stacks::new(&skel.maps.stacks)?,
+                stacks: Stacks::new(&skel.maps.stacks, counts(STACKS)?)?,
                 counts: [counts(WAITS)?, counts(OFF_CPU)?, counts(WAKERS)?],
             };
             let programs = Programs::attach(&skel, plan)?;
@@ -218,11 +224,7 @@ impl RunQ {
             if row.waits() == 0 {
                 continue;
             }
-            let mut task = Task::new(&row);
-            if let Some(before) = tasks.remove(&row.tid) {
-                task.add(before);
-            }
-            tasks.insert(row.tid, task);
+            tasks.insert(row.id(), Task::new(&row));
         }
         Ok(join(tasks, &self.maps.wakers()?))
     }
@@ -269,6 +271,15 @@ impl RunQ {
     pub fn without_room(&self) -> Result<(u64, u64), ScopeError> {
         let off_cpu = self.maps.counters(OFF_CPU)?.dropped();
         Ok((off_cpu, self.maps.counters(WAKERS)?.dropped()))
+    }
+
+    /// How many times a stack was lost because another one was in its place.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn stacks_lost(&self) -> Result<u64, ScopeError> {
+        self.maps.stacks.lost()
     }
 
     /// Waits of tasks that have ended, of more of them than are kept.
@@ -319,9 +330,7 @@ impl Maps {
     }
 
     fn counters(&self, shard: u32) -> Result<Counters, ScopeError> {
-        let per_cpu = self.counts[shard as usize].per_cpu();
-        let per_cpu = per_cpu.map_err(|e| ScopeError::bpf("reading the counter map", e.into()))?;
-        Ok(per_cpu.into_iter().sum())
+        total(&self.counts[shard as usize])
     }
 }
 
@@ -340,7 +349,7 @@ fn configure(
     if options.stacks {
         rodata.with_stacks = true;
         open.maps.off_cpu.set_max_entries(OFF_CPU_MAX)?;
-        open.maps.stacks.set_max_entries(OFF_CPU_MAX)?;
+        open.maps.stacks.set_max_entries(STACKS_MAX)?;
     }
     open.maps.wakers.set_max_entries(options.tasks_max)?;
     open.maps.tasks.set_max_entries(options.tasks_max)
