@@ -42,9 +42,12 @@
 
 /* Knobs, set before load. */
 const volatile __u32 target_pid = 0;  /* 0: every process */
-const volatile __u32 ignored_pid = 0; /* the tool itself */
+const volatile bool ignores_reader = true; /* the tool itself */
 const volatile bool sees_installs = false; /* fd_install() is watched, too */
 const volatile __u8 call_kinds[FDS_CALLS_MAX] = {}; /* enum fds_call_kind */
+
+/* The process that reads the snapshots. It may know itself by another number. */
+__u32 reader_pid = 0;
 
 /* The table of the target, by the snapshot: others may share it (CLONE_FILES). */
 __u64 target_table = 0;
@@ -163,11 +166,16 @@ static __always_inline struct files_struct *current_table(void)
 	return BPF_CORE_READ(current_task(), files);
 }
 
+static __always_inline bool is_ignored(__u32 pid)
+{
+	return ignores_reader && pid == reader_pid;
+}
+
 static __always_inline bool is_watched(void)
 {
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
 
-	if (pid == ignored_pid)
+	if (is_ignored(pid))
 		return false;
 	return !target_pid || pid == target_pid ||
 	       (target_table && target_table == (__u64)current_table());
@@ -503,7 +511,7 @@ int raw_fork(struct bpf_raw_tracepoint_args *ctx)
 	__u32 pid = BPF_CORE_READ(child, tgid);
 	struct fds_event *event;
 
-	if (!table || table == from || pid == ignored_pid || (target_pid && target_pid != pid))
+	if (!table || table == from || is_ignored(pid) || (target_pid && target_pid != pid))
 		return 0;
 	event = begin(FDS_COPY);
 	if (!event)
@@ -532,10 +540,11 @@ int snapshot(struct bpf_iter__task_file *ctx)
 	struct fds_found_event found = {};
 	__u32 pid;
 
+	reader_pid = bpf_get_current_pid_tgid() >> 32;
 	if (!task || !file)
 		return 0;
 	pid = BPF_CORE_READ(task, tgid);
-	if (pid == ignored_pid || (target_pid && pid != target_pid))
+	if (is_ignored(pid) || (target_pid && pid != target_pid))
 		return 0;
 	found.table = (__u64)BPF_CORE_READ(task, files);
 	found.file = (__u64)file;

@@ -652,13 +652,15 @@ mod imp {
         #[repr(C)]
         pub struct rodata {
             pub target_pid: u32,
-            pub ignored_pid: u32,
+            pub ignores_reader: bool,
             pub sees_installs: bool,
             pub call_kinds: [u8; 512],
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct bss {
+            pub reader_pid: u32,
+            __pad_4: [u8; 4],
             pub target_table: u64,
         }
         #[derive(Debug, Copy, Clone)]
@@ -798,5 +800,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 64616] = *include_bytes!("fds.bpf.o");
+    static DATA: [u8; 65624] = *include_bytes!("fds.bpf.o");
 }

@@ -18,6 +18,7 @@ use crate::fds::state::State;
 use crate::feed::Feed;
 use crate::options::Options;
 use crate::overhead::Overhead;
+use crate::process;
 use crate::symbols::{Stacks, Symbols};
 
 /// `fd_install` tells of everything but `dup2` and closing, for which the system calls are looked at
@@ -90,7 +91,8 @@ impl Fds {
     ///
     /// # Errors
     ///
-    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// [`is_no_process`](ScopeError::is_no_process) for a pid that is not there, and for any outside of
+    /// the initial pid namespace; [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
     /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
     /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
@@ -98,6 +100,7 @@ impl Fds {
     }
 
     fn with_stacks(options: &Options, stacks_max: u32) -> Result<Self, ScopeError> {
+        process::check(options.pid)?;
         let mut this = FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
             let configured = |open: &mut OpenFdsSkel<'_>| {
@@ -280,7 +283,6 @@ fn configure(
     options: &Options,
     variant: &Variant,
 ) -> libbpf_rs::Result<()> {
-    let own_pid = std::process::id();
     let rodata = open
         .maps
         .rodata_data
@@ -288,10 +290,7 @@ fn configure(
         .expect("the program has knobs");
     rodata.target_pid = options.pid.unwrap_or(0);
     // Else every snapshot would find itself.
-    rodata.ignored_pid = match options.pid {
-        Some(pid) if pid == own_pid => 0,
-        _ => own_pid,
-    };
+    rodata.ignores_reader = options.pid != Some(std::process::id());
     rodata.sees_installs = variant.attach != Attach::RawTracepoint;
     rodata.call_kinds = calls::kinds();
     open.progs.snapshot.set_autoload(true);

@@ -13,6 +13,7 @@ use crate::map_iter::event::Event;
 use crate::map_iter::summary::Summary;
 use crate::options::Options;
 use crate::overhead::Overhead;
+use crate::process;
 use crate::symbols::Stacks;
 
 /// Exits first: a call whose exit is not seen would leave its entry behind. The raw pair looks at
@@ -56,10 +57,12 @@ impl MapIter {
     ///
     /// # Errors
     ///
-    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// [`is_no_process`](ScopeError::is_no_process) for a pid that is not there, and for any outside of
+    /// the initial pid namespace; [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
     /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
     /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        process::check(options.pid)?;
         FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
             let skel = load(

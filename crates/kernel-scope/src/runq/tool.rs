@@ -17,6 +17,7 @@ use crate::entries::entries;
 use crate::error::ScopeError;
 use crate::events::{Events, total};
 use crate::overhead::{Meter, Overhead, SAMPLE};
+use crate::process;
 use crate::symbols::Stacks;
 use crate::waker::preempt_count_offset;
 
@@ -153,10 +154,12 @@ impl RunQ {
     ///
     /// # Errors
     ///
-    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// [`is_no_process`](ScopeError::is_no_process) for a pid that is not there, and for any outside of
+    /// the initial pid namespace; [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
     /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
     /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        process::check(options.pid)?;
         let preempt_count_offset = preempt_count_offset();
         FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();

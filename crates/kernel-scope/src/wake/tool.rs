@@ -13,6 +13,7 @@ use crate::events::{Events, total};
 use crate::feed::Feed;
 use crate::options::Options;
 use crate::overhead::Overhead;
+use crate::process;
 use crate::waker::preempt_count_offset;
 
 /// The entry last: a call is followed from its beginning or not at all.
@@ -72,7 +73,8 @@ impl Wake {
     ///
     /// # Errors
     ///
-    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// [`is_no_process`](ScopeError::is_no_process) for a pid that is not there, and for any outside of
+    /// the initial pid namespace; [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
     /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
     /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
@@ -80,6 +82,7 @@ impl Wake {
     }
 
     fn with_threads(options: &Options, threads_max: u32) -> Result<Self, ScopeError> {
+        process::check(options.pid)?;
         let preempt_count_offset = preempt_count_offset();
         FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();

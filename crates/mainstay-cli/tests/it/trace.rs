@@ -327,6 +327,12 @@ fn wrong_usage_is_exit_code_2() {
         &["trace", "map-iter", "--pid", "0"],
         &["trace", "map-iter", "--ring-bytes", "5000"],
         &["trace", "runq", "--tasks-max", "0"],
+        &["trace", "runq", "--tasks-max", "4194305"],
+        // No Linux has a process of this number.
+        &["trace", "fds", "--pid", "4194305", "--for", "1ms"],
+        &["trace", "map-iter", "--pid", "4194305", "--for", "1ms"],
+        &["trace", "runq", "--pid", "4194305", "--for", "1ms"],
+        &["trace", "wake", "--pid", "4194305", "--for", "1ms"],
         &["trace", "nothing"],
     ] {
         let output = mainstay(args).output().expect("it runs");
