@@ -80,9 +80,12 @@ impl State {
         // that. So what was there before the call began is forgotten.
         let entered_ns = event.other;
         let numbers = event.fd..=event.last;
-        table
-            .fds
-            .retain(|fd, opened| !numbers.contains(fd) || opened.time_ns >= entered_ns);
+        let closed = table.fds.range(numbers.clone());
+        let gone = closed.filter(|(_, opened)| opened.time_ns < entered_ns);
+        let gone: Vec<u32> = gone.map(|(fd, _)| *fd).collect();
+        for fd in gone {
+            table.fds.remove(&fd);
+        }
         for (_, opened) in table.fds.range_mut(numbers) {
             // A snapshot may have found the next file there before this was told.
             opened.closed |= opened.time_ns <= event.time_ns;

@@ -41,17 +41,22 @@ impl Tracing {
         None
     }
 
-    fn interrupt(mut self) -> Output {
+    fn interrupt(self) -> Output {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill")
             .args(["-INT", &pid])
             .status()
             .expect("kill exists");
         assert!(sent.success());
-        let mut stderr = Vec::new();
-        self.stderr.read_to_end(&mut stderr).expect("a pipe");
+        // Beside stdout: a tool that cannot write on does not end.
+        let mut pipe = self.stderr;
+        let stderr = std::thread::spawn(move || {
+            let mut stderr = Vec::new();
+            pipe.read_to_end(&mut stderr).expect("a pipe");
+            stderr
+        });
         let mut output = self.child.wait_with_output().expect("it is ours");
-        output.stderr = stderr;
+        output.stderr = stderr.join().expect("no panic");
         output
     }
 }
