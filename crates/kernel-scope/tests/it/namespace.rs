@@ -47,7 +47,6 @@ fn is_outside(test: &str) -> bool {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the run outside reads it")]
 fn a_number_of_another_namespace_is_refused() {
     if is_outside("namespace::a_number_of_another_namespace_is_refused") {
         return;
@@ -69,7 +68,6 @@ fn a_number_of_another_namespace_is_refused() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the run outside reads it")]
 fn a_tool_inside_leaves_its_own_descriptors_out() {
     if is_outside("namespace::a_tool_inside_leaves_its_own_descriptors_out") {
         return;
