@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "mainstay_ring.h"
+#include "mainstay_stack.h"
 #include "mainstay_syscall.h"
 #include "fds.h"
 
@@ -41,9 +42,12 @@
 
 /* Knobs, set before load. */
 const volatile __u32 target_pid = 0;  /* 0: every process */
-const volatile __u32 ignored_pid = 0; /* the tool itself */
+const volatile bool ignores_reader = true; /* the tool itself */
 const volatile bool sees_installs = false; /* fd_install() is watched, too */
 const volatile __u8 call_kinds[FDS_CALLS_MAX] = {}; /* enum fds_call_kind */
+
+/* The process that reads the snapshots. It may know itself by another number. */
+__u32 reader_pid = 0;
 
 /* The table of the target, by the snapshot: others may share it (CLONE_FILES). */
 __u64 target_table = 0;
@@ -53,13 +57,22 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
-MR_COUNTERS(event_counts, 1);
+/* Shard 0: events. Shard 1: stacks. */
+MR_COUNTERS(event_counts, 2);
+
+/* When calls began that close, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} closing SEC(".maps");
 
 #define STACK_FRAMES_MAX 64
 
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 1); /* user space says */
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, STACK_FRAMES_MAX * sizeof(__u64));
 } stacks SEC(".maps");
@@ -104,21 +117,35 @@ static __always_inline struct task_struct *current_task(void)
 	return (void *)bpf_get_current_task();
 }
 
-/* The registers that a system call was entered with, as far as its exit still
- * has them. */
+/* The number of the system call that was entered with these registers. */
+static __always_inline __s64 number_in(const void *at)
+{
+	if (bpf_core_field_exists(struct pt_regs___x86_fds, orig_ax)) {
+		const struct pt_regs___x86_fds *regs = at;
+
+		return BPF_CORE_READ(regs, orig_ax);
+	}
+	if (bpf_core_field_exists(struct pt_regs___arm64_fds, syscallno)) {
+		const struct pt_regs___arm64_fds *regs = at;
+
+		return BPF_CORE_READ(regs, syscallno);
+	}
+	return -1;
+}
+
+/* A system call and its arguments, as far as its exit still has them. */
 struct entered {
 	__s64 nr;
 	__u64 arg[4];
 };
 
-static __always_inline struct entered entered_with(const void *at)
+static __always_inline struct entered entered_with(const void *at, __s64 nr)
 {
-	struct entered call = { .nr = -1 };
+	struct entered call = { .nr = nr };
 
 	if (bpf_core_field_exists(struct pt_regs___x86_fds, orig_ax)) {
 		const struct pt_regs___x86_fds *regs = at;
 
-		call.nr = BPF_CORE_READ(regs, orig_ax);
 		call.arg[0] = BPF_CORE_READ(regs, di);
 		call.arg[1] = BPF_CORE_READ(regs, si);
 		call.arg[2] = BPF_CORE_READ(regs, dx);
@@ -126,7 +153,6 @@ static __always_inline struct entered entered_with(const void *at)
 	} else if (bpf_core_field_exists(struct pt_regs___arm64_fds, syscallno)) {
 		const struct pt_regs___arm64_fds *regs = at;
 
-		call.nr = BPF_CORE_READ(regs, syscallno);
 		call.arg[0] = BPF_CORE_READ(regs, orig_x0);
 		call.arg[1] = BPF_CORE_READ(regs, regs[1]);
 		call.arg[2] = BPF_CORE_READ(regs, regs[2]);
@@ -140,11 +166,16 @@ static __always_inline struct files_struct *current_table(void)
 	return BPF_CORE_READ(current_task(), files);
 }
 
+static __always_inline bool is_ignored(__u32 pid)
+{
+	return ignores_reader && pid == reader_pid;
+}
+
 static __always_inline bool is_watched(void)
 {
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
 
-	if (pid == ignored_pid)
+	if (is_ignored(pid))
 		return false;
 	return !target_pid || pid == target_pid ||
 	       (target_table && target_table == (__u64)current_table());
@@ -173,7 +204,7 @@ static __always_inline struct fds_event *begin(__u32 kind)
 
 static __always_inline __s32 user_stack(void *ctx)
 {
-	return bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
+	return stack_number(ctx, &stacks, BPF_F_USER_STACK, &event_counts, 1);
 }
 
 static __always_inline void opened(__u32 fd, __u64 file, __s32 call, __s32 stack)
@@ -189,12 +220,13 @@ static __always_inline void opened(__u32 fd, __u64 file, __s32 call, __s32 stack
 	mr_submit(event);
 }
 
-static __always_inline void closed(__u32 fd, __u32 last)
+static __always_inline void closed(__u32 fd, __u32 last, __u64 entered_ns)
 {
 	struct fds_event *event = begin(FDS_CLOSE);
 
 	if (!event)
 		return;
+	event->other = entered_ns;
 	event->fd = fd;
 	event->last = last;
 	mr_submit(event);
@@ -310,30 +342,68 @@ static __always_inline void received_many(void *ctx, const struct entered *call,
 		received(call->arg[1] + i * stride, call->nr, stack);
 }
 
-static __always_inline void close_range(const struct entered *call)
+static __always_inline void close_range(const struct entered *call, __u64 entered_ns)
 {
 	__u32 flags = call->arg[2];
 
 	if (flags & CLOSE_RANGE_UNSHARE)
 		copied(FDS_COPY);
 	if (!(flags & CLOSE_RANGE_CLOEXEC))
-		closed(call->arg[0], call->arg[1]);
+		closed(call->arg[0], call->arg[1], entered_ns);
+}
+
+static __always_inline __u8 kind_of(__u64 nr)
+{
+	return nr < FDS_CALLS_MAX ? call_kinds[nr] : FDS_CALL_OTHER;
+}
+
+static __always_inline bool closes(__u8 kind)
+{
+	return kind == FDS_CALL_CLOSE || kind == FDS_CALL_CLOSE_RANGE;
+}
+
+SEC("raw_tp/sys_enter")
+int raw_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 now;
+
+	if (!closes(kind_of(ctx->args[1])) || !is_watched() || is_compat())
+		return 0;
+	now = bpf_ktime_get_ns();
+	/* Without room, the close is taken for one that began long ago. */
+	bpf_map_update_elem(&closing, &tid, &now, BPF_ANY);
+	return 0;
+}
+
+/* When the closing call of this task began; 0: not known. */
+static __always_inline __u64 closing_since(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 *found = bpf_map_lookup_elem(&closing, &tid);
+	__u64 since = found ? *found : 0;
+
+	if (found)
+		bpf_map_delete_elem(&closing, &tid);
+	return since;
 }
 
 SEC("raw_tp/sys_exit")
 int raw_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct entered call = entered_with((void *)ctx->args[0]);
-	__s64 ret = ctx->args[1];
-	__u64 nr = call.nr;
-	__u8 kind;
+	const void *regs = (const void *)ctx->args[0];
+	__s64 nr = number_in(regs), ret = ctx->args[1];
+	__u8 kind = kind_of(nr);
+	struct entered call;
+	__u64 since = 0;
 
-	if (nr >= FDS_CALLS_MAX)
-		return 0;
-	kind = call_kinds[nr];
+	/* At every system call of the machine: no more than this before it. */
 	if (kind == FDS_CALL_OTHER || (sees_installs && kind < FDS_CALL_DUP2) ||
 	    !is_watched() || is_compat())
 		return 0;
+	call = entered_with(regs, nr);
+	if (closes(kind))
+		since = closing_since();
 	switch (kind) {
 	case FDS_CALL_RETURNS:
 		returned(ctx, ret, nr);
@@ -372,11 +442,11 @@ int raw_exit(struct bpf_raw_tracepoint_args *ctx)
 	case FDS_CALL_CLOSE:
 		/* Whatever else it returns, the descriptor is gone. */
 		if (ret != -EBADF)
-			closed(call.arg[0], call.arg[0]);
+			closed(call.arg[0], call.arg[0], since);
 		break;
 	case FDS_CALL_CLOSE_RANGE:
 		if (!ret)
-			close_range(&call);
+			close_range(&call, since);
 		break;
 	case FDS_CALL_UNSHARE:
 		if (!ret && (call.arg[0] & CLONE_FILES))
@@ -397,7 +467,7 @@ static __always_inline __s32 current_call(void)
 	if (is_compat())
 		return FDS_CALL_COMPAT;
 	task = bpf_get_current_task_btf();
-	return entered_with((void *)bpf_task_pt_regs(task)).nr;
+	return number_in((void *)bpf_task_pt_regs(task));
 }
 
 static __always_inline int on_install(void *ctx, __u32 fd, __u64 file)
@@ -441,7 +511,7 @@ int raw_fork(struct bpf_raw_tracepoint_args *ctx)
 	__u32 pid = BPF_CORE_READ(child, tgid);
 	struct fds_event *event;
 
-	if (!table || table == from || pid == ignored_pid || (target_pid && target_pid != pid))
+	if (!table || table == from || is_ignored(pid) || (target_pid && target_pid != pid))
 		return 0;
 	event = begin(FDS_COPY);
 	if (!event)
@@ -470,10 +540,11 @@ int snapshot(struct bpf_iter__task_file *ctx)
 	struct fds_found_event found = {};
 	__u32 pid;
 
+	reader_pid = bpf_get_current_pid_tgid() >> 32;
 	if (!task || !file)
 		return 0;
 	pid = BPF_CORE_READ(task, tgid);
-	if (pid == ignored_pid || (target_pid && pid != target_pid))
+	if (is_ignored(pid) || (target_pid && pid != target_pid))
 		return 0;
 	found.table = (__u64)BPF_CORE_READ(task, files);
 	found.file = (__u64)file;

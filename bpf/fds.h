@@ -40,13 +40,14 @@ enum fds_event_kind {
 struct fds_event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 table;   /* which files_struct: its address, a name and nothing more */
-	__u64 other;   /* FDS_OPEN: which struct file. FDS_COPY: which table; 0: the
-			* one that the process had before */
+	__u64 other;   /* FDS_OPEN: which struct file. FDS_CLOSE: when the call began;
+			* 0: not known. FDS_COPY: which table; 0: the one that the
+			* process had before */
 	__u32 pid;     /* process, in the initial pid namespace */
 	__u32 tid;     /* thread, likewise */
 	__u32 fd;
 	__u32 last;
-	__s32 stack;   /* of user space, in the map `stacks`; negative: none */
+	__s32 stack;   /* of user space, in the map `stacks`; negative: none, or STACK_LOST */
 	__s32 call;    /* number of the system call, or FDS_CALL_... */
 	__u32 kind;    /* enum fds_event_kind */
 	__u32 reserved;

@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "mainstay_ring.h"
+#include "mainstay_stack.h"
 #include "mainstay_syscall.h"
 #include "map_iter.h"
 
@@ -32,7 +33,8 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
-MR_COUNTERS(event_counts, 1);
+/* Shard 0: events. Shard 1: stacks. */
+MR_COUNTERS(event_counts, 2);
 
 /* What the entry of a call leaves for its exit. */
 struct call {
@@ -56,10 +58,11 @@ struct {
 	__type(value, struct call);
 } calls SEC(".maps");
 
-/* Callers of walks: few, since a walk has one place in a program. */
+/* Callers of walks: few, since a walk has one place in a program. The emptier the
+ * map, the fewer are lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 16384);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, STACK_DEPTH * sizeof(__u64));
 } stacks SEC(".maps");
@@ -255,7 +258,7 @@ static __always_inline int on_enter(void *ctx, __u64 cmd, __u64 attr_addr)
 	}
 	/* Not at every step: it costs more than the rest together. */
 	call.user_stack = call.flags & (MAP_ITER_FIRST | MAP_ITER_KEY_GONE) ?
-				  bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK) :
+				  stack_number(ctx, &stacks, BPF_F_USER_STACK, &event_counts, 1) :
 				  -1;
 	/* Last, so that what the program itself does is not in the step. */
 	call.start_ns = bpf_ktime_get_ns();
@@ -270,6 +273,7 @@ static __always_inline int on_exit(__s64 ret)
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = pid_tgid;
 	struct call *call = bpf_map_lookup_elem(&calls, &tid);
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct map_iter_event *event;
 	struct key_buf key;
 
@@ -288,6 +292,7 @@ static __always_inline int on_exit(__s64 ret)
 	event->flags = call->flags;
 	event->user_stack = call->user_stack;
 	event->zero = 0;
+	event->start_ns = BPF_CORE_READ(task, group_leader, start_time);
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	/* Only these two answers prove that the descriptor was a map's: the
 	 * address of bpf_map_fops is not in every kernel's kallsyms. */

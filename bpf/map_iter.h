@@ -33,11 +33,13 @@ struct map_iter_event {
 	__u32 flags;	     /* enum map_iter_flags */
 	char comm[16];
 	char map_name[16];
-	__s32 user_stack;    /* where the walk began or restarted; negative: not known */
+	__s32 user_stack;    /* where the walk began or restarted; negative: not known, or
+			      * STACK_LOST */
 	__u32 zero;
+	__u64 start_ns;	     /* of the process, CLOCK_MONOTONIC: its pid is given again */
 };
 
-_Static_assert(sizeof(struct map_iter_event) == 96, "size");
+_Static_assert(sizeof(struct map_iter_event) == 104, "size");
 _Static_assert(__builtin_offsetof(struct map_iter_event, time_ns) == 0, "time_ns");
 _Static_assert(__builtin_offsetof(struct map_iter_event, step_ns) == 8, "step_ns");
 _Static_assert(__builtin_offsetof(struct map_iter_event, key_hash) == 16, "key_hash");
@@ -52,5 +54,6 @@ _Static_assert(__builtin_offsetof(struct map_iter_event, comm) == 56, "comm");
 _Static_assert(__builtin_offsetof(struct map_iter_event, map_name) == 72, "map_name");
 _Static_assert(__builtin_offsetof(struct map_iter_event, user_stack) == 88, "user_stack");
 _Static_assert(__builtin_offsetof(struct map_iter_event, zero) == 92, "zero");
+_Static_assert(__builtin_offsetof(struct map_iter_event, start_ns) == 96, "start_ns");
 
 #endif /* MAP_ITER_H */

@@ -20,6 +20,7 @@
 #include <bpf/bpf_core_read.h>
 #include "mainstay_ring.h"
 #include "mainstay_sched.h"
+#include "mainstay_stack.h"
 #include "runq.h"
 
 #define STACK_DEPTH 127
@@ -31,7 +32,7 @@ const volatile bool with_stacks = false;
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__type(key, __u32);
+	__type(key, struct runq_task_key);
 	__type(value, struct runq_task_row);
 } tasks SEC(".maps");
 
@@ -57,8 +58,9 @@ struct {
 	__uint(value_size, STACK_DEPTH * sizeof(__u64));
 } stacks SEC(".maps");
 
-/* Shard 0: waits. Shard 1: times off the CPU. Shard 2: totals of wakers. */
-MR_COUNTERS(event_counts, 3);
+/* Shard 0: waits. Shard 1: times off the CPU. Shard 2: totals of wakers. Shard 3:
+ * stacks. */
+MR_COUNTERS(event_counts, 4);
 
 /* What a row begins as: too large for the stack. */
 const struct runq_task_row no_task = {};
@@ -68,18 +70,26 @@ static __always_inline bool is_watched(const struct who *who)
 	return who->tid && (!target_pid || who->tgid == target_pid);
 }
 
+static __always_inline struct runq_task_row *known_row_of(const struct who *who)
+{
+	struct runq_task_key key = { .start_ns = who->start_ns, .tid = who->tid };
+
+	return bpf_map_lookup_elem(&tasks, &key);
+}
+
 static __always_inline struct runq_task_row *row_of(const struct who *who)
 {
-	__u32 tid = who->tid;
-	struct runq_task_row *row = bpf_map_lookup_elem(&tasks, &tid);
+	struct runq_task_key key = { .start_ns = who->start_ns, .tid = who->tid };
+	struct runq_task_row *row = bpf_map_lookup_elem(&tasks, &key);
 
 	if (row)
 		return row;
-	bpf_map_update_elem(&tasks, &tid, &no_task, BPF_NOEXIST);
-	row = bpf_map_lookup_elem(&tasks, &tid);
+	bpf_map_update_elem(&tasks, &key, &no_task, BPF_NOEXIST);
+	row = bpf_map_lookup_elem(&tasks, &key);
 	if (!row)
 		return 0;
-	row->tid = tid;
+	row->start_ns = who->start_ns;
+	row->tid = who->tid;
 	row->tgid = who->tgid;
 	bpf_probe_read_kernel(row->comm, sizeof(row->comm), who->comm);
 	return row;
@@ -165,17 +175,6 @@ static __always_inline int on_wakeup(const struct who *who)
 
 static __always_inline int on_wakeup_new(struct who *who)
 {
-	struct runq_task_row *row;
-
-	if (!is_watched(who))
-		return 0;
-	row = row_of(who);
-	/* The number may have been another task's. */
-	if (row) {
-		row->dead = 0;
-		row->queued_ns = 0;
-		row->kind = RUNQ_WOKEN;
-	}
 	on_waking(who);
 	who->on_cpu = 0;
 	return on_wakeup(who);
@@ -184,11 +183,10 @@ static __always_inline int on_wakeup_new(struct who *who)
 static __always_inline int on_migrate(const struct who *who)
 {
 	struct runq_task_row *row;
-	__u32 tid = who->tid;
 
 	if (!is_watched(who))
 		return 0;
-	row = bpf_map_lookup_elem(&tasks, &tid);
+	row = known_row_of(who);
 	if (!row)
 		return 0;
 	row->migrations++;
@@ -203,11 +201,10 @@ static __always_inline int on_rename(const struct who *who)
 {
 	struct runq_task_row *row;
 	char comm[16] = {};
-	__u32 tid = who->tid;
 
 	if (!is_watched(who))
 		return 0;
-	row = bpf_map_lookup_elem(&tasks, &tid);
+	row = known_row_of(who);
 	if (!row)
 		return 0;
 	/* The name ends where it ends: a directory entry's has no 16 bytes. */
@@ -220,11 +217,10 @@ static __always_inline int on_rename(const struct who *who)
 static __always_inline int on_process_free(const struct who *who)
 {
 	struct runq_task_row *row;
-	__u32 tid = who->tid;
 
 	if (!is_watched(who))
 		return 0;
-	row = bpf_map_lookup_elem(&tasks, &tid);
+	row = known_row_of(who);
 	if (row)
 		row->dead = 1;
 	return 0;
@@ -236,10 +232,12 @@ static __always_inline void change_waker(struct runq_task_row *row)
 	struct runq_waker_row key;
 
 	if (row->waker_count) {
+		key.start_ns = row->start_ns;
 		key.tid = row->tid;
 		key.waker_tid = row->waker_tid;
 		key.waker_class = row->waker_class;
 		__builtin_memcpy(key.waker_comm, row->waker_comm, sizeof(key.waker_comm));
+		key.zero = 0;
 		add_total(&wakers, 2, &key, row->waker_count, row->waker_ns,
 			  row->waker_longest_ns);
 	}
@@ -299,12 +297,11 @@ static __always_inline void end_of_off_cpu(struct runq_task_row *row, __u64 now)
 static __always_inline void switched_in(const struct who *next)
 {
 	struct runq_task_row *row;
-	__u32 tid = next->tid;
 	__u64 now;
 
 	if (!is_watched(next))
 		return;
-	row = bpf_map_lookup_elem(&tasks, &tid);
+	row = known_row_of(next);
 	if (!row || !row->queued_ns)
 		return;
 	now = bpf_ktime_get_ns();
@@ -332,10 +329,10 @@ static __always_inline void switched_out(void *ctx, const struct who *prev, bool
 	now = bpf_ktime_get_ns();
 	if (with_stacks) {
 		row->off_ns = now;
-		row->kernel_stack = bpf_get_stackid(ctx, &stacks, 0);
-		row->user_stack = prev->is_kernel ?
-					  -1 :
-					  bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
+		row->kernel_stack = stack_number(ctx, &stacks, 0, &event_counts, 3);
+		row->user_stack = prev->is_kernel ? -1 :
+						    stack_number(ctx, &stacks, BPF_F_USER_STACK,
+								 &event_counts, 3);
 	}
 	if (runnable) {
 		row->queued_ns = now;

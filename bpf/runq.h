@@ -18,7 +18,19 @@ enum runq_kind {
 /* Slot 0: less than 1 us; slot n: 2^(n-1) us to less than 2^n us; the last: more. */
 #define RUNQ_SLOTS 28
 
-/* One task, in the map `tasks` by its tid. */
+/* A key of the map `tasks`. A tid is given again, to a task that began later. */
+struct runq_task_key {
+	__u64 start_ns; /* CLOCK_MONOTONIC */
+	__u32 tid;
+	__u32 zero;
+};
+
+_Static_assert(sizeof(struct runq_task_key) == 16, "size");
+_Static_assert(__builtin_offsetof(struct runq_task_key, start_ns) == 0, "start_ns");
+_Static_assert(__builtin_offsetof(struct runq_task_key, tid) == 8, "tid");
+_Static_assert(__builtin_offsetof(struct runq_task_key, zero) == 12, "zero");
+
+/* One task. */
 struct runq_task_row {
 	/* The wait under way. */
 	__u64 waking_ns;    /* somebody began to wake it; 0: nobody */
@@ -32,6 +44,7 @@ struct runq_task_row {
 	__u64 waker_longest_ns;
 	__u64 waker_count;
 	__u64 migrations;
+	__u64 start_ns;	    /* its own; as in its key */
 	__u32 tid;
 	__u32 tgid;
 	__u32 kind;	    /* of the wait under way: enum runq_kind */
@@ -48,7 +61,7 @@ struct runq_task_row {
 	__u32 slots[4 * RUNQ_SLOTS]; /* how many waits of each kind and length */
 };
 
-_Static_assert(sizeof(struct runq_task_row) == 656, "size");
+_Static_assert(sizeof(struct runq_task_row) == 664, "size");
 _Static_assert(__builtin_offsetof(struct runq_task_row, waking_ns) == 0, "waking_ns");
 _Static_assert(__builtin_offsetof(struct runq_task_row, queued_ns) == 8, "queued_ns");
 _Static_assert(__builtin_offsetof(struct runq_task_row, off_ns) == 16, "off_ns");
@@ -58,35 +71,40 @@ _Static_assert(__builtin_offsetof(struct runq_task_row, waker_ns) == 88, "waker_
 _Static_assert(__builtin_offsetof(struct runq_task_row, waker_longest_ns) == 96, "waker_longest_ns");
 _Static_assert(__builtin_offsetof(struct runq_task_row, waker_count) == 104, "waker_count");
 _Static_assert(__builtin_offsetof(struct runq_task_row, migrations) == 112, "migrations");
-_Static_assert(__builtin_offsetof(struct runq_task_row, tid) == 120, "tid");
-_Static_assert(__builtin_offsetof(struct runq_task_row, tgid) == 124, "tgid");
-_Static_assert(__builtin_offsetof(struct runq_task_row, kind) == 128, "kind");
-_Static_assert(__builtin_offsetof(struct runq_task_row, dead) == 132, "dead");
-_Static_assert(__builtin_offsetof(struct runq_task_row, waking_tid) == 136, "waking_tid");
-_Static_assert(__builtin_offsetof(struct runq_task_row, waking_class) == 140, "waking_class");
-_Static_assert(__builtin_offsetof(struct runq_task_row, waker_tid) == 144, "waker_tid");
-_Static_assert(__builtin_offsetof(struct runq_task_row, waker_class) == 148, "waker_class");
-_Static_assert(__builtin_offsetof(struct runq_task_row, kernel_stack) == 152, "kernel_stack");
-_Static_assert(__builtin_offsetof(struct runq_task_row, user_stack) == 156, "user_stack");
-_Static_assert(__builtin_offsetof(struct runq_task_row, comm) == 160, "comm");
-_Static_assert(__builtin_offsetof(struct runq_task_row, waking_comm) == 176, "waking_comm");
-_Static_assert(__builtin_offsetof(struct runq_task_row, waker_comm) == 192, "waker_comm");
-_Static_assert(__builtin_offsetof(struct runq_task_row, slots) == 208, "slots");
+_Static_assert(__builtin_offsetof(struct runq_task_row, start_ns) == 120, "start_ns");
+_Static_assert(__builtin_offsetof(struct runq_task_row, tid) == 128, "tid");
+_Static_assert(__builtin_offsetof(struct runq_task_row, tgid) == 132, "tgid");
+_Static_assert(__builtin_offsetof(struct runq_task_row, kind) == 136, "kind");
+_Static_assert(__builtin_offsetof(struct runq_task_row, dead) == 140, "dead");
+_Static_assert(__builtin_offsetof(struct runq_task_row, waking_tid) == 144, "waking_tid");
+_Static_assert(__builtin_offsetof(struct runq_task_row, waking_class) == 148, "waking_class");
+_Static_assert(__builtin_offsetof(struct runq_task_row, waker_tid) == 152, "waker_tid");
+_Static_assert(__builtin_offsetof(struct runq_task_row, waker_class) == 156, "waker_class");
+_Static_assert(__builtin_offsetof(struct runq_task_row, kernel_stack) == 160, "kernel_stack");
+_Static_assert(__builtin_offsetof(struct runq_task_row, user_stack) == 164, "user_stack");
+_Static_assert(__builtin_offsetof(struct runq_task_row, comm) == 168, "comm");
+_Static_assert(__builtin_offsetof(struct runq_task_row, waking_comm) == 184, "waking_comm");
+_Static_assert(__builtin_offsetof(struct runq_task_row, waker_comm) == 200, "waker_comm");
+_Static_assert(__builtin_offsetof(struct runq_task_row, slots) == 216, "slots");
 
 /* A key of the map `wakers`: wake-ups of one task by one waker, but for those by
  * its last waker, which its row holds. */
 struct runq_waker_row {
+	__u64 start_ns; /* of the task that was woken */
 	__u32 tid;
 	__u32 waker_tid;
 	__u32 waker_class;
 	char waker_comm[16];
+	__u32 zero;
 };
 
-_Static_assert(sizeof(struct runq_waker_row) == 28, "size");
-_Static_assert(__builtin_offsetof(struct runq_waker_row, tid) == 0, "tid");
-_Static_assert(__builtin_offsetof(struct runq_waker_row, waker_tid) == 4, "waker_tid");
-_Static_assert(__builtin_offsetof(struct runq_waker_row, waker_class) == 8, "waker_class");
-_Static_assert(__builtin_offsetof(struct runq_waker_row, waker_comm) == 12, "waker_comm");
+_Static_assert(sizeof(struct runq_waker_row) == 40, "size");
+_Static_assert(__builtin_offsetof(struct runq_waker_row, start_ns) == 0, "start_ns");
+_Static_assert(__builtin_offsetof(struct runq_waker_row, tid) == 8, "tid");
+_Static_assert(__builtin_offsetof(struct runq_waker_row, waker_tid) == 12, "waker_tid");
+_Static_assert(__builtin_offsetof(struct runq_waker_row, waker_class) == 16, "waker_class");
+_Static_assert(__builtin_offsetof(struct runq_waker_row, waker_comm) == 20, "waker_comm");
+_Static_assert(__builtin_offsetof(struct runq_waker_row, zero) == 36, "zero");
 
 /* A key of the map `off_cpu`: where processes went off the CPU and why they came
  * back. */

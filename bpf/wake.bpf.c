@@ -27,7 +27,8 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
-MR_COUNTERS(event_counts, 1);
+/* Shard 0: events. Shard 1: calls that were not followed. */
+MR_COUNTERS(event_counts, 2);
 
 struct call {
 	/* What the record will be, if there is one. */
@@ -73,7 +74,8 @@ static __always_inline int on_enter(__u64 regs, __u64 number)
 		bpf_map_update_elem(&calls, &tid, &no_call, BPF_NOEXIST);
 		call = bpf_map_lookup_elem(&calls, &tid);
 		if (!call) {
-			mr_drop(&event_counts, 0, MR_DROP_NO_STATE);
+			/* Nobody knows whether it will sleep. */
+			mr_drop(&event_counts, 1, MR_DROP_NO_STATE);
 			return 0;
 		}
 	}
@@ -87,6 +89,7 @@ static __always_inline int on_enter(__u64 regs, __u64 number)
 	call->event.blocked_ns = 0;
 	call->event.woken_ns = 0;
 	call->event.running_ns = 0;
+	__builtin_memset(call->event.woken_by, 0, sizeof(call->event.woken_by));
 	call->blocked_ns = 0;
 	call->inside = 1;
 	call->event.entered_ns = bpf_ktime_get_ns();
@@ -95,6 +98,7 @@ static __always_inline int on_enter(__u64 regs, __u64 number)
 
 static __always_inline int on_exit(__s64 ret)
 {
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u32 tid = bpf_get_current_pid_tgid();
 	struct call *call = bpf_map_lookup_elem(&calls, &tid);
 	struct wake_event *event;
@@ -110,6 +114,7 @@ static __always_inline int on_exit(__s64 ret)
 	__builtin_memcpy(event, &call->event, sizeof(*event));
 	event->left_ns = bpf_ktime_get_ns();
 	event->ret = ret;
+	event->start_ns = BPF_CORE_READ(task, start_time);
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	mr_submit(event);
 	return 0;
@@ -192,10 +197,19 @@ static __always_inline void switched_in(const struct who *next)
 	if (!call || !call->blocked_ns)
 		return;
 	now = bpf_ktime_get_ns();
-	if (!call->woken_ns)
+	if (!call->woken_ns) {
+		/* Nobody woke it: it went, and came back at once for a signal. Whoever
+		 * woke it before has no part in that. */
 		call->woken_ns = now;
+		call->waker_class = WAKER_UNKNOWN;
+		call->waker_pid = 0;
+		call->waker_tid = 0;
+		__builtin_memset(call->waker_comm, 0, sizeof(call->waker_comm));
+	}
 	event = &call->event;
 	event->sleeps++;
+	if (call->waker_class < WAKE_CLASSES)
+		event->woken_by[call->waker_class]++;
 	event->asleep_ns += call->woken_ns - call->blocked_ns;
 	event->queued_ns += now - call->woken_ns;
 	longest = event->running_ns - event->blocked_ns;

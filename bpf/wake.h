@@ -7,6 +7,8 @@
 #ifndef WAKE_H
 #define WAKE_H
 
+#define WAKE_CLASSES 5
+
 /* Times are CLOCK_MONOTONIC. A call may sleep several times: the three in the
  * middle, and the waker, are of its longest sleep. */
 struct wake_event {
@@ -19,6 +21,7 @@ struct wake_event {
 	__u64 queued_ns;   /* all waits for a CPU after them */
 	__u64 arg0;	   /* the call's first argument: mostly a descriptor */
 	__s64 ret;
+	__u64 start_ns;	   /* of the thread: its tid is given again */
 	__u32 sleeps;
 	__u32 call;	   /* its number */
 	__u32 pid;	   /* process, in the initial pid namespace */
@@ -26,12 +29,12 @@ struct wake_event {
 	__u32 waker_class; /* enum waker_class */
 	__u32 waker_pid;   /* 0 unless a task woke it */
 	__u32 waker_tid;   /* likewise */
-	__u32 zero;
+	__u32 woken_by[WAKE_CLASSES]; /* the sleeps, by enum waker_class */
 	char comm[16];
 	char waker_comm[16];
 };
 
-_Static_assert(sizeof(struct wake_event) == 136, "size");
+_Static_assert(sizeof(struct wake_event) == 160, "size");
 _Static_assert(__builtin_offsetof(struct wake_event, entered_ns) == 0, "entered_ns");
 _Static_assert(__builtin_offsetof(struct wake_event, blocked_ns) == 8, "blocked_ns");
 _Static_assert(__builtin_offsetof(struct wake_event, woken_ns) == 16, "woken_ns");
@@ -41,15 +44,16 @@ _Static_assert(__builtin_offsetof(struct wake_event, asleep_ns) == 40, "asleep_n
 _Static_assert(__builtin_offsetof(struct wake_event, queued_ns) == 48, "queued_ns");
 _Static_assert(__builtin_offsetof(struct wake_event, arg0) == 56, "arg0");
 _Static_assert(__builtin_offsetof(struct wake_event, ret) == 64, "ret");
-_Static_assert(__builtin_offsetof(struct wake_event, sleeps) == 72, "sleeps");
-_Static_assert(__builtin_offsetof(struct wake_event, call) == 76, "call");
-_Static_assert(__builtin_offsetof(struct wake_event, pid) == 80, "pid");
-_Static_assert(__builtin_offsetof(struct wake_event, tid) == 84, "tid");
-_Static_assert(__builtin_offsetof(struct wake_event, waker_class) == 88, "waker_class");
-_Static_assert(__builtin_offsetof(struct wake_event, waker_pid) == 92, "waker_pid");
-_Static_assert(__builtin_offsetof(struct wake_event, waker_tid) == 96, "waker_tid");
-_Static_assert(__builtin_offsetof(struct wake_event, zero) == 100, "zero");
-_Static_assert(__builtin_offsetof(struct wake_event, comm) == 104, "comm");
-_Static_assert(__builtin_offsetof(struct wake_event, waker_comm) == 120, "waker_comm");
+_Static_assert(__builtin_offsetof(struct wake_event, start_ns) == 72, "start_ns");
+_Static_assert(__builtin_offsetof(struct wake_event, sleeps) == 80, "sleeps");
+_Static_assert(__builtin_offsetof(struct wake_event, call) == 84, "call");
+_Static_assert(__builtin_offsetof(struct wake_event, pid) == 88, "pid");
+_Static_assert(__builtin_offsetof(struct wake_event, tid) == 92, "tid");
+_Static_assert(__builtin_offsetof(struct wake_event, waker_class) == 96, "waker_class");
+_Static_assert(__builtin_offsetof(struct wake_event, waker_pid) == 100, "waker_pid");
+_Static_assert(__builtin_offsetof(struct wake_event, waker_tid) == 104, "waker_tid");
+_Static_assert(__builtin_offsetof(struct wake_event, woken_by) == 108, "woken_by");
+_Static_assert(__builtin_offsetof(struct wake_event, comm) == 128, "comm");
+_Static_assert(__builtin_offsetof(struct wake_event, waker_comm) == 144, "waker_comm");
 
 #endif /* WAKE_H */

@@ -115,6 +115,8 @@ struct task_struct {
 	struct mm_struct *mm;
 	int pid;
 	int tgid;
+	struct task_struct *group_leader;
+	__u64 start_time;
 	char comm[16];
 	struct files_struct *files;
 };

@@ -41,7 +41,7 @@ usage: cargo xtask vm [--kernel 6.1|6.12|host|all] [--tests FILTER] [--write-doc
 
 Kernels come from Debian with apt into target/xtask/vm, asked for once a day; without a network those that are there
 serve. The machine runs with KVM where that works, else emulated. Console and report of each stay in
-target/xtask/vm/KERNEL/. A test that fails or hangs, a kernel that oopses and a report that breaks off are failures.
+target/xtask/vm/KERNEL/. With MAINSTAY_VM=required the stage of `cargo xtask test` fails where it would be skipped. A test that fails or hangs, a kernel that oopses and a report that breaks off are failures.
 
 example: cargo xtask vm --kernel 6.1 --tests map_iter";
 
@@ -99,8 +99,23 @@ pub(crate) fn stage(workspace: &Workspace, selection: &[String]) -> Result<Outco
                 .map(|(name, report)| format!("{name}: {} tests", report.passed()));
             Ok(Outcome::Passed(each.collect::<Vec<_>>().join(", ")))
         }
-        Err(Trouble::Unavailable(why)) => Ok(Outcome::Skipped(why)),
+        Err(Trouble::Unavailable(why)) => {
+            let is_required = std::env::var_os(REQUIRED).is_some_and(|value| value == "required");
+            unavailable(why, is_required)
+        }
         Err(Trouble::Failed(why)) => Err(why),
+    }
+}
+
+/// Where the stage is `required`, as in `.github/workflows/pr.yml`, it is not skipped.
+const REQUIRED: &str = "MAINSTAY_VM";
+
+fn unavailable(why: String, is_required: bool) -> Result<Outcome, String> {
+    match is_required {
+        true => Err(format!(
+            "{REQUIRED} is `required`, but this machine cannot: {why}"
+        )),
+        false => Ok(Outcome::Skipped(why)),
     }
 }
 
@@ -398,5 +413,18 @@ impl Ran {
             }
         }
         Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, unavailable};
+
+    #[test]
+    fn a_required_stage_is_not_skipped() {
+        let skipped = unavailable("no QEMU".into(), false);
+        assert!(matches!(skipped, Ok(Outcome::Skipped(why)) if why == "no QEMU"));
+        let failed = unavailable("no QEMU".into(), true);
+        assert!(failed.is_err_and(|why| why.contains("MAINSTAY_VM") && why.contains("no QEMU")));
     }
 }

@@ -218,7 +218,7 @@ impl Waiter {
         deadline: Option<Instant>,
     ) -> Result<Option<bool>, RingError> {
         let spin_end = policy.spin_max / (1 << self.restraint);
-        let end = spin_end + policy.yield_max / (1 << self.restraint);
+        let end = spin_end.saturating_add(policy.yield_max / (1 << self.restraint));
         loop {
             for _ in 0..LOOKS_PER_CLOCK {
                 if self.is_closed() {
@@ -243,7 +243,7 @@ impl Waiter {
 
     /// Spins longer the next time if that would have saved a sleep of this length, else shorter.
     fn learn(&mut self, policy: SpinPolicy, asleep: Duration) {
-        let saved = asleep < policy.spin_max + policy.yield_max;
+        let saved = asleep < policy.spin_max.saturating_add(policy.yield_max);
         self.restraint = match saved {
             true => self.restraint.saturating_sub(1),
             false => (self.restraint + 1).min(Self::RESTRAINT_MAX),
@@ -387,6 +387,20 @@ mod tests {
             waiter.learn(policy, Duration::from_micros(1));
         }
         assert_eq!(waiter.restraint, 0);
+    }
+
+    #[test]
+    fn a_policy_without_an_end_spins_until_the_time_is_over() {
+        let policy = SpinPolicy {
+            spin_max: Duration::MAX,
+            yield_max: Duration::MAX,
+        };
+        let timeout = Some(Duration::from_micros(200));
+        let (mut waiter, fake) = (Waiter::default(), Fake::new(Look::Empty));
+        let wait = Wait::Spin { policy, timeout };
+        assert!(!waiter.wait(wait, &fake).expect("nothing fails"));
+        waiter.learn(policy, Duration::MAX);
+        assert_eq!(waiter.restraint, 1);
     }
 
     #[test]

@@ -35,6 +35,11 @@ enum Kind {
     Record(usize),
     /// The tool cannot be attached in the way that was asked for.
     NoVariant(&'static str),
+    /// The process to watch cannot be found by its number.
+    NoProcess {
+        pid: u32,
+        why: String,
+    },
 }
 
 impl From<Kind> for ScopeError {
@@ -72,6 +77,10 @@ impl ScopeError {
 
     pub(crate) fn no_variant(tool: &'static str) -> Self {
         Kind::NoVariant(tool).into()
+    }
+
+    pub(crate) fn no_process(pid: u32, why: String) -> Self {
+        Kind::NoProcess { pid, why }.into()
     }
 
     /// Keeps `log` in a file that the message names.
@@ -114,6 +123,12 @@ impl ScopeError {
         }
     }
 
+    /// The process to watch does not exist, or not under that number.
+    #[must_use]
+    pub fn is_no_process(&self) -> bool {
+        matches!(self.kind, Kind::NoProcess { .. })
+    }
+
     /// The ring or a record in it is not what the tool's program writes.
     #[must_use]
     pub fn is_corrupt(&self) -> bool {
@@ -146,6 +161,7 @@ impl fmt::Display for ScopeError {
                  program and the crate built from the same sources?"
             ),
             Kind::NoVariant(tool) => write!(f, "{tool} cannot be attached in that way"),
+            Kind::NoProcess { pid, why } => write!(f, "process {pid} cannot be watched: {why}"),
         }?;
         match &self.log {
             Some(log) => write!(f, "; what the verifier said is in {}", log.display()),
@@ -160,7 +176,7 @@ impl std::error::Error for ScopeError {
             Kind::Refused { source, .. } | Kind::Bpf { source, .. } => Some(source),
             Kind::Missing { missing, .. } => Some(missing),
             Kind::Ring(source) => source.source(),
-            Kind::Record(_) | Kind::NoVariant(_) => None,
+            Kind::Record(_) | Kind::NoVariant(_) | Kind::NoProcess { .. } => None,
         }
     }
 }

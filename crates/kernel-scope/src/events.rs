@@ -1,4 +1,6 @@
-use ebpf_ring::{Counters, DropReason, RingStats};
+use ebpf_ring::{CounterSource as _, Counters, DropReason, MapCounters, RingStats};
+
+use crate::error::ScopeError;
 
 /// Where every event of a tool went. Exact once the tool has finished:
 ///
@@ -40,8 +42,18 @@ impl Events {
     /// Whether the equation above holds.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
+        self.unaccounted() == 0
+    }
+
+    /// By how much the left side of the equation above exceeds the right one: events of which
+    /// nothing is known. Negative where more were found than seen.
+    #[must_use]
+    pub fn unaccounted(&self) -> i64 {
         let found = [self.delivered, self.discarded, self.pending, self.dropped()];
-        found.iter().fold(0u64, |sum, n| sum.wrapping_add(*n)) == self.seen()
+        let left = found
+            .iter()
+            .fold(self.seen(), |left, n| left.wrapping_sub(*n));
+        left.cast_signed()
     }
 
     pub(crate) fn of_ring(stats: &RingStats) -> Self {
@@ -52,4 +64,11 @@ impl Events {
             counters: stats.counters().unwrap_or_default(),
         }
     }
+}
+
+/// What a program counted in one shard, all CPUs together.
+pub(crate) fn total(counts: &MapCounters) -> Result<Counters, ScopeError> {
+    let per_cpu = counts.per_cpu();
+    let per_cpu = per_cpu.map_err(|e| ScopeError::bpf("reading the counter map", e.into()))?;
+    Ok(per_cpu.into_iter().sum())
 }

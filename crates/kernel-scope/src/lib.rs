@@ -15,6 +15,7 @@
 
 mod attach;
 mod bytes;
+mod entries;
 mod error;
 mod events;
 pub mod fds;
@@ -26,6 +27,7 @@ mod log2;
 pub mod map_iter;
 mod options;
 mod overhead;
+mod process;
 pub mod runq;
 #[cfg(test)]
 #[path = "../tests/it/skip.rs"]

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use blazesym::symbolize::source::{Kernel, Process, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use blazesym::{MaybeDefault, Pid};
+use ebpf_ring::MapCounters;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapMut};
 
 use crate::attach::handle;
 use crate::error::ScopeError;
+use crate::events::total;
 
 /// Addresses of the kernel and of processes as names, by `/proc/kallsyms` and the ELF symbols of
 /// what the process has mapped. An address without a name stays a number.
@@ -50,6 +52,12 @@ impl Symbols {
         let mut process = Process::new(Pid::from(pid));
         process.debug_syms = false;
         self.names(Some(pid), &Source::Process(process), addresses)
+    }
+
+    /// Forgets the names of `pid`, which runs another program now.
+    pub fn forget(&self, pid: u32) {
+        let mut known = self.known.borrow_mut();
+        known.retain(|(of, _), _| *of != Some(pid));
     }
 
     fn names(&self, pid: Option<u32>, source: &Source<'_>, addresses: &[u64]) -> Vec<String> {
@@ -96,11 +104,30 @@ impl std::fmt::Debug for Symbols {
 
 /// The stacks that programs left in a `BPF_MAP_TYPE_STACK_TRACE`.
 #[derive(Debug)]
-pub(crate) struct Stacks(MapHandle);
+pub(crate) struct Stacks {
+    map: MapHandle,
+    counts: MapCounters,
+}
+
+/// Instead of a stack's number: another one had its place. `STACK_LOST` of
+/// `bpf/include/mainstay_stack.h`.
+const LOST: i32 = -17;
 
 impl Stacks {
-    pub(crate) fn new(map: &MapMut<'_>) -> Result<Self, ScopeError> {
-        handle(map).map(Self)
+    /// `counts`: where the program counts the stacks that it loses.
+    pub(crate) fn new(map: &MapMut<'_>, counts: MapCounters) -> Result<Self, ScopeError> {
+        let map = handle(map)?;
+        Ok(Self { map, counts })
+    }
+
+    /// Whether the program lost this stack.
+    pub(crate) fn is_lost(id: i32) -> bool {
+        id == LOST
+    }
+
+    /// How many it lost.
+    pub(crate) fn lost(&self) -> Result<u64, ScopeError> {
+        Ok(total(&self.counts)?.dropped())
     }
 
     /// The addresses of a stack, innermost first; none for what is no stack's number.
@@ -108,7 +135,7 @@ impl Stacks {
         let Ok(id) = u32::try_from(id) else {
             return Vec::new();
         };
-        let found = self.0.lookup(&id.to_ne_bytes(), MapFlags::ANY);
+        let found = self.map.lookup(&id.to_ne_bytes(), MapFlags::ANY);
         let bytes = found.ok().flatten().unwrap_or_default();
         bytes
             .as_chunks()

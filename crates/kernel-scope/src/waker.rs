@@ -7,7 +7,8 @@ use libbpf_rs::btf::{Btf, BtfType};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum WakerClass {
-    /// This kernel does not let a program tell a task from an interrupt in it.
+    /// This kernel does not let a program tell a task from an interrupt in it, or nobody woke it: it
+    /// was about to sleep, and went on for a signal.
     Unknown,
     /// A task, by a call of its own.
     Task,
@@ -22,6 +23,9 @@ pub enum WakerClass {
 }
 
 impl WakerClass {
+    /// How many there are: their numbers begin at 0.
+    pub(crate) const COUNT: usize = 5;
+
     /// `enum waker_class` of `bpf/include/mainstay_sched.h`.
     pub(crate) fn from_number(number: u32) -> Self {
         match number {

@@ -49,6 +49,10 @@ const ROOMS: &[(&str, &str)] = &[
         "bpf(2), perf_event_open(2) and what the probe tries, which rustix has not",
     ),
     (
+        "crates/kernel-scope/src/entries.rs",
+        "reads maps in batches, which libbpf-rs ends too early",
+    ),
+    (
         "crates/kernel-scope/src/overhead.rs",
         "asks the kernel to measure programs, which libbpf-rs cannot",
     ),

@@ -105,6 +105,8 @@ struct Buffer {
     fd: OwnedFd,
     mapping: Mapping,
     consumer: Consumer,
+    /// The last drain found it damaged, and said so.
+    damage_told: bool,
 }
 
 impl Buffer {
@@ -118,6 +120,7 @@ impl Buffer {
             fd,
             mapping,
             consumer,
+            damage_told: false,
         })
     }
 
@@ -248,7 +251,9 @@ impl PerfReader {
         self.turns.drain(buffers.len(), records_max, |place, max| {
             let buffer = &mut buffers[place];
             let (cpu, before) = (buffer.cpu, buffer.consumer);
-            let stop = buffer.drain(scratch, max, |bytes| each(cpu, PerfRecord { bytes }))?;
+            let stop = buffer.drain(scratch, max, |bytes| each(cpu, PerfRecord { bytes }));
+            buffer.damage_told = stop.is_err();
+            let stop = stop?;
             let after = buffer.consumer;
             let drained = Drained {
                 records: after.records - before.records,
@@ -266,11 +271,12 @@ impl PerfReader {
     ///
     /// What lies in a buffer is found at once. A sleeping wait is woken as [`PerfOptions::wake`]
     /// says, so with anything but `Events(1)` give it a timeout. The promise of [`Wait::Event`],
-    /// too, is of such a wake-up.
+    /// too, is of such a wake-up. A buffer that is damaged ends one wait, so that
+    /// [`drain`](Self::drain) tells of it, and no further one.
     ///
     /// # Errors
     ///
-    /// [`is_corrupt`](RingError::is_corrupt), or what poll(2) says.
+    /// What poll(2) says.
     pub fn wait(&mut self, wait: Wait) -> Result<bool, RingError> {
         let watched = WatchedBuffers {
             buffers: &self.buffers,
@@ -337,8 +343,10 @@ impl Watched for WatchedBuffers<'_> {
 
     fn look(&self) -> Result<Look, RingError> {
         for buffer in self.buffers {
-            if buffer.look()? == Look::Ready {
-                return Ok(Look::Ready);
+            match buffer.look() {
+                Ok(Look::Ready) => return Ok(Look::Ready),
+                Err(_) if !buffer.damage_told => return Ok(Look::Ready),
+                _ => {}
             }
         }
         Ok(Look::Empty)

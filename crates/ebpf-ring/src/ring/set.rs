@@ -15,6 +15,8 @@ use crate::walk::{Drained, Look};
 #[derive(Debug)]
 pub struct RingSet {
     rings: Vec<RingReader>,
+    /// Which of them the last drain found damaged, and said so.
+    damage_told: Vec<bool>,
     /// Edge-triggered: a ring with a record that is not yet submitted is readable all the time.
     edges: Edges,
     waiter: Waiter,
@@ -33,6 +35,7 @@ impl RingSet {
             edges.add(ring, number as u64)?;
         }
         Ok(Self {
+            damage_told: vec![false; rings.len()],
             rings,
             edges,
             waiter: Waiter::default(),
@@ -61,9 +64,11 @@ impl RingSet {
         records_max: u64,
         mut each: impl FnMut(usize, Record<'_>),
     ) -> Result<Drained, RingError> {
-        let rings = &mut self.rings;
+        let (rings, damage_told) = (&mut self.rings, &mut self.damage_told);
         self.turns.drain(rings.len(), records_max, |number, max| {
-            let drained = rings[number].drain(max, |record| each(number, record))?;
+            let drained = rings[number].drain(max, |record| each(number, record));
+            damage_told[number] = drained.is_err();
+            let drained = drained?;
             let steps = drained.records + drained.discarded;
             Ok(Turn { drained, steps })
         })
@@ -77,12 +82,16 @@ impl RingSet {
     /// Waits until a ring has something to [`drain`](Self::drain); false when the time is over
     /// first, or the set is closed. Drain until `Empty` or `Busy` before.
     ///
+    /// A ring that is damaged ends one wait, so that [`drain`](Self::drain) tells of it, and no
+    /// further one.
+    ///
     /// # Errors
     ///
-    /// As [`RingReader::wait`].
+    /// What poll(2) says.
     pub fn wait(&mut self, wait: Wait) -> Result<bool, RingError> {
         let watched = WatchedSet {
             rings: &self.rings,
+            damage_told: &self.damage_told,
             edges: &self.edges,
         };
         self.waiter.wait(wait, &watched)
@@ -100,6 +109,7 @@ impl RingSet {
 
 struct WatchedSet<'s> {
     rings: &'s [RingReader],
+    damage_told: &'s [bool],
     edges: &'s Edges,
 }
 
@@ -109,9 +119,11 @@ impl Watched for WatchedSet<'_> {
     }
 
     fn look(&self) -> Result<Look, RingError> {
-        for ring in self.rings {
-            if ring.look()? == Look::Ready {
-                return Ok(Look::Ready);
+        for (ring, damage_told) in self.rings.iter().zip(self.damage_told) {
+            match ring.look() {
+                Ok(Look::Ready) => return Ok(Look::Ready),
+                Err(_) if !damage_told => return Ok(Look::Ready),
+                _ => {}
             }
         }
         // The edge that comes when a busy head is submitted wakes: no need to look for it.

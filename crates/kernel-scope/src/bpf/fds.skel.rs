@@ -30,11 +30,13 @@ mod imp {
         let mut builder = libbpf_rs::__internal_skel::ObjectSkeletonConfigBuilder::new(&DATA);
         builder
             .name("fds_bpf")
+            .map("closing", false)
             .map("events", false)
             .map("event_counts", false)
             .map("stacks", false)
             .map("fds_bpf.rodata", true)
             .map("fds_bpf.bss", true)
+            .prog("raw_enter")
             .prog("raw_exit")
             .prog("fentry_install")
             .prog("kprobe_install")
@@ -44,6 +46,7 @@ mod imp {
         builder.build()
     }
     pub struct OpenFdsMaps<'obj> {
+        pub closing: libbpf_rs::OpenMapMut<'obj>,
         pub events: libbpf_rs::OpenMapMut<'obj>,
         pub event_counts: libbpf_rs::OpenMapMut<'obj>,
         pub stacks: libbpf_rs::OpenMapMut<'obj>,
@@ -60,6 +63,7 @@ mod imp {
             config: &libbpf_rs::__internal_skel::ObjectSkeletonConfig<'_>,
             object: &mut libbpf_rs::OpenObject,
         ) -> libbpf_rs::Result<Self> {
+            let mut closing = None;
             let mut events = None;
             let mut event_counts = None;
             let mut stacks = None;
@@ -80,6 +84,7 @@ mod imp {
                 })?;
                 #[allow(clippy::match_single_binding)]
                 match name {
+                    "closing" => closing = Some(map),
                     "events" => events = Some(map),
                     "event_counts" => event_counts = Some(map),
                     "stacks" => stacks = Some(map),
@@ -90,13 +95,14 @@ mod imp {
             }
 
             let slf = Self {
+                closing: closing.expect("map `closing` not present"),
                 events: events.expect("map `events` not present"),
                 event_counts: event_counts.expect("map `event_counts` not present"),
                 stacks: stacks.expect("map `stacks` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(3)
+                        .map_mmap_ptr(4)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_mut()
@@ -104,7 +110,7 @@ mod imp {
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(4)
+                        .map_mmap_ptr(5)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -115,6 +121,7 @@ mod imp {
         }
     }
     pub struct FdsMaps<'obj> {
+        pub closing: libbpf_rs::MapMut<'obj>,
         pub events: libbpf_rs::MapMut<'obj>,
         pub event_counts: libbpf_rs::MapMut<'obj>,
         pub stacks: libbpf_rs::MapMut<'obj>,
@@ -131,6 +138,7 @@ mod imp {
             config: &libbpf_rs::__internal_skel::ObjectSkeletonConfig<'_>,
             object: &mut libbpf_rs::Object,
         ) -> libbpf_rs::Result<Self> {
+            let mut closing = None;
             let mut events = None;
             let mut event_counts = None;
             let mut stacks = None;
@@ -149,6 +157,7 @@ mod imp {
                 })?;
                 #[allow(clippy::match_single_binding)]
                 match name {
+                    "closing" => closing = Some(map),
                     "events" => events = Some(map),
                     "event_counts" => event_counts = Some(map),
                     "stacks" => stacks = Some(map),
@@ -159,13 +168,14 @@ mod imp {
             }
 
             let slf = Self {
+                closing: closing.expect("map `closing` not present"),
                 events: events.expect("map `events` not present"),
                 event_counts: event_counts.expect("map `event_counts` not present"),
                 stacks: stacks.expect("map `stacks` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(3)
+                        .map_mmap_ptr(4)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_ref()
@@ -173,7 +183,7 @@ mod imp {
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(4)
+                        .map_mmap_ptr(5)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -184,6 +194,7 @@ mod imp {
         }
     }
     pub struct OpenFdsProgs<'obj> {
+        pub raw_enter: libbpf_rs::OpenProgramMut<'obj>,
         pub raw_exit: libbpf_rs::OpenProgramMut<'obj>,
         pub fentry_install: libbpf_rs::OpenProgramMut<'obj>,
         pub kprobe_install: libbpf_rs::OpenProgramMut<'obj>,
@@ -195,6 +206,7 @@ mod imp {
 
     impl<'obj> OpenFdsProgs<'obj> {
         unsafe fn new(object: &mut libbpf_rs::OpenObject) -> libbpf_rs::Result<Self> {
+            let mut raw_enter = None;
             let mut raw_exit = None;
             let mut fentry_install = None;
             let mut kprobe_install = None;
@@ -214,6 +226,7 @@ mod imp {
                     ))
                 })?;
                 match name {
+                    "raw_enter" => raw_enter = Some(prog),
                     "raw_exit" => raw_exit = Some(prog),
                     "fentry_install" => fentry_install = Some(prog),
                     "kprobe_install" => kprobe_install = Some(prog),
@@ -225,6 +238,7 @@ mod imp {
             }
 
             let slf = Self {
+                raw_enter: raw_enter.expect("prog `raw_enter` not present"),
                 raw_exit: raw_exit.expect("prog `raw_exit` not present"),
                 fentry_install: fentry_install.expect("prog `fentry_install` not present"),
                 kprobe_install: kprobe_install.expect("prog `kprobe_install` not present"),
@@ -237,6 +251,7 @@ mod imp {
         }
     }
     pub struct FdsProgs<'obj> {
+        pub raw_enter: libbpf_rs::ProgramMut<'obj>,
         pub raw_exit: libbpf_rs::ProgramMut<'obj>,
         pub fentry_install: libbpf_rs::ProgramMut<'obj>,
         pub kprobe_install: libbpf_rs::ProgramMut<'obj>,
@@ -250,6 +265,9 @@ mod imp {
         #[allow(unused_variables)]
         fn new(open_progs: OpenFdsProgs<'obj>) -> Self {
             Self {
+                raw_enter: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.raw_enter.as_libbpf_object().as_mut())
+                },
                 raw_exit: unsafe {
                     libbpf_rs::ProgramMut::new_mut(open_progs.raw_exit.as_libbpf_object().as_mut())
                 },
@@ -408,10 +426,28 @@ mod imp {
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct __anon_1 {
+            pub r#type: *mut [i32; 1],
+            pub max_entries: *mut [i32; 16384],
+            pub key: *mut u32,
+            pub value: *mut u64,
+        }
+        impl Default for __anon_1 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    max_entries: std::ptr::null_mut(),
+                    key: std::ptr::null_mut(),
+                    value: std::ptr::null_mut(),
+                }
+            }
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_2 {
             pub r#type: *mut [i32; 27],
             pub max_entries: *mut [i32; 262144],
         }
-        impl Default for __anon_1 {
+        impl Default for __anon_2 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -428,13 +464,13 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_2 {
+        pub struct __anon_3 {
             pub r#type: *mut [i32; 6],
-            pub max_entries: *mut [i32; 1],
+            pub max_entries: *mut [i32; 2],
             pub key: *mut u32,
             pub value: *mut mr_counters,
         }
-        impl Default for __anon_2 {
+        impl Default for __anon_3 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -446,13 +482,13 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_3 {
+        pub struct __anon_4 {
             pub r#type: *mut [i32; 7],
-            pub max_entries: *mut [i32; 8192],
+            pub max_entries: *mut [i32; 1],
             pub key_size: *mut [i32; 4],
             pub value_size: *mut [i32; 512],
         }
-        impl Default for __anon_3 {
+        impl Default for __anon_4 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -467,23 +503,6 @@ mod imp {
         pub struct bpf_raw_tracepoint_args {
             pub args: [u64; 0],
         }
-        #[derive(Debug, Default, Copy, Clone)]
-        #[repr(C)]
-        pub struct pt_regs___x86_fds {
-            pub di: u64,
-            pub si: u64,
-            pub dx: u64,
-            pub r10: u64,
-            pub orig_ax: u64,
-        }
-        #[derive(Debug, Default, Copy, Clone)]
-        #[repr(C)]
-        pub struct pt_regs___arm64_fds {
-            pub regs: [u64; 31],
-            pub orig_x0: u64,
-            pub syscallno: i32,
-            pub __pad_260: [u8; 4],
-        }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct task_struct {
@@ -494,6 +513,8 @@ mod imp {
             pub mm: *mut std::ffi::c_void,
             pub pid: i32,
             pub tgid: i32,
+            pub group_leader: *mut task_struct,
+            pub start_time: u64,
             pub comm: [i8; 16],
             pub files: *mut files_struct,
         }
@@ -507,6 +528,8 @@ mod imp {
                     mm: std::ptr::null_mut(),
                     pid: i32::default(),
                     tgid: i32::default(),
+                    group_leader: std::ptr::null_mut(),
+                    start_time: u64::default(),
                     comm: [i8::default(); 16],
                     files: std::ptr::null_mut(),
                 }
@@ -564,6 +587,23 @@ mod imp {
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
+        pub struct pt_regs___x86_fds {
+            pub di: u64,
+            pub si: u64,
+            pub dx: u64,
+            pub r10: u64,
+            pub orig_ax: u64,
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct pt_regs___arm64_fds {
+            pub regs: [u64; 31],
+            pub orig_x0: u64,
+            pub syscallno: i32,
+            pub __pad_260: [u8; 4],
+        }
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
         pub struct task_struct___flags {
             pub flags: u32,
         }
@@ -612,26 +652,29 @@ mod imp {
         #[repr(C)]
         pub struct rodata {
             pub target_pid: u32,
-            pub ignored_pid: u32,
+            pub ignores_reader: bool,
             pub sees_installs: bool,
             pub call_kinds: [u8; 512],
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct bss {
+            pub reader_pid: u32,
+            __pad_4: [u8; 4],
             pub target_table: u64,
+        }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct maps {
+            pub closing: __anon_1,
+            pub events: __anon_2,
+            pub event_counts: __anon_3,
+            pub stacks: __anon_4,
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct license {
             pub LICENSE: [i8; 13],
-        }
-        #[derive(Debug, Copy, Clone)]
-        #[repr(C)]
-        pub struct maps {
-            pub events: __anon_1,
-            pub event_counts: __anon_2,
-            pub stacks: __anon_3,
         }
     }
     pub struct OpenFdsSkel<'obj> {
@@ -692,6 +735,7 @@ mod imp {
     }
     #[derive(Default)]
     pub struct FdsLinks {
+        pub raw_enter: Option<libbpf_rs::Link>,
         pub raw_exit: Option<libbpf_rs::Link>,
         pub fentry_install: Option<libbpf_rs::Link>,
         pub kprobe_install: Option<libbpf_rs::Link>,
@@ -727,17 +771,19 @@ mod imp {
             }
 
             self.links = FdsLinks {
-                raw_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(0)?)
+                raw_enter: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(0)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                fentry_install: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(1)?)
+                raw_exit: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(1)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                kprobe_install: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(2)?)
+                fentry_install: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(2)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_fork: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(3)?)
+                kprobe_install: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(3)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_exec: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
+                raw_fork: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                snapshot: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
+                raw_exec: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                snapshot: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(6)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
             };
 
@@ -754,5 +800,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 60608] = *include_bytes!("fds.bpf.o");
+    static DATA: [u8; 65624] = *include_bytes!("fds.bpf.o");
 }

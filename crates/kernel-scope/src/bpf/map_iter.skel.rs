@@ -392,7 +392,7 @@ mod imp {
         #[repr(C)]
         pub struct __anon_2 {
             pub r#type: *mut [i32; 6],
-            pub max_entries: *mut [i32; 1],
+            pub max_entries: *mut [i32; 2],
             pub key: *mut u32,
             pub value: *mut mr_counters,
         }
@@ -442,7 +442,7 @@ mod imp {
         #[repr(C)]
         pub struct __anon_4 {
             pub r#type: *mut [i32; 7],
-            pub max_entries: *mut [i32; 4096],
+            pub max_entries: *mut [i32; 16384],
             pub key_size: *mut [i32; 4],
             pub value_size: *mut [i32; 1016],
         }
@@ -479,6 +479,8 @@ mod imp {
             pub mm: *mut std::ffi::c_void,
             pub pid: i32,
             pub tgid: i32,
+            pub group_leader: *mut task_struct,
+            pub start_time: u64,
             pub comm: [i8; 16],
             pub files: *mut files_struct,
         }
@@ -492,6 +494,8 @@ mod imp {
                     mm: std::ptr::null_mut(),
                     pid: i32::default(),
                     tgid: i32::default(),
+                    group_leader: std::ptr::null_mut(),
+                    start_time: u64::default(),
                     comm: [i8::default(); 16],
                     files: std::ptr::null_mut(),
                 }
@@ -804,5 +808,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 37600] = *include_bytes!("map_iter.bpf.o");
+    static DATA: [u8; 39096] = *include_bytes!("map_iter.bpf.o");
 }

@@ -519,6 +519,13 @@ mod imp {
     pub mod types {
         #[allow(unused_imports)]
         use super::*;
+        #[derive(Debug, Default, Copy, Clone)]
+        #[repr(C)]
+        pub struct runq_task_key {
+            pub start_ns: u64,
+            pub tid: u32,
+            pub zero: u32,
+        }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
         pub struct runq_task_row {
@@ -531,6 +538,7 @@ mod imp {
             pub waker_longest_ns: u64,
             pub waker_count: u64,
             pub migrations: u64,
+            pub start_ns: u64,
             pub tid: u32,
             pub tgid: u32,
             pub kind: u32,
@@ -558,6 +566,7 @@ mod imp {
                     waker_longest_ns: u64::default(),
                     waker_count: u64::default(),
                     migrations: u64::default(),
+                    start_ns: u64::default(),
                     tid: u32::default(),
                     tgid: u32::default(),
                     kind: u32::default(),
@@ -580,7 +589,7 @@ mod imp {
         pub struct __anon_1 {
             pub r#type: *mut [i32; 1],
             pub max_entries: *mut [i32; 16384],
-            pub key: *mut u32,
+            pub key: *mut runq_task_key,
             pub value: *mut runq_task_row,
         }
         impl Default for __anon_1 {
@@ -596,10 +605,12 @@ mod imp {
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct runq_waker_row {
+            pub start_ns: u64,
             pub tid: u32,
             pub waker_tid: u32,
             pub waker_class: u32,
             pub waker_comm: [i8; 16],
+            pub zero: u32,
         }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
@@ -684,7 +695,7 @@ mod imp {
         #[repr(C)]
         pub struct __anon_5 {
             pub r#type: *mut [i32; 6],
-            pub max_entries: *mut [i32; 3],
+            pub max_entries: *mut [i32; 4],
             pub key: *mut u32,
             pub value: *mut mr_counters,
         }
@@ -708,6 +719,8 @@ mod imp {
             pub mm: *mut std::ffi::c_void,
             pub pid: i32,
             pub tgid: i32,
+            pub group_leader: *mut task_struct,
+            pub start_time: u64,
             pub comm: [i8; 16],
             pub files: *mut std::ffi::c_void,
         }
@@ -721,6 +734,8 @@ mod imp {
                     mm: std::ptr::null_mut(),
                     pid: i32::default(),
                     tgid: i32::default(),
+                    group_leader: std::ptr::null_mut(),
+                    start_time: u64::default(),
                     comm: [i8::default(); 16],
                     files: std::ptr::null_mut(),
                 }
@@ -932,5 +947,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 59848] = *include_bytes!("runq.bpf.o");
+    static DATA: [u8; 62688] = *include_bytes!("runq.bpf.o");
 }

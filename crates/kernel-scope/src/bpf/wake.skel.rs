@@ -496,7 +496,7 @@ mod imp {
         #[repr(C)]
         pub struct __anon_2 {
             pub r#type: *mut [i32; 6],
-            pub max_entries: *mut [i32; 1],
+            pub max_entries: *mut [i32; 2],
             pub key: *mut u32,
             pub value: *mut mr_counters,
         }
@@ -535,6 +535,7 @@ mod imp {
             pub queued_ns: u64,
             pub arg0: u64,
             pub ret: i64,
+            pub start_ns: u64,
             pub sleeps: u32,
             pub call: u32,
             pub pid: u32,
@@ -542,7 +543,7 @@ mod imp {
             pub waker_class: u32,
             pub waker_pid: u32,
             pub waker_tid: u32,
-            pub zero: u32,
+            pub woken_by: [u32; 5],
             pub comm: [i8; 16],
             pub waker_comm: [i8; 16],
         }
@@ -574,6 +575,8 @@ mod imp {
             pub mm: *mut std::ffi::c_void,
             pub pid: i32,
             pub tgid: i32,
+            pub group_leader: *mut task_struct,
+            pub start_time: u64,
             pub comm: [i8; 16],
             pub files: *mut std::ffi::c_void,
         }
@@ -587,6 +590,8 @@ mod imp {
                     mm: std::ptr::null_mut(),
                     pid: i32::default(),
                     tgid: i32::default(),
+                    group_leader: std::ptr::null_mut(),
+                    start_time: u64::default(),
                     comm: [i8::default(); 16],
                     files: std::ptr::null_mut(),
                 }
@@ -806,5 +811,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 33696] = *include_bytes!("wake.bpf.o");
+    static DATA: [u8; 36312] = *include_bytes!("wake.bpf.o");
 }

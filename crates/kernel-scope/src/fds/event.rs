@@ -11,7 +11,8 @@ pub(super) struct Event {
     pub(super) time_ns: u64,
     /// Which table: the same for all who share it.
     pub(super) table: u64,
-    /// Opened: which open file. Copied: which table, 0 for the one that the process had before.
+    /// Opened: which open file. Closed: when the call began, 0 where that is not known. Copied: which
+    /// table, 0 for the one that the process had before.
     pub(super) other: u64,
     pub(super) pid: u32,
     pub(super) tid: u32,

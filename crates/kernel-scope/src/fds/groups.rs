@@ -23,13 +23,15 @@ pub struct Group {
     pub fds: Vec<u32>,
     /// How long the oldest has been open; for `unknown`, how long it has been known.
     pub oldest: Duration,
-    /// Names of the functions that made them, innermost first. Empty for `unknown`, and for what was
-    /// made before the process ran another program.
+    /// Names of the functions that made them, innermost first. Empty for `unknown`, for what was made
+    /// before the process ran another program, and where it is [lost](Self::stack_lost).
     pub stack: Vec<String>,
+    /// The program lost their stacks, which may have been several: others had their places in its map.
+    pub stack_lost: bool,
 }
 
-/// What tells groups of a table apart: the call and the addresses of its stack.
-type Key = (&'static str, Vec<u64>);
+/// What tells groups of a table apart: the call, whether its stack is lost, and its addresses.
+type Key = (&'static str, bool, Vec<u64>);
 
 /// The groups of all tables, the largest first.
 pub(super) fn of(state: &State, stacks: &Stacks, symbols: &Symbols, now_ns: u64) -> Vec<Group> {
@@ -40,15 +42,15 @@ pub(super) fn of(state: &State, stacks: &Stacks, symbols: &Symbols, now_ns: u64)
         let (pid, comm) = holders.next().expect("a table is somebody's");
         let shared_with: Vec<u32> = holders.map(|(pid, _)| *pid).collect();
         let made_by = |origin| match origin {
-            Origin::Unknown => (calls::UNKNOWN, Vec::new()),
+            Origin::Unknown => (calls::UNKNOWN, false, Vec::new()),
             Origin::Call { call, stack } => {
                 let known = addresses
                     .entry(stack)
                     .or_insert_with(|| stacks.addresses(stack));
-                (calls::name(call), known.clone())
+                (calls::name(call), Stacks::is_lost(stack), known.clone())
             }
         };
-        for ((call, stack), members) in by_origin(table, made_by) {
+        for ((call, stack_lost, stack), members) in by_origin(table, made_by) {
             groups.push(Group {
                 pid: *pid,
                 comm: comm.clone(),
@@ -57,6 +59,7 @@ pub(super) fn of(state: &State, stacks: &Stacks, symbols: &Symbols, now_ns: u64)
                 fds: members.fds,
                 oldest: Duration::from_nanos(now_ns.saturating_sub(members.since_ns)),
                 stack: symbols.user(*pid, &stack),
+                stack_lost,
             });
         }
     }

@@ -29,8 +29,8 @@ pub(super) struct Opened {
     pub(super) origin: Origin,
     /// When it was opened, or found.
     pub(super) time_ns: u64,
-    /// An event said so; the next snapshot knows. Of two threads that close a descriptor and open it
-    /// anew, the one that closes may tell last.
+    /// An event said so that was under way when this was opened; the next snapshot knows. Of two
+    /// threads that close a descriptor and open it anew, the one that closes may tell last.
     closed: bool,
 }
 
@@ -76,7 +76,17 @@ impl State {
         if event.fd > event.last {
             return;
         }
-        for (_, opened) in table.fds.range_mut(event.fd..=event.last) {
+        // The kernel gives the address of a closed file to the next one: it must not be known again by
+        // that. So what was there before the call began is forgotten.
+        let entered_ns = event.other;
+        let numbers = event.fd..=event.last;
+        let closed = table.fds.range(numbers.clone());
+        let gone = closed.filter(|(_, opened)| opened.time_ns < entered_ns);
+        let gone: Vec<u32> = gone.map(|(fd, _)| *fd).collect();
+        for fd in gone {
+            table.fds.remove(&fd);
+        }
+        for (_, opened) in table.fds.range_mut(numbers) {
             // A snapshot may have found the next file there before this was told.
             opened.closed |= opened.time_ns <= event.time_ns;
         }
@@ -114,12 +124,14 @@ impl State {
     }
 
     /// Corrects everything by a snapshot that began at `since_ns`, after all events before it were
-    /// taken in: open is what was found. `later`: events since then, which may tell where some of it
-    /// comes from.
+    /// taken in: open is what was found. `later`: events that came too late for that, or happened
+    /// since then and may tell where some of it comes from.
     pub(super) fn reconcile(&mut self, found: &[Found], since_ns: u64, later: &[Event]) {
+        let late = later.iter().filter(|event| event.time_ns < since_ns);
+        late.for_each(|event| self.apply(event));
         let later: HashMap<_, _> = later
             .iter()
-            .filter(|event| event.kind == event::OPEN)
+            .filter(|event| event.kind == event::OPEN && event.time_ns >= since_ns)
             .map(|event| ((event.table, event.fd, event.other), Opened::by(event)))
             .collect();
         let before = std::mem::take(&mut self.tables);
@@ -128,8 +140,10 @@ impl State {
             let known = before
                 .get(&found.table)
                 .and_then(|table| table.fds.get(&found.fd))
-                .filter(|opened| opened.file == found.file)
-                .or_else(|| later.get(&(found.table, found.fd, found.file)));
+                .filter(|opened| opened.file == found.file);
+            // An address that was opened since then is no longer the file's that had it before.
+            let newer = later.get(&(found.table, found.fd, found.file));
+            let known = newer.or(known);
             let opened = Opened {
                 file: found.file,
                 origin: known.map_or(Origin::Unknown, |opened| opened.origin),

@@ -2,40 +2,53 @@ use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use ebpf_ring::KernelFeature;
+use ebpf_ring::{KernelFeature, MapCounters};
 use libbpf_rs::{Iter, Link};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::attach::{Attach, Attachment, Forms, Programs, Variant, load};
+use crate::attach::{Attach, Attachment, Forms, Programs, Variant, handle, load};
 use crate::bpf::fds::{FdsSkelBuilder, OpenFdsSkel};
 use crate::error::ScopeError;
 use crate::events::Events;
 use crate::fds::calls;
-use crate::fds::event::Event;
+use crate::fds::event::{self, Event};
 use crate::fds::found::Found;
 use crate::fds::groups::{self, Group};
 use crate::fds::state::State;
 use crate::feed::Feed;
 use crate::options::Options;
 use crate::overhead::Overhead;
+use crate::process;
 use crate::symbols::{Stacks, Symbols};
 
-/// `fd_install` tells of everything but `dup2` and closing, for which the exits of system calls are
-/// looked at in any case.
+/// `fd_install` tells of everything but `dup2` and closing, for which the system calls are looked at
+/// in any case.
 const FORMS: Forms = Forms {
     tool: "fds",
     variants: &[
         Variant {
             attach: Attach::Fentry,
-            programs: &["raw_exit", "raw_fork", "raw_exec", "fentry_install"],
+            programs: &[
+                "raw_exit",
+                "raw_enter",
+                "raw_fork",
+                "raw_exec",
+                "fentry_install",
+            ],
         },
         Variant {
             attach: Attach::Kprobe,
-            programs: &["raw_exit", "raw_fork", "raw_exec", "kprobe_install"],
+            programs: &[
+                "raw_exit",
+                "raw_enter",
+                "raw_fork",
+                "raw_exec",
+                "kprobe_install",
+            ],
         },
         Variant {
             attach: Attach::RawTracepoint,
-            programs: &["raw_exit", "raw_fork", "raw_exec"],
+            programs: &["raw_exit", "raw_enter", "raw_fork", "raw_exec"],
         },
     ],
     needs: &[
@@ -47,6 +60,8 @@ const FORMS: Forms = Forms {
     ],
 };
 
+/// The shard of the counters in `bpf/fds.bpf.c` that counts stacks.
+const STACKS: u32 = 1;
 /// Between two snapshots pass at least this time and this many times what the last one took.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
 const SNAPSHOT_REST: u32 = 20;
@@ -55,6 +70,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The ring of a tool that was not told otherwise: 65,536 changes of 64 bytes.
 const RING_BYTES: u32 = 4 << 20;
+/// A place for each hash of a stack, whose second stack is lost: the emptier the map, the fewer. 17 MB.
+const STACKS_MAX: u32 = 32_768;
 
 /// The loaded and attached tool. Dropping it detaches.
 #[derive(Debug)]
@@ -74,13 +91,22 @@ impl Fds {
     ///
     /// # Errors
     ///
-    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// [`is_no_process`](ScopeError::is_no_process) for a pid that is not there, and for any outside of
+    /// the initial pid namespace; [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
     /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
     /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        Self::with_stacks(options, STACKS_MAX)
+    }
+
+    fn with_stacks(options: &Options, stacks_max: u32) -> Result<Self, ScopeError> {
+        process::check(options.pid)?;
         let mut this = FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
-            let configured = |open: &mut OpenFdsSkel<'_>| configure(open, options, plan.variant);
+            let configured = |open: &mut OpenFdsSkel<'_>| {
+                open.maps.stacks.set_max_entries(stacks_max)?;
+                configure(open, options, plan.variant)
+            };
             let builder = FdsSkelBuilder::default();
             let skel = load(builder, &mut storage, plan.variant, configured)?;
             let programs = Programs::attach(&skel, plan)?;
@@ -90,7 +116,10 @@ impl Fds {
                 snapshots: Snapshots::new(
                     link.map_err(|e| ScopeError::bpf("attaching the iterator", e))?,
                 ),
-                stacks: Stacks::new(&skel.maps.stacks)?,
+                stacks: Stacks::new(
+                    &skel.maps.stacks,
+                    MapCounters::new(handle(&skel.maps.event_counts)?, STACKS)?,
+                )?,
                 symbols: Symbols::new(),
                 state: State::default(),
                 finished_ns: None,
@@ -117,11 +146,9 @@ impl Fds {
         let began = Instant::now();
         loop {
             let left = duration.saturating_sub(began.elapsed());
-            let state = &mut self.state;
-            self.feed.collect(left.min(LOOK), |bytes| {
-                state.apply(&Event::from_bytes(bytes)?);
-                Ok(())
-            })?;
+            let (state, symbols) = (&mut self.state, &self.symbols);
+            self.feed
+                .collect(left.min(LOOK), |bytes| take_in(state, symbols, bytes))?;
             if self.snapshots.is_due() {
                 self.reconcile()?;
             }
@@ -152,6 +179,15 @@ impl Fds {
     /// What the ring's reader says.
     pub fn events(&self) -> Result<Events, ScopeError> {
         self.feed.events()
+    }
+
+    /// How many stacks were lost because another one was in their place.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn stacks_lost(&self) -> Result<u64, ScopeError> {
+        self.stacks.lost()
     }
 
     /// What watching has cost so far.
@@ -191,13 +227,20 @@ impl Fds {
     /// Takes in what has happened until now, but not what happens meanwhile.
     fn drain(&mut self) -> Result<(), ScopeError> {
         let waiting = self.feed.events()?.pending;
-        let state = &mut self.state;
-        self.feed.drain(waiting, |bytes| {
-            state.apply(&Event::from_bytes(bytes)?);
-            Ok(())
-        })?;
+        let (state, symbols) = (&mut self.state, &self.symbols);
+        self.feed
+            .drain(waiting, |bytes| take_in(state, symbols, bytes))?;
         Ok(())
     }
+}
+
+fn take_in(state: &mut State, symbols: &Symbols, bytes: &[u8]) -> Result<(), ScopeError> {
+    let event = Event::from_bytes(bytes)?;
+    if event.kind == event::EXEC {
+        symbols.forget(event.pid);
+    }
+    state.apply(&event);
+    Ok(())
 }
 
 /// Lists of what is open, from the kernel's iterator over tasks and files.
@@ -240,7 +283,6 @@ fn configure(
     options: &Options,
     variant: &Variant,
 ) -> libbpf_rs::Result<()> {
-    let own_pid = std::process::id();
     let rodata = open
         .maps
         .rodata_data
@@ -248,10 +290,7 @@ fn configure(
         .expect("the program has knobs");
     rodata.target_pid = options.pid.unwrap_or(0);
     // Else every snapshot would find itself.
-    rodata.ignored_pid = match options.pid {
-        Some(pid) if pid == own_pid => 0,
-        _ => own_pid,
-    };
+    rodata.ignores_reader = options.pid != Some(std::process::id());
     rodata.sees_installs = variant.attach != Attach::RawTracepoint;
     rodata.call_kinds = calls::kinds();
     open.progs.snapshot.set_autoload(true);
@@ -265,4 +304,32 @@ fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fds, Options};
+
+    /// In a map of one stack, all others are lost.
+    #[test]
+    fn a_lost_stack_is_counted_and_told_from_none() {
+        let own_pid = std::process::id();
+        let mut tool = match Fds::with_stacks(&Options::default().pid(own_pid), 1) {
+            Ok(tool) => tool,
+            Err(error) if error.is_permission_denied() => return crate::skip::skip(error),
+            Err(error) => panic!("{error}"),
+        };
+        let file = std::fs::File::open("/dev/null").expect("it is there");
+        let pipe = std::io::pipe().expect("descriptors are left");
+        tool.finish().expect("a sound ring");
+        let groups = tool.groups();
+        let lost: Vec<_> = groups.iter().filter(|group| group.stack_lost).collect();
+        assert!(!lost.is_empty(), "{groups:?}");
+        assert!(
+            lost.iter()
+                .all(|g| g.stack.is_empty() && g.call != "unknown")
+        );
+        assert!(tool.stacks_lost().expect("they can be read") >= lost.len() as u64);
+        drop((file, pipe));
+    }
 }

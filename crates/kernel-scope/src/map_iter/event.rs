@@ -3,6 +3,7 @@ use std::mem::{offset_of, size_of};
 
 use crate::bytes::{half, name, text, word};
 use crate::error::ScopeError;
+use crate::symbols::Stacks;
 
 /// One `BPF_MAP_GET_NEXT_KEY`, as `bpf/map_iter.bpf.c` wrote it.
 ///
@@ -34,6 +35,8 @@ pub struct Event {
     map_name: [u8; 16],
     user_stack: i32,
     zero: u32,
+    /// When the process began: with `pid` it is never given twice.
+    pub start_ns: u64,
 }
 
 const _: () = assert!(size_of::<Event>() == Event::BYTES);
@@ -51,6 +54,7 @@ const _: () = assert!(offset_of!(Event, comm) == 56);
 const _: () = assert!(offset_of!(Event, map_name) == 72);
 const _: () = assert!(offset_of!(Event, user_stack) == 88);
 const _: () = assert!(offset_of!(Event, zero) == 92);
+const _: () = assert!(offset_of!(Event, start_ns) == 96);
 
 /// `enum map_iter_flags`.
 const FIRST: u32 = 1;
@@ -61,7 +65,7 @@ const ENOENT: i32 = 2;
 
 impl Event {
     /// Bytes of a record.
-    pub const BYTES: usize = 96;
+    pub const BYTES: usize = 104;
 
     /// Reads a record of the ring.
     ///
@@ -87,6 +91,7 @@ impl Event {
             map_name: name(bytes, offset_of!(Self, map_name)),
             user_stack: half(bytes, offset_of!(Self, user_stack)).cast_signed(),
             zero: half(bytes, offset_of!(Self, zero)),
+            start_ns: word(bytes, offset_of!(Self, start_ns)),
         })
     }
 
@@ -107,6 +112,12 @@ impl Event {
     #[must_use]
     pub fn caller(&self) -> Option<u32> {
         u32::try_from(self.user_stack).ok()
+    }
+
+    /// A walk began or restarted, and the program lost where.
+    #[must_use]
+    pub fn caller_lost(&self) -> bool {
+        Stacks::is_lost(self.user_stack)
     }
 
     /// The caller passed no key: a walk begins.

@@ -8,8 +8,11 @@ use crate::map_iter::event::{Event, MapKind};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Row {
-    /// The process, as the initial pid namespace numbers it.
+    /// The process, as the initial pid namespace numbers it. After its end the kernel may give the
+    /// number to another one.
     pub pid: u32,
+    /// When it began, by `CLOCK_MONOTONIC`, nanoseconds: with `pid` it is never given twice.
+    pub start_ns: u64,
     /// The name of the thread that stepped first.
     pub comm: String,
     /// The map's id; 0 collects the failed calls that do not prove which map they meant.
@@ -39,6 +42,8 @@ pub struct Row {
     /// Where walks began and restarted, and how often: numbers for
     /// [`MapIter::caller`](super::MapIter::caller). At most 16, the first ones.
     pub callers: Vec<(u32, u64)>,
+    /// How often the program lost where.
+    pub callers_lost: u64,
 }
 
 /// Buckets of [`Row::heat`].
@@ -54,9 +59,10 @@ const CALLERS_MAX: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Summary {
     groups_max: usize,
-    rows: HashMap<(u32, u32), Row>,
-    /// The (thread, map) pairs that are inside a walk.
-    walking: HashSet<(u32, u32)>,
+    /// By process, as pid and beginning, and map.
+    rows: HashMap<(u32, u64, u32), Row>,
+    /// Thread, beginning of its process, and map: those that are inside a walk.
+    walking: HashSet<(u32, u64, u32)>,
     ungrouped: u64,
     events: u64,
 }
@@ -92,7 +98,7 @@ impl Summary {
     pub fn record(&mut self, event: &Event) {
         self.events += 1;
         let began = self.follow_walk(event);
-        let key = (event.pid, event.map_id);
+        let key = (event.pid, event.start_ns, event.map_id);
         if self.rows.len() >= self.groups_max && !self.rows.contains_key(&key) {
             self.ungrouped += 1;
             return;
@@ -110,7 +116,7 @@ impl Summary {
 
     /// Whether the event begins a walk, given what its thread did to the map before.
     fn follow_walk(&mut self, event: &Event) -> bool {
-        let key = (event.tid, event.map_id);
+        let key = (event.tid, event.start_ns, event.map_id);
         let inside = self.walking.contains(&key);
         let began = event.is_first() || event.key_was_gone() && !inside;
         if event.is_end() {
@@ -149,6 +155,7 @@ impl Row {
     fn new(event: &Event) -> Self {
         Self {
             pid: event.pid,
+            start_ns: event.start_ns,
             comm: event.comm(),
             map_id: event.map_id,
             map_name: event.map_name(),
@@ -161,6 +168,7 @@ impl Row {
             step_ns: Histogram::default(),
             heat: Vec::new(),
             callers: Vec::new(),
+            callers_lost: 0,
         }
     }
 
@@ -186,6 +194,7 @@ impl Row {
     }
 
     fn add_caller(&mut self, event: &Event) {
+        self.callers_lost += u64::from(event.caller_lost());
         let Some(caller) = event.caller() else { return };
         let known = self.callers.iter().position(|(known, _)| *known == caller);
         match known {

@@ -1,21 +1,19 @@
 use std::collections::HashMap;
 
-use libbpf_rs::{MapCore, MapFlags};
+use libbpf_rs::MapCore;
 
-use super::row::TaskRow;
+use super::row::{TaskId, TaskRow};
 use super::task::{Task, Waker};
 use super::total::TotalRow;
 use super::waker_key::WakerKey;
+use crate::entries::entries;
 use crate::error::ScopeError;
-
-/// What is read with one system call.
-const ROWS_AT_ONCE: u32 = 4096;
 
 /// Tasks that have ended, taken out of the kernel to make room there.
 #[derive(Debug)]
 pub(super) struct Ended {
     /// As many as the kernel has room for.
-    tasks: HashMap<u32, Task>,
+    tasks: HashMap<TaskId, Task>,
     tasks_max: usize,
     /// Waits of further ones.
     ungrouped: u64,
@@ -40,24 +38,24 @@ impl Ended {
         wakers: &impl MapCore,
     ) -> Result<(), ScopeError> {
         let mut dead = Vec::new();
-        for (tid, row) in read_all(tasks)? {
+        for (key, row) in entries(tasks)? {
             if TaskRow::from_bytes(&row)?.dead != 0 {
-                dead.push(tid);
+                dead.push(key);
             }
         }
         if dead.is_empty() {
             return Ok(());
         }
         // Everything that is only read comes first: a failure of it must not cost what is taken out.
-        let waker_keys = read_all(wakers)?.into_iter().map(|(key, _)| key);
+        let waker_keys = entries(wakers)?.into_iter().map(|(key, _)| key);
         let waker_keys: Vec<_> = waker_keys.collect();
 
         let mut failed = Ok(());
         let mut found = HashMap::new();
-        for tid in &dead {
-            let taken = take(tasks, tid, TaskRow::from_bytes);
+        for key in &dead {
+            let taken = take(tasks, key, TaskRow::from_bytes);
             if let Some(row) = or_later(taken, &mut failed) {
-                found.insert(row.tid, Task::new(&row));
+                found.insert(row.id(), Task::new(&row));
             }
         }
         for bytes in &waker_keys {
@@ -65,32 +63,26 @@ impl Ended {
             let Some(key) = or_later(key.map(Some), &mut failed) else {
                 continue;
             };
-            if let Some(task) = found.get_mut(&key.tid) {
+            if let Some(task) = found.get_mut(&key.task()) {
                 let taken = take(wakers, bytes, TotalRow::from_bytes);
                 if let Some(total) = or_later(taken, &mut failed) {
                     task.add_waker(Waker::new(&key, &total));
                 }
             }
         }
-        found
-            .into_iter()
-            .for_each(|(tid, task)| self.add(tid, task));
+        found.into_iter().for_each(|(id, task)| self.add(id, task));
         failed
     }
 
-    fn add(&mut self, tid: u32, mut task: Task) {
-        if let Some(before) = self.tasks.remove(&tid) {
-            task.add(before);
-        }
+    fn add(&mut self, id: TaskId, task: Task) {
         if self.tasks.len() < self.tasks_max {
-            self.tasks.insert(tid, task);
+            self.tasks.insert(id, task);
         } else {
             self.ungrouped += task.all_waits().count();
         }
     }
 
-    /// By number.
-    pub(super) fn tasks(&self) -> &HashMap<u32, Task> {
+    pub(super) fn tasks(&self) -> &HashMap<TaskId, Task> {
         &self.tasks
     }
 
@@ -104,15 +96,6 @@ impl Ended {
         let kept = self.tasks.values().map(|task| task.all_waits().count());
         kept.sum::<u64>() + self.ungrouped
     }
-}
-
-type Entry = (Vec<u8>, Vec<u8>);
-
-/// Every key of a map with its value.
-pub(super) fn read_all(map: &impl MapCore) -> Result<Vec<Entry>, ScopeError> {
-    let rows = map.lookup_batch(ROWS_AT_ONCE, MapFlags::ANY, MapFlags::ANY);
-    let rows = rows.map_err(|e| ScopeError::bpf("reading a map", e))?;
-    Ok(rows.collect())
 }
 
 /// What is at `key`, and no longer; `None` when it is gone already.
@@ -141,29 +124,16 @@ fn or_later<T>(
 mod tests {
     use std::mem::size_of;
 
-    use libbpf_rs::{MapHandle, MapType, libbpf_sys};
+    use libbpf_rs::{MapFlags, MapHandle};
 
-    use super::{Ended, MapCore as _, MapFlags, TaskRow, TotalRow, WakerKey, read_all};
-
-    /// A map like one of the tool's, or the reason why this machine makes none.
-    fn map(key: usize, value: usize) -> Option<MapHandle> {
-        let options = libbpf_sys::bpf_map_create_opts {
-            sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
-            ..Default::default()
-        };
-        let (key, value) = (key as u32, value as u32);
-        let made = MapHandle::create(MapType::Hash, None::<&str>, key, value, 16, &options);
-        if let Err(error) = &made {
-            crate::skip::skip(format_args!("making a BPF map: {error}"));
-        }
-        made.ok()
-    }
+    use super::{Ended, MapCore as _, TaskRow, TotalRow, WakerKey, entries};
+    use crate::entries::tests::map;
 
     /// Two tasks that have ended and one that runs; each has waited `tid` times, and thread 9 woke
     /// each once more.
     fn maps() -> Option<(MapHandle, MapHandle)> {
-        let tasks = map(4, size_of::<TaskRow>())?;
-        let wakers = map(size_of::<WakerKey>(), size_of::<TotalRow>())?;
+        let tasks = map(4, size_of::<TaskRow>(), 16)?;
+        let wakers = map(size_of::<WakerKey>(), size_of::<TotalRow>(), 16)?;
         for tid in [1u32, 2, 3] {
             let mut row = vec![0; size_of::<TaskRow>()];
             let mut put = |at: usize, word: u32| {
@@ -175,8 +145,8 @@ mod tests {
             let (key, any) = (tid.to_ne_bytes(), MapFlags::ANY);
             tasks.update(&key, &row, any).expect("room");
             let mut waker = vec![0; size_of::<WakerKey>()];
-            waker[..4].copy_from_slice(&key);
-            waker[4..8].copy_from_slice(&9u32.to_ne_bytes());
+            waker[8..12].copy_from_slice(&key);
+            waker[12..16].copy_from_slice(&9u32.to_ne_bytes());
             let mut total = vec![0; size_of::<TotalRow>()];
             total[0] = 1;
             wakers.update(&waker, &total, any).expect("room");
@@ -185,7 +155,7 @@ mod tests {
     }
 
     fn rows(map: &MapHandle) -> usize {
-        read_all(map).expect("it can be read").len()
+        entries(map).expect("it can be read").len()
     }
 
     #[test]

@@ -35,4 +35,4 @@ mod waker_key;
 
 pub use off_cpu::{OffCpu, flame_graph};
 pub use task::{Task, WaitKind, Waits, Waker};
-pub use tool::{Options, RunQ};
+pub use tool::{Options, RunQ, TASKS_MAX};

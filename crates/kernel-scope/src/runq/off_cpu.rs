@@ -19,8 +19,12 @@ pub struct OffCpu {
     pub waker_comm: String,
     /// Addresses of the kernel, innermost first.
     pub kernel_stack: Vec<u64>,
+    /// The program lost them: another stack had their place in its map.
+    pub kernel_stack_lost: bool,
     /// Addresses of the process, innermost first; empty for a task of the kernel.
     pub user_stack: Vec<u64>,
+    /// The program lost them, likewise.
+    pub user_stack_lost: bool,
     /// How often.
     pub count: u64,
     /// From going off the CPU to running again, all together, nanoseconds.
@@ -36,7 +40,9 @@ impl OffCpu {
             waker: woken.then(|| WakerClass::from_number(key.waker_class)),
             waker_comm: text(&key.waker_comm),
             kernel_stack: stacks.addresses(key.kernel_stack),
+            kernel_stack_lost: Stacks::is_lost(key.kernel_stack),
             user_stack: stacks.addresses(key.user_stack),
+            user_stack_lost: Stacks::is_lost(key.user_stack),
             count: total.count,
             total_ns: total.time_ns,
         }
@@ -50,7 +56,10 @@ impl OffCpu {
             Some(class) => format!("woken by {class}"),
         };
         let mut frames = vec![reason, self.comm.clone()];
+        let lost = |is_lost: bool| is_lost.then(|| "[stack lost]".to_owned());
+        frames.extend(lost(self.user_stack_lost));
         frames.extend(symbols.user(self.pid, &self.user_stack).into_iter().rev());
+        frames.extend(lost(self.kernel_stack_lost));
         let kernel = symbols.kernel(&self.kernel_stack);
         frames.extend(outside_of_the_scheduler(&kernel).iter().rev().cloned());
         if !self.waker_comm.is_empty() {

@@ -4,6 +4,13 @@ use crate::bytes::{half, name, word};
 use crate::error::ScopeError;
 use crate::log2::SLOTS;
 
+/// A task: its number may be given again, to one that began later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct TaskId {
+    pub(super) start_ns: u64,
+    pub(super) tid: u32,
+}
+
 /// What the program keeps of one task: twin of `struct runq_task_row` in `bpf/runq.h`.
 #[repr(C)]
 #[derive(Debug, Clone)]
@@ -17,6 +24,7 @@ pub(super) struct TaskRow {
     pub(super) waker_longest_ns: u64,
     pub(super) waker_count: u64,
     pub(super) migrations: u64,
+    pub(super) start_ns: u64,
     pub(super) tid: u32,
     pub(super) tgid: u32,
     kind: u32,
@@ -33,7 +41,7 @@ pub(super) struct TaskRow {
     pub(super) slots: [[u32; SLOTS]; 4],
 }
 
-const _: () = assert!(size_of::<TaskRow>() == 656);
+const _: () = assert!(size_of::<TaskRow>() == 664);
 const _: () = assert!(offset_of!(TaskRow, waking_ns) == 0);
 const _: () = assert!(offset_of!(TaskRow, queued_ns) == 8);
 const _: () = assert!(offset_of!(TaskRow, off_ns) == 16);
@@ -43,20 +51,21 @@ const _: () = assert!(offset_of!(TaskRow, waker_ns) == 88);
 const _: () = assert!(offset_of!(TaskRow, waker_longest_ns) == 96);
 const _: () = assert!(offset_of!(TaskRow, waker_count) == 104);
 const _: () = assert!(offset_of!(TaskRow, migrations) == 112);
-const _: () = assert!(offset_of!(TaskRow, tid) == 120);
-const _: () = assert!(offset_of!(TaskRow, tgid) == 124);
-const _: () = assert!(offset_of!(TaskRow, kind) == 128);
-const _: () = assert!(offset_of!(TaskRow, dead) == 132);
-const _: () = assert!(offset_of!(TaskRow, waking_tid) == 136);
-const _: () = assert!(offset_of!(TaskRow, waking_class) == 140);
-const _: () = assert!(offset_of!(TaskRow, waker_tid) == 144);
-const _: () = assert!(offset_of!(TaskRow, waker_class) == 148);
-const _: () = assert!(offset_of!(TaskRow, kernel_stack) == 152);
-const _: () = assert!(offset_of!(TaskRow, user_stack) == 156);
-const _: () = assert!(offset_of!(TaskRow, comm) == 160);
-const _: () = assert!(offset_of!(TaskRow, waking_comm) == 176);
-const _: () = assert!(offset_of!(TaskRow, waker_comm) == 192);
-const _: () = assert!(offset_of!(TaskRow, slots) == 208);
+const _: () = assert!(offset_of!(TaskRow, start_ns) == 120);
+const _: () = assert!(offset_of!(TaskRow, tid) == 128);
+const _: () = assert!(offset_of!(TaskRow, tgid) == 132);
+const _: () = assert!(offset_of!(TaskRow, kind) == 136);
+const _: () = assert!(offset_of!(TaskRow, dead) == 140);
+const _: () = assert!(offset_of!(TaskRow, waking_tid) == 144);
+const _: () = assert!(offset_of!(TaskRow, waking_class) == 148);
+const _: () = assert!(offset_of!(TaskRow, waker_tid) == 152);
+const _: () = assert!(offset_of!(TaskRow, waker_class) == 156);
+const _: () = assert!(offset_of!(TaskRow, kernel_stack) == 160);
+const _: () = assert!(offset_of!(TaskRow, user_stack) == 164);
+const _: () = assert!(offset_of!(TaskRow, comm) == 168);
+const _: () = assert!(offset_of!(TaskRow, waking_comm) == 184);
+const _: () = assert!(offset_of!(TaskRow, waker_comm) == 200);
+const _: () = assert!(offset_of!(TaskRow, slots) == 216);
 
 impl TaskRow {
     /// Fails for any other length than a row's.
@@ -77,6 +86,7 @@ impl TaskRow {
             waker_longest_ns: word(bytes, offset_of!(Self, waker_longest_ns)),
             waker_count: word(bytes, offset_of!(Self, waker_count)),
             migrations: word(bytes, offset_of!(Self, migrations)),
+            start_ns: word(bytes, offset_of!(Self, start_ns)),
             tid: half(bytes, offset_of!(Self, tid)),
             tgid: half(bytes, offset_of!(Self, tgid)),
             kind: half(bytes, offset_of!(Self, kind)),
@@ -94,6 +104,14 @@ impl TaskRow {
                 std::array::from_fn(|slot| half(bytes, slots + 4 * (kind * SLOTS + slot)))
             }),
         })
+    }
+
+    /// What tells the task from all others.
+    pub(super) fn id(&self) -> TaskId {
+        TaskId {
+            start_ns: self.start_ns,
+            tid: self.tid,
+        }
     }
 
     /// Waits that ended.

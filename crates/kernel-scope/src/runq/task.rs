@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::row::TaskRow;
+use super::row::{TaskId, TaskRow};
 use super::total::TotalRow;
 use super::waker_key::WakerKey;
 use crate::bytes::text;
@@ -76,8 +76,10 @@ pub struct Waker {
 pub struct Task {
     /// Its process, as the initial pid namespace numbers it.
     pub pid: u32,
-    /// The thread, likewise.
+    /// The thread, likewise. After its end the kernel may give the number to another one.
     pub tid: u32,
+    /// When it began, by `CLOCK_MONOTONIC`, nanoseconds: with `tid` it is never given twice.
+    pub start_ns: u64,
     /// Its name; the last one, if it has changed.
     pub comm: String,
     /// It has ended.
@@ -98,6 +100,7 @@ impl Task {
         let mut task = Self {
             pid: row.tgid,
             tid: row.tid,
+            start_ns: row.start_ns,
             comm: text(&row.comm),
             has_ended: row.dead != 0,
             migrations: row.migrations,
@@ -151,19 +154,6 @@ impl Task {
             None => self.wakers.push(waker),
         }
     }
-
-    /// What the task did before under the same number.
-    pub(super) fn add(&mut self, before: Self) {
-        for (mine, theirs) in self.waits.iter_mut().zip(before.waits) {
-            mine.total_ns += theirs.total_ns;
-            mine.lengths.add(&theirs.lengths);
-        }
-        self.migrations += before.migrations;
-        before
-            .wakers
-            .into_iter()
-            .for_each(|waker| self.add_waker(waker));
-    }
 }
 
 impl Waker {
@@ -180,9 +170,9 @@ impl Waker {
 }
 
 /// Gives every task its wakers, and sorts: longest total wait first, most frequent waker first.
-pub(super) fn join(mut tasks: HashMap<u32, Task>, wakers: &[(WakerKey, TotalRow)]) -> Vec<Task> {
+pub(super) fn join(mut tasks: HashMap<TaskId, Task>, wakers: &[(WakerKey, TotalRow)]) -> Vec<Task> {
     for (key, total) in wakers {
-        if let Some(task) = tasks.get_mut(&key.tid) {
+        if let Some(task) = tasks.get_mut(&key.task()) {
             task.add_waker(Waker::new(key, total));
         }
     }

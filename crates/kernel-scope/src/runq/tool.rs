@@ -1,10 +1,10 @@
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use ebpf_ring::{CounterSource as _, Counters, KernelFeature, MapCounters};
+use ebpf_ring::{Counters, KernelFeature, MapCounters};
 use libbpf_rs::MapHandle;
 
-use super::ended::{Ended, read_all};
+use super::ended::Ended;
 use super::off_cpu::OffCpu;
 use super::row::TaskRow;
 use super::stack_key::StackKey;
@@ -13,9 +13,11 @@ use super::total::TotalRow;
 use super::waker_key::WakerKey;
 use crate::attach::{Attach, Attachment, Forms, Programs, Variant, handle, load};
 use crate::bpf::runq::{OpenRunqSkel, RunqSkelBuilder};
+use crate::entries::entries;
 use crate::error::ScopeError;
-use crate::events::Events;
+use crate::events::{Events, total};
 use crate::overhead::{Meter, Overhead, SAMPLE};
+use crate::process;
 use crate::symbols::Stacks;
 use crate::waker::preempt_count_offset;
 
@@ -58,6 +60,8 @@ const FORMS: Forms = Forms {
 /// How often rows of tasks that have ended are taken out of the kernel, to make room.
 const HARVEST: Duration = Duration::from_millis(500);
 const OFF_CPU_MAX: u32 = 16384;
+/// A place for each hash of a stack, whose second stack is lost: the emptier the map, the fewer. 34 MB.
+const STACKS_MAX: u32 = 32768;
 /// A program that was running on another CPU when its link went away is waited for so long.
 const STRAGGLERS_MS_MAX: u32 = 100;
 
@@ -65,6 +69,10 @@ const STRAGGLERS_MS_MAX: u32 = 100;
 const WAITS: u32 = 0;
 const OFF_CPU: u32 = 1;
 const WAKERS: u32 = 2;
+const STACKS: u32 = 3;
+
+/// No Linux has more tasks than this at once (`PID_MAX_LIMIT`).
+pub const TASKS_MAX: u32 = 1 << 22;
 
 /// How to open [`RunQ`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,10 +115,10 @@ impl Options {
         self
     }
 
-    /// Room for `tasks_max` tasks, at least 1.
+    /// Room for `tasks_max` tasks: from 1 to [`TASKS_MAX`].
     #[must_use]
     pub fn tasks_max(mut self, tasks_max: u32) -> Self {
-        self.tasks_max = tasks_max.max(1);
+        self.tasks_max = tasks_max.clamp(1, TASKS_MAX);
         self
     }
 
@@ -146,10 +154,12 @@ impl RunQ {
     ///
     /// # Errors
     ///
-    /// [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
+    /// [`is_no_process`](ScopeError::is_no_process) for a pid that is not there, and for any outside of
+    /// the initial pid namespace; [`is_permission_denied`](ScopeError::is_permission_denied) without root or `CAP_BPF` and
     /// `CAP_PERFMON`; [`missing`](ScopeError::missing) when the kernel has not what the tool needs;
     /// otherwise what libbpf says.
     pub fn open(options: &Options) -> Result<Self, ScopeError> {
+        process::check(options.pid)?;
         let preempt_count_offset = preempt_count_offset();
         FORMS.open(options.attach, |plan| {
             let mut storage = MaybeUninit::uninit();
@@ -164,7 +174,7 @@ impl RunQ {
                 tasks: handle(&skel.maps.tasks)?,
                 wakers: handle(&skel.maps.wakers)?,
                 off_cpu: handle(&skel.maps.off_cpu)?,
-                stacks: Stacks::new(&skel.maps.stacks)?,
+                stacks: Stacks::new(&skel.maps.stacks, counts(STACKS)?)?,
                 counts: [counts(WAITS)?, counts(OFF_CPU)?, counts(WAKERS)?],
             };
             let programs = Programs::attach(&skel, plan)?;
@@ -217,11 +227,7 @@ impl RunQ {
             if row.waits() == 0 {
                 continue;
             }
-            let mut task = Task::new(&row);
-            if let Some(before) = tasks.remove(&row.tid) {
-                task.add(before);
-            }
-            tasks.insert(row.tid, task);
+            tasks.insert(row.id(), Task::new(&row));
         }
         Ok(join(tasks, &self.maps.wakers()?))
     }
@@ -233,7 +239,7 @@ impl RunQ {
     ///
     /// When a map cannot be read.
     pub fn off_cpu(&self) -> Result<Vec<OffCpu>, ScopeError> {
-        let rows = read_all(&self.maps.off_cpu)?;
+        let rows = entries(&self.maps.off_cpu)?;
         let rows = rows.iter().map(|(key, total)| {
             let key = StackKey::from_bytes(key)?;
             let total = TotalRow::from_bytes(total)?;
@@ -270,6 +276,15 @@ impl RunQ {
         Ok((off_cpu, self.maps.counters(WAKERS)?.dropped()))
     }
 
+    /// How many times a stack was lost because another one was in its place.
+    ///
+    /// # Errors
+    ///
+    /// When the counters cannot be read.
+    pub fn stacks_lost(&self) -> Result<u64, ScopeError> {
+        self.maps.stacks.lost()
+    }
+
     /// Waits of tasks that have ended, of more of them than are kept.
     #[must_use]
     pub fn ungrouped(&self) -> u64 {
@@ -304,23 +319,21 @@ impl RunQ {
 
 impl Maps {
     fn rows(&self) -> Result<Vec<TaskRow>, ScopeError> {
-        let rows = read_all(&self.tasks)?;
+        let rows = entries(&self.tasks)?;
         rows.iter()
             .map(|(_, row)| TaskRow::from_bytes(row))
             .collect()
     }
 
     fn wakers(&self) -> Result<Vec<(WakerKey, TotalRow)>, ScopeError> {
-        let rows = read_all(&self.wakers)?;
+        let rows = entries(&self.wakers)?;
         rows.iter()
             .map(|(key, total)| Ok((WakerKey::from_bytes(key)?, TotalRow::from_bytes(total)?)))
             .collect()
     }
 
     fn counters(&self, shard: u32) -> Result<Counters, ScopeError> {
-        let per_cpu = self.counts[shard as usize].per_cpu();
-        let per_cpu = per_cpu.map_err(|e| ScopeError::bpf("reading the counter map", e.into()))?;
-        Ok(per_cpu.into_iter().sum())
+        total(&self.counts[shard as usize])
     }
 }
 
@@ -339,7 +352,7 @@ fn configure(
     if options.stacks {
         rodata.with_stacks = true;
         open.maps.off_cpu.set_max_entries(OFF_CPU_MAX)?;
-        open.maps.stacks.set_max_entries(OFF_CPU_MAX)?;
+        open.maps.stacks.set_max_entries(STACKS_MAX)?;
     }
     open.maps.wakers.set_max_entries(options.tasks_max)?;
     open.maps.tasks.set_max_entries(options.tasks_max)

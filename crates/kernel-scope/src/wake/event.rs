@@ -31,20 +31,22 @@ pub struct Event {
     pub arg0: u64,
     /// What it returned; a negative errno where it failed.
     pub ret: i64,
+    /// When the thread began: with `tid` it is never given twice.
+    pub start_ns: u64,
     /// How often it slept.
     pub sleeps: u32,
     /// Its number; see [`call_name`](Self::call_name).
     pub call: u32,
     /// The process, as the initial pid namespace numbers it.
     pub pid: u32,
-    /// The thread, likewise.
+    /// The thread, likewise. After its end the kernel may give the number to another one.
     pub tid: u32,
     waker_class: u32,
     /// The process that woke it; 0 unless a task did.
     pub waker_pid: u32,
     /// The thread that woke it, likewise.
     pub waker_tid: u32,
-    zero: u32,
+    woken_by: [u32; WakerClass::COUNT],
     comm: [u8; 16],
     waker_comm: [u8; 16],
 }
@@ -59,20 +61,21 @@ const _: () = assert!(offset_of!(Event, asleep_ns) == 40);
 const _: () = assert!(offset_of!(Event, queued_ns) == 48);
 const _: () = assert!(offset_of!(Event, arg0) == 56);
 const _: () = assert!(offset_of!(Event, ret) == 64);
-const _: () = assert!(offset_of!(Event, sleeps) == 72);
-const _: () = assert!(offset_of!(Event, call) == 76);
-const _: () = assert!(offset_of!(Event, pid) == 80);
-const _: () = assert!(offset_of!(Event, tid) == 84);
-const _: () = assert!(offset_of!(Event, waker_class) == 88);
-const _: () = assert!(offset_of!(Event, waker_pid) == 92);
-const _: () = assert!(offset_of!(Event, waker_tid) == 96);
-const _: () = assert!(offset_of!(Event, zero) == 100);
-const _: () = assert!(offset_of!(Event, comm) == 104);
-const _: () = assert!(offset_of!(Event, waker_comm) == 120);
+const _: () = assert!(offset_of!(Event, start_ns) == 72);
+const _: () = assert!(offset_of!(Event, sleeps) == 80);
+const _: () = assert!(offset_of!(Event, call) == 84);
+const _: () = assert!(offset_of!(Event, pid) == 88);
+const _: () = assert!(offset_of!(Event, tid) == 92);
+const _: () = assert!(offset_of!(Event, waker_class) == 96);
+const _: () = assert!(offset_of!(Event, waker_pid) == 100);
+const _: () = assert!(offset_of!(Event, waker_tid) == 104);
+const _: () = assert!(offset_of!(Event, woken_by) == 108);
+const _: () = assert!(offset_of!(Event, comm) == 128);
+const _: () = assert!(offset_of!(Event, waker_comm) == 144);
 
 impl Event {
     /// Bytes of a record.
-    pub const BYTES: usize = 136;
+    pub const BYTES: usize = 160;
 
     /// Reads a record of the ring.
     ///
@@ -93,6 +96,7 @@ impl Event {
             queued_ns: word(bytes, offset_of!(Self, queued_ns)),
             arg0: word(bytes, offset_of!(Self, arg0)),
             ret: word(bytes, offset_of!(Self, ret)).cast_signed(),
+            start_ns: word(bytes, offset_of!(Self, start_ns)),
             sleeps: half(bytes, offset_of!(Self, sleeps)),
             call: half(bytes, offset_of!(Self, call)),
             pid: half(bytes, offset_of!(Self, pid)),
@@ -100,7 +104,9 @@ impl Event {
             waker_class: half(bytes, offset_of!(Self, waker_class)),
             waker_pid: half(bytes, offset_of!(Self, waker_pid)),
             waker_tid: half(bytes, offset_of!(Self, waker_tid)),
-            zero: half(bytes, offset_of!(Self, zero)),
+            woken_by: std::array::from_fn(|class| {
+                half(bytes, offset_of!(Self, woken_by) + 4 * class)
+            }),
             comm: name(bytes, offset_of!(Self, comm)),
             waker_comm: name(bytes, offset_of!(Self, waker_comm)),
         })
@@ -122,6 +128,12 @@ impl Event {
     #[must_use]
     pub fn waker_class(&self) -> WakerClass {
         WakerClass::from_number(self.waker_class)
+    }
+
+    /// How many of its sleeps ended in this context.
+    #[must_use]
+    pub fn woken_by(&self, class: WakerClass) -> u32 {
+        self.woken_by[class as usize]
     }
 
     /// The name of the task that woke it; empty unless one did.

@@ -11,8 +11,10 @@ use crate::waker::WakerClass;
 pub struct Row {
     /// The process, as the initial pid namespace numbers it.
     pub pid: u32,
-    /// The thread, likewise.
+    /// The thread, likewise. After its end the kernel may give the number to another one.
     pub tid: u32,
+    /// When the thread began, by `CLOCK_MONOTONIC`, nanoseconds: with `tid` it is never given twice.
+    pub start_ns: u64,
     /// The thread's name.
     pub comm: String,
     /// The call's name.
@@ -57,7 +59,8 @@ pub struct Waker {
 #[derive(Debug, Clone)]
 pub struct Summary {
     groups_max: usize,
-    rows: HashMap<(u32, u32), Row>,
+    /// By thread, as tid and beginning, and call.
+    rows: HashMap<(u32, u64, u32), Row>,
     events: u64,
     ungrouped: u64,
 }
@@ -92,7 +95,7 @@ impl Summary {
     /// Adds one event. Amortised O(1), but for the search among the row's wakers.
     pub fn record(&mut self, event: &Event) {
         self.events += 1;
-        let key = (event.tid, event.call);
+        let key = (event.tid, event.start_ns, event.call);
         if self.rows.len() >= self.groups_max && !self.rows.contains_key(&key) {
             self.ungrouped += 1;
             return;
@@ -136,6 +139,7 @@ impl Row {
         Self {
             pid: event.pid,
             tid: event.tid,
+            start_ns: event.start_ns,
             comm: event.comm(),
             call: event.call_name(),
             calls: 0,
@@ -175,5 +179,28 @@ impl Row {
     fn push_waker(&mut self, waker: Waker) -> usize {
         self.wakers.push(waker);
         self.wakers.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::{Event, Summary};
+
+    /// The kernel gives the number of a thread that has ended to another one.
+    #[test]
+    fn a_number_that_is_given_again_is_another_thread() {
+        let mut summary = Summary::default();
+        for start_ns in [1u64, 2, 2] {
+            let mut bytes = [0; Event::BYTES];
+            let at = offset_of!(Event, start_ns);
+            bytes[at..at + 8].copy_from_slice(&start_ns.to_ne_bytes());
+            summary.record(&Event::from_bytes(&bytes).expect("a record's length"));
+        }
+        let rows = summary.rows();
+        let mut rows: Vec<_> = rows.iter().map(|row| (row.start_ns, row.calls)).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, [(1, 1), (2, 2)]);
     }
 }

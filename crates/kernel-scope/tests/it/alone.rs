@@ -5,6 +5,7 @@ use std::thread;
 
 use ebpf_ring::KernelFacts;
 use kernel_scope::runq::{Options, RunQ, Waker};
+use kernel_scope::wake::{Options as WakeOptions, Wake};
 use kernel_scope::{Attach, WakerClass};
 
 use crate::tasks::named;
@@ -56,7 +57,6 @@ fn the_idle_task_is_told_as_a_waker() {
     if !is_ours() {
         return;
     }
-    // The class is found by code that wake shares: bpf/include/mainstay_sched.h.
     for attach in ATTACHMENTS {
         let options = Options::default().pid(std::process::id());
         let mut tool = RunQ::open(&options.attach(attach)).expect("root may");
@@ -76,5 +76,37 @@ fn the_idle_task_is_told_as_a_waker() {
         assert!(!wakers.is_empty(), "{:?}", tool.tasks());
         assert!(wakers.iter().all(|w| w.tid == 0 && w.comm.is_empty()));
         println!("FACT runq by {}: the idle task told", attach.as_str());
+    }
+}
+
+/// The sleep that the idle task ends is not the longest of its call.
+#[test]
+fn the_idle_task_is_told_by_wake_too() {
+    if !is_ours() {
+        return;
+    }
+    for attach in ATTACHMENTS {
+        let options = WakeOptions::default().pid(std::process::id());
+        let mut tool = Wake::open(&options.attach(attach)).expect("root may");
+        let mut by_idle = 0;
+        let mut tries = 0;
+        while tries < TRIES_MAX && by_idle == 0 {
+            replug();
+            tries += 1;
+            let drained = tool.drain(u64::MAX, |event| {
+                if event.comm() == PLUGGER {
+                    by_idle += event.woken_by(WakerClass::Idle);
+                }
+            });
+            drained.expect("a sound ring");
+        }
+        let events = tool.finish(&mut Default::default()).expect("a sound ring");
+        assert!(events.is_balanced() && events.dropped() == 0, "{events:?}");
+        if by_idle == 0 && KernelFacts::read().version < SLEEPS_SINCE {
+            crate::skip::skip("on this kernel a CPU is up before anybody sleeps for it");
+            continue;
+        }
+        assert!(by_idle > 0);
+        println!("FACT wake by {}: the idle task told", attach.as_str());
     }
 }

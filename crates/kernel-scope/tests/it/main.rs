@@ -5,6 +5,7 @@ mod alone;
 mod fds;
 mod forms;
 mod map_iter;
+mod namespace;
 mod runq;
 mod skip;
 mod summary;

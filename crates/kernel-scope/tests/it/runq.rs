@@ -244,6 +244,46 @@ fn tasks_that_end_make_room_and_keep_their_waits() {
     assert!(events.is_balanced(), "{events:?}");
 }
 
+/// The kernel gives the number of a process that has ended to another one.
+#[test]
+fn a_number_that_is_given_again_is_another_task() {
+    const NEXT: &str = "/proc/sys/kernel/ns_last_pid";
+    const TRIES_MAX: usize = 1000;
+    let run = || {
+        let program = std::env::current_exe().expect("Linux tells");
+        let child = std::process::Command::new(program)
+            .arg("--list")
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        let mut child = child.expect("it runs already");
+        let pid = child.id();
+        child.wait().expect("it is ours");
+        pid
+    };
+    for attach in ATTACHMENTS {
+        let Some(mut tool) = open(&Options::default().attach(attach)) else {
+            continue;
+        };
+        let pid = run();
+        // Others may come between.
+        let given_again = (0..TRIES_MAX).any(|_| {
+            let written = std::fs::write(NEXT, (pid - 1).to_string());
+            written.is_ok() && run() == pid
+        });
+        if !given_again {
+            crate::skip::skip(format_args!("no number is given again by {NEXT}"));
+            return;
+        }
+        let events = tool.finish().expect("maps can be read");
+        assert!(events.is_balanced(), "{events:?}");
+        let tasks = tool.tasks().expect("maps can be read");
+        let ours = tasks.iter().filter(|task| task.tid == pid);
+        let starts: Vec<u64> = ours.map(|task| task.start_ns).collect();
+        assert_eq!(starts.len(), 2, "{tasks:?}");
+        assert_ne!(starts[0], starts[1]);
+    }
+}
+
 #[test]
 fn stacks_show_where_a_task_slept_and_what_woke_it() {
     for attach in ATTACHMENTS {

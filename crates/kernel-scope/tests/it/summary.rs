@@ -12,6 +12,10 @@ fn step(tid: u32, flags: u32, ret: i32) -> Event {
 }
 
 fn step_of(pid: u32, tid: u32, map_id: u32, flags: u32, ret: i32) -> Event {
+    begun_at(0, [pid, tid, map_id, flags, ret.cast_unsigned()])
+}
+
+fn begun_at(start_ns: u64, [pid, tid, map_id, flags, ret]: [u32; 5]) -> Event {
     let mut bytes = [0; Event::BYTES];
     bytes[8..16].copy_from_slice(&500u64.to_ne_bytes());
     for (at, half) in [
@@ -19,11 +23,12 @@ fn step_of(pid: u32, tid: u32, map_id: u32, flags: u32, ret: i32) -> Event {
         (36, tid),
         (40, map_id),
         (44, 1),
-        (48, ret.cast_unsigned()),
+        (48, ret),
         (52, flags),
     ] {
         bytes[at..at + 4].copy_from_slice(&half.to_ne_bytes());
     }
+    bytes[96..104].copy_from_slice(&start_ns.to_ne_bytes());
     bytes[56..60].copy_from_slice(b"walk");
     bytes[72..77].copy_from_slice(b"\xffmaps");
     Event::from_bytes(&bytes).expect("a record's length")
@@ -86,6 +91,18 @@ fn threads_do_not_end_each_others_walks() {
     assert_eq!(sum(&events), (2, 1, 3, 1, 0));
 }
 
+/// The kernel gives the number of a process that has ended to another one.
+#[test]
+fn a_number_that_is_given_again_is_another_process() {
+    let mut summary = Summary::default();
+    summary.record(&begun_at(1, [10, 10, 1, FIRST, 0]));
+    // Its first key is gone, and it is in no walk yet: so one begins.
+    summary.record(&begun_at(2, [10, 10, 1, GONE, 0]));
+    let rows = summary.rows();
+    let rows: Vec<_> = rows.iter().map(|row| (row.walks, row.restarts)).collect();
+    assert_eq!(rows, [(1, 0), (1, 0)]);
+}
+
 #[test]
 fn joining_in_the_middle_of_a_walk_counts_no_walk() {
     assert_eq!(
@@ -125,7 +142,7 @@ fn names_end_at_nul_and_are_made_utf8() {
         ("walk", "\u{fffd}maps")
     );
     assert!(
-        Event::from_bytes(&[0; 95])
+        Event::from_bytes(&[0; Event::BYTES - 1])
             .expect_err("too short")
             .is_corrupt()
     );

@@ -67,6 +67,7 @@ fn all_by(class: WakerClass) -> impl Fn(&[Event]) {
         assert!(events.len() >= ROUNDS / 4, "{} of {ROUNDS}", events.len());
         for event in events {
             assert_eq!(event.waker_class(), class, "{event:?}");
+            assert_eq!(event.woken_by(class), event.sleeps, "{event:?}");
             let is_task = class == WakerClass::Task;
             assert_eq!(event.waker_tid != 0, is_task, "{event:?}");
             assert_eq!(event.waker_comm().is_empty(), !is_task, "{event:?}");

@@ -7,7 +7,9 @@ use kernel_scope::fds::{Fds, Group};
 use kernel_scope::{Attachment, Events, Overhead, ScopeError};
 use serde_json::{Map, Value, json};
 
-use super::session::{Common, Failure, Interval, Ring, Watch, printable, watch, write_line};
+use super::session::{
+    Common, Failure, Interval, Ring, STACK_LOST, Watch, printable, watch, write_line,
+};
 
 /// Which descriptors are open, what made them, from where, and how long ago.
 #[derive(Debug, clap::Args)]
@@ -74,6 +76,10 @@ impl Watch for Descriptors {
         Ok(())
     }
 
+    fn losses(&self) -> Result<Vec<(&'static str, u64)>, ScopeError> {
+        Ok(vec![("stacks_lost", self.tool.stacks_lost()?)])
+    }
+
     fn totals(&self) -> Map<String, Value> {
         let total = ("open_total".to_owned(), self.tool.open_total().into());
         Map::from_iter([total])
@@ -88,7 +94,10 @@ fn line(group: &Group) -> String {
         group.call,
         group.fds.len(),
         group.oldest.as_secs_f64(),
-        printable(&group.stack.join(" < ")),
+        match group.stack_lost {
+            true => STACK_LOST.to_owned(),
+            false => printable(&group.stack.join(" < ")),
+        },
     )
 }
 
@@ -102,5 +111,6 @@ fn object(group: &Group) -> Value {
         "fds": group.fds,
         "oldest_ms": u64::try_from(group.oldest.as_millis()).unwrap_or(u64::MAX),
         "stack": group.stack,
+        "stack_lost": group.stack_lost,
     })
 }

@@ -7,7 +7,9 @@ use kernel_scope::map_iter::{MapIter, Row, Summary};
 use kernel_scope::{Attachment, Events, Overhead, ScopeError, Symbols};
 use serde_json::json;
 
-use super::session::{Common, Failure, Interval, Rates, Ring, Watch, printable, watch, write_line};
+use super::session::{
+    Common, Failure, Interval, Rates, Ring, STACK_LOST, Watch, printable, watch, write_line,
+};
 
 /// Who iterates which BPF map, and how often the key is deleted under the walk.
 #[derive(Debug, clap::Args)]
@@ -41,8 +43,8 @@ const HOT_BUCKETS: usize = 4;
 struct Walks {
     tool: MapIter,
     summary: Summary,
-    /// By process and map.
-    rates: Rates<(u32, u32)>,
+    /// By process, as pid and beginning, and map.
+    rates: Rates<(u32, u64, u32)>,
     symbols: Symbols,
 }
 
@@ -85,7 +87,7 @@ impl Watch for Walks {
         );
         let mut lines = vec![head];
         for row in self.summary.rows() {
-            let key = (row.pid, row.map_id);
+            let key = (row.pid, row.start_ns, row.map_id);
             let rate = self.rates.per_second(key, row.keys, interval);
             lines.push(line(row, rate));
             let caller = self.caller(row);
@@ -103,6 +105,10 @@ impl Watch for Walks {
         Ok(())
     }
 
+    fn losses(&self) -> Result<Vec<(&'static str, u64)>, ScopeError> {
+        Ok(vec![("stacks_lost", self.tool.stacks_lost()?)])
+    }
+
     fn ungrouped(&self) -> u64 {
         self.summary.ungrouped()
     }
@@ -112,6 +118,9 @@ impl Walks {
     /// The functions from which most walks began, innermost first.
     fn caller(&self, row: &Row) -> Vec<String> {
         let most = row.callers.iter().max_by_key(|(_, times)| *times);
+        if most.is_none() && row.callers_lost > 0 {
+            return vec![STACK_LOST.to_owned()];
+        }
         let addresses = most.map(|(number, _)| self.tool.caller(*number));
         self.symbols.user(row.pid, &addresses.unwrap_or_default())
     }
@@ -155,6 +164,7 @@ fn object(row: &Row, caller: &[String]) -> serde_json::Value {
         .collect();
     json!({
         "pid": row.pid,
+        "start_ns": row.start_ns,
         "comm": row.comm,
         "map_id": row.map_id,
         "map_name": row.map_name,
@@ -173,5 +183,6 @@ fn object(row: &Row, caller: &[String]) -> serde_json::Value {
         },
         "hot_buckets": hot,
         "stack": caller,
+        "callers_lost": row.callers_lost,
     })
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kernel_scope::runq::{Options, RunQ, Task, WaitKind, Waits, flame_graph};
+use kernel_scope::runq::{Options, RunQ, TASKS_MAX, Task, WaitKind, Waits, flame_graph};
 use kernel_scope::{Attachment, Events, Log2Histogram, Overhead, ScopeError, Symbols};
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Tasks that are kept apart at once, at some 700 bytes each.
-    #[arg(long, value_name = "TASKS", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "TASKS", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=i64::from(TASKS_MAX)))]
     tasks_max: u32,
 }
 
@@ -59,8 +59,8 @@ struct Tasks {
     tool: RunQ,
     /// As of the last look.
     tasks: Vec<Task>,
-    /// By thread.
-    rates: Rates<u32>,
+    /// By thread, as tid and beginning.
+    rates: Rates<(u32, u64)>,
 }
 
 impl Watch for Tasks {
@@ -106,7 +106,9 @@ impl Watch for Tasks {
         let mut lines = vec![head];
         for task in &self.tasks {
             let waits = task.all_waits();
-            let rate = self.rates.per_second(task.tid, waits.count(), interval);
+            let rate = self
+                .rates
+                .per_second((task.tid, task.start_ns), waits.count(), interval);
             lines.push(line(task, &waits, rate));
         }
         lines
@@ -123,6 +125,10 @@ impl Watch for Tasks {
         let (off_cpu, wakers) = self.tool.without_room().unwrap_or_default();
         let lost = json!({ "off_cpu": off_cpu, "wakers": wakers });
         Map::from_iter([("without_room".to_owned(), lost)])
+    }
+
+    fn losses(&self) -> Result<Vec<(&'static str, u64)>, ScopeError> {
+        Ok(vec![("stacks_lost", self.tool.stacks_lost()?)])
     }
 
     fn ungrouped(&self) -> u64 {
@@ -173,6 +179,7 @@ fn object(task: &Task) -> Value {
     json!({
         "pid": task.pid,
         "tid": task.tid,
+        "start_ns": task.start_ns,
         "comm": task.comm,
         "ended": task.has_ended,
         "migrations": task.migrations,

@@ -81,11 +81,20 @@ pub(super) trait Watch {
         Map::new()
     }
 
+    /// What was lost besides events, in words with underscores, and how much: fields of the last JSON
+    /// line, and lines below the table where it is not 0.
+    fn losses(&self) -> Result<Vec<(&'static str, u64)>, ScopeError> {
+        Ok(Vec::new())
+    }
+
     /// Events that were delivered, but of more groups than are kept apart.
     fn ungrouped(&self) -> u64 {
         0
     }
 }
+
+/// Where the names of a stack would be that the program lost.
+pub(super) const STACK_LOST: &str = "[stack lost]";
 
 /// How often a live table is drawn, and how soon Ctrl-C is noticed.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -117,20 +126,38 @@ pub(super) fn watch(common: &Common, tool: &mut impl Watch) -> Result<(), Failur
     tool.look()?;
     live.erase()?;
     let mut out = io::stdout().lock();
+    let losses = tool.losses()?;
     if common.json {
         tool.json(&mut out)?;
-        write_line(&mut out, &last_line(tool, &events))?;
+        let mut line = last_line(tool, &events);
+        line.extend(
+            losses
+                .iter()
+                .map(|(what, n)| ((*what).to_owned(), (*n).into())),
+        );
+        write_line(&mut out, &line)?;
     } else {
         let whole = Interval::Whole(start.elapsed());
-        write_final(&mut out, tool, whole, &events)?;
+        write_final(&mut out, tool, whole)?;
+        for (what, n) in losses.iter().filter(|(_, n)| *n > 0) {
+            writeln!(out, "{n} {}", what.replace('_', " "))?;
+        }
+        writeln!(out, "{}", overhead_line(&tool.overhead()))?;
+        writeln!(out, "{}", events_line(&events))?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    match events.unaccounted() {
+        0 => Ok(()),
+        events => Err(Failure::Unaccounted(events)),
+    }
 }
 
 #[derive(Debug)]
 pub(super) enum Failure {
     Scope(ScopeError),
     Output(io::Error),
+    /// This many events were neither delivered nor counted as lost.
+    Unaccounted(i64),
 }
 
 impl From<ScopeError> for Failure {
@@ -150,6 +177,11 @@ impl fmt::Display for Failure {
         match self {
             Self::Scope(error) => error.fmt(f),
             Self::Output(error) => error.fmt(f),
+            Self::Unaccounted(events) => write!(
+                f,
+                "the account does not balance: {events} events were seen and never found again; \
+                 that is a fault of the tool"
+            ),
         }
     }
 }
@@ -258,12 +290,7 @@ impl<K: Hash + Eq> Rates<K> {
     }
 }
 
-fn write_final(
-    out: &mut impl Write,
-    tool: &mut impl Watch,
-    whole: Interval,
-    events: &Events,
-) -> io::Result<()> {
+fn write_final(out: &mut impl Write, tool: &mut impl Watch, whole: Interval) -> io::Result<()> {
     for line in tool.table(whole) {
         writeln!(out, "{line}")?;
     }
@@ -271,8 +298,7 @@ fn write_final(
         let ungrouped = tool.ungrouped();
         writeln!(out, "{ungrouped} events of further groups are not shown")?;
     }
-    writeln!(out, "{}", overhead_line(&tool.overhead()))?;
-    writeln!(out, "{}", events_line(events))
+    Ok(())
 }
 
 fn overhead_line(overhead: &Overhead) -> String {
@@ -306,10 +332,17 @@ fn events_line(events: &Events) -> String {
             line += &format!(" ({count} {})", reason.as_str());
         }
     }
+    if events.discarded > 0 {
+        line += &format!(" + {} discarded", events.discarded);
+    }
+    match events.unaccounted() {
+        0 => {}
+        unaccounted => line += &format!(" + unaccounted {unaccounted}"),
+    }
     line
 }
 
-fn last_line(tool: &impl Watch, events: &Events) -> Value {
+fn last_line(tool: &impl Watch, events: &Events) -> Map<String, Value> {
     let mut line = tool.totals();
     let attached = tool.attached();
     let passed_over = attached.passed_over.iter();
@@ -327,6 +360,8 @@ fn last_line(tool: &impl Watch, events: &Events) -> Value {
             "delivered": events.delivered,
             "pending": events.pending,
             "dropped": events.dropped(),
+            "discarded": events.discarded,
+            "unaccounted": events.unaccounted(),
             "ungrouped": tool.ungrouped(),
         }),
     );
@@ -340,7 +375,7 @@ fn last_line(tool: &impl Watch, events: &Events) -> Value {
             "program_runs": overhead.runs,
         }),
     );
-    Value::Object(line)
+    line
 }
 
 /// With one digit after the point.
@@ -385,7 +420,21 @@ fn parse_ring_bytes(text: &str) -> Result<u32, String> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Interval, Rates, parse_ring_bytes, printable};
+    use kernel_scope::Events;
+
+    use super::{Interval, Rates, events_line, parse_ring_bytes, printable};
+
+    #[test]
+    fn what_the_account_does_not_know_is_told() {
+        let mut events = Events::default();
+        let balanced = "events: 0 seen = 0 delivered + 0 pending + 0 dropped";
+        assert_eq!(events_line(&events), balanced);
+        events.delivered = 7;
+        assert_eq!(
+            events_line(&events),
+            "events: 0 seen = 7 delivered + 0 pending + 0 dropped + unaccounted -7"
+        );
+    }
 
     #[test]
     fn ring_sizes_are_what_the_kernel_takes() {

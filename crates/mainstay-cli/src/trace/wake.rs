@@ -38,8 +38,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 struct Calls {
     tool: Wake,
     summary: Summary,
-    /// By thread and number of the call.
-    rates: Rates<(u32, u32)>,
+    /// By thread, as tid and beginning, and number of the call.
+    rates: Rates<(u32, u64, u32)>,
 }
 
 impl Watch for Calls {
@@ -79,7 +79,7 @@ impl Watch for Calls {
         );
         let mut lines = vec![head];
         for row in self.summary.rows() {
-            let key = (row.tid, row.slowest.call);
+            let key = (row.tid, row.start_ns, row.slowest.call);
             let rate = self.rates.per_second(key, row.calls, interval);
             lines.push(line(row, rate));
             if matches!(interval, Interval::Whole(_)) {
@@ -94,6 +94,10 @@ impl Watch for Calls {
             write_line(out, &object(row))?;
         }
         Ok(())
+    }
+
+    fn losses(&self) -> Result<Vec<(&'static str, u64)>, ScopeError> {
+        Ok(vec![("calls_not_followed", self.tool.not_followed()?)])
     }
 
     fn ungrouped(&self) -> u64 {
@@ -167,6 +171,7 @@ fn object(row: &Row) -> Value {
     json!({
         "pid": row.pid,
         "tid": row.tid,
+        "start_ns": row.start_ns,
         "comm": row.comm,
         "call": row.call,
         "calls": row.calls,

@@ -41,17 +41,22 @@ impl Tracing {
         None
     }
 
-    fn interrupt(mut self) -> Output {
+    fn interrupt(self) -> Output {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill")
             .args(["-INT", &pid])
             .status()
             .expect("kill exists");
         assert!(sent.success());
-        let mut stderr = Vec::new();
-        self.stderr.read_to_end(&mut stderr).expect("a pipe");
+        // Beside stdout: a tool that cannot write on does not end.
+        let mut pipe = self.stderr;
+        let stderr = std::thread::spawn(move || {
+            let mut stderr = Vec::new();
+            pipe.read_to_end(&mut stderr).expect("a pipe");
+            stderr
+        });
         let mut output = self.child.wait_with_output().expect("it is ours");
-        output.stderr = stderr;
+        output.stderr = stderr.join().expect("no panic");
         output
     }
 }
@@ -327,6 +332,12 @@ fn wrong_usage_is_exit_code_2() {
         &["trace", "map-iter", "--pid", "0"],
         &["trace", "map-iter", "--ring-bytes", "5000"],
         &["trace", "runq", "--tasks-max", "0"],
+        &["trace", "runq", "--tasks-max", "4194305"],
+        // No Linux has a process of this number.
+        &["trace", "fds", "--pid", "4194305", "--for", "1ms"],
+        &["trace", "map-iter", "--pid", "4194305", "--for", "1ms"],
+        &["trace", "runq", "--pid", "4194305", "--for", "1ms"],
+        &["trace", "wake", "--pid", "4194305", "--for", "1ms"],
         &["trace", "nothing"],
     ] {
         let output = mainstay(args).output().expect("it runs");

@@ -177,3 +177,30 @@ fn many_threads_read_each_record_once() {
     assert_eq!(sum, stats.delivered);
     assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) <= 1), "twice");
 }
+
+/// By a second consumer, which the kernel believes: what the first has not read is overwritten.
+#[test]
+fn a_damaged_ring_keeps_nobody_from_waiting_for_the_others() {
+    let (damaged, sound) = (flood_or_skip!(), flood_or_skip!());
+    let rings = vec![damaged.reader(), sound.reader()];
+    let mut set = RingSet::new(rings).expect("descriptors are left");
+    let mut thief = damaged.reader();
+    let room = u32::try_from(thief.size_bytes() / SLOT_BYTES).expect("small");
+    for _ in 0..3 {
+        damaged.write(room - 1);
+        thief.drain(u64::MAX, |_| {}).expect("a sound ring");
+    }
+    let now = Wait::up_to(Duration::ZERO);
+    assert!(set.wait(now).expect("the drain tells"), "nobody was told");
+    let error = set.drain(u64::MAX, |_, _| {}).expect_err("it is damaged");
+    assert!(error.is_corrupt(), "{error}");
+    assert!(!set.wait(now).expect("it has been told"));
+
+    sound.write(3);
+    for wait in [now, Wait::forever(), Wait::spin(), Wait::Event] {
+        assert!(set.wait(wait).expect("the other is sound"), "{wait:?}");
+    }
+    let mut from_sound = 0;
+    drop(set.drain(u64::MAX, |ring, _| from_sound += usize::from(ring == 1)));
+    assert_eq!(from_sound, 3);
+}
