@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
     use crate::options::Options;
-    use crate::remote::{Answer, Engine, Jobs, Remote, Service};
+    use crate::remote::{Answer, Engine, Jobs, Limits, Remote, Service};
 
     /// Tells on which thread it serves.
     struct Telling(Sender<ThreadId>);
@@ -188,7 +188,11 @@ mod tests {
     fn store() -> (Arc<Remote>, Receiver<ThreadId>) {
         let (tell, told) = channel();
         let connect = |_| std::future::ready(Ok(Telling(tell)));
-        let service = Service::new("test-store", Options::new(), 64, connect);
+        let limits = Limits {
+            pending_max: 64,
+            timeout: Duration::from_secs(60),
+        };
+        let service = Service::new("test-store", Options::new(), limits, connect);
         (service.on_thread().unwrap(), told)
     }
 

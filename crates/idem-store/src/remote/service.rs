@@ -11,13 +11,13 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::error::Error;
 use crate::options::Options;
 use crate::remote::driver::Driver;
-use crate::remote::{Counters, Engine, Jobs, Remote, Served};
+use crate::remote::{Counters, Engine, Jobs, Limits, Remote, Served};
 
 /// A store that is yet to be connected.
 pub(crate) struct Service {
     thread: &'static str,
     options: Options,
-    pending_max: u64,
+    limits: Limits,
     counters: Arc<Counters>,
     connecting: Connecting,
 }
@@ -33,7 +33,7 @@ impl Service {
     pub(crate) fn new<E: Engine, F>(
         thread: &'static str,
         options: Options,
-        pending_max: u64,
+        limits: Limits,
         connect: impl FnOnce(Arc<Counters>) -> F,
     ) -> Self
     where
@@ -49,7 +49,7 @@ impl Service {
         Self {
             thread,
             options,
-            pending_max,
+            limits,
             counters,
             connecting: Box::pin(connecting),
         }
@@ -84,7 +84,7 @@ impl Service {
             driver: Some(driver),
             thread: Mutex::new(Some(thread)),
         };
-        Remote::new(self.options, self.pending_max, self.counters, served)
+        Remote::new(self.options, self.limits, self.counters, served)
     }
 
     /// Connects and serves on the runtime that polls this.
@@ -102,6 +102,6 @@ impl Service {
             driver: None,
             thread: Mutex::new(None),
         };
-        Remote::new(self.options, self.pending_max, self.counters, served)
+        Remote::new(self.options, self.limits, self.counters, served)
     }
 }
