@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -10,7 +11,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::error::Error;
 use crate::options::Options;
-use crate::remote::driver::Driver;
+use crate::remote::driver::{Driver, REST};
 use crate::remote::{Counters, Engine, Jobs, Limits, Remote, Served};
 
 /// A store that is yet to be connected.
@@ -57,10 +58,14 @@ impl Service {
 
     /// Connects and serves on a new thread, whose runtime is its own. Blocks until it is connected.
     pub(crate) fn on_thread(self) -> Result<Arc<Remote>, Error> {
+        self.on_thread_that_rests(REST)
+    }
+
+    pub(super) fn on_thread_that_rests(self, rest: Duration) -> Result<Arc<Remote>, Error> {
         let (queue, receiver) = unbounded_channel();
         let (report, reported) = mpsc::channel();
         let (connecting, counters) = (self.connecting, Arc::clone(&self.counters));
-        let driver = Driver::new(Arc::clone(&counters))?;
+        let driver = Driver::new(Arc::clone(&counters), rest)?;
         let thread = std::thread::Builder::new().name(self.thread.to_owned());
         let thread = thread.spawn(move || {
             let driver = Arc::new(driver);
