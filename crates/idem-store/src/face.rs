@@ -104,9 +104,8 @@ impl Store {
     }
 
     /// As [`connect`](Self::connect), for callers that are tasks of a tokio runtime: a shared store
-    /// is served on that runtime instead of a thread of its own. An operation that has the server to
-    /// itself then takes little longer than its answer does; with a thread in between, two switches
-    /// of threads more.
+    /// is served on that runtime instead of a thread of its own. So no thread stands between an operation
+    /// and a task that awaits it: that is a hand-over there, and one back.
     ///
     /// The store lives as long as the runtime: after that its operations are
     /// [`is_closed`](Error::is_closed). What blocks one of the runtime's threads may wait for ever for

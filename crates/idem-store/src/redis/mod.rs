@@ -7,18 +7,22 @@ mod open;
 mod script;
 mod url;
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{RedisError, ServerErrorKind, Value};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::sleep;
 
 use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::permit::Unresolved;
-use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op, Service, perhaps_forgotten};
+use crate::remote::{
+    Answer, Counters, Crew, Engine, Job, Jobs, Limits, Op, Service, in_time, no_answer,
+    perhaps_forgotten,
+};
 
 use group::Group;
 use link::{Link, unreachable_server};
@@ -29,7 +33,7 @@ const BATCH_MAX: usize = 512;
 /// Pipelines that are on their way at one time. While the server syncs for one the next is formed,
 /// so that it grows with the load.
 const BATCHES_MAX: u32 = 4;
-/// Most operations that wait before new claims are refused.
+/// Most operations that wait; beyond that only what a holder asks is taken.
 const PENDING_MAX: u64 = 65_536;
 /// Pauses between attempts: this long at first, then twice as long each time.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -40,11 +44,15 @@ const SCAN_COUNT: usize = 1_000;
 /// The store that `url` names.
 pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
     let config = Config::parse(url, options)?;
+    let limits = Limits {
+        pending_max: PENDING_MAX,
+        timeout: config.timeout,
+    };
     let connect = |counters| RedisEngine::connect(config, counters);
     Ok(Service::new(
         "mainstay-store-redis",
         options.clone(),
-        PENDING_MAX,
+        limits,
         connect,
     ))
 }
@@ -78,6 +86,7 @@ impl Engine for RedisEngine {
 impl RedisEngine {
     async fn serve_all(&self, mut jobs: Jobs) {
         let places = Arc::new(Semaphore::new(BATCHES_MAX as usize));
+        let mut sent = Sent::new();
         let mut batch = Vec::new();
         loop {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -88,39 +97,64 @@ impl RedisEngine {
             let run = Run {
                 link: Arc::clone(&self.link),
                 counters: Arc::clone(&self.counters),
-                until: Instant::now() + self.link.config.timeout,
             };
             let (keyed, others) = sort(std::mem::take(&mut batch));
+            let held = (place, sent.held());
             self.crew.add(async move {
                 run.run(keyed).await;
-                drop(place);
+                drop(held);
             });
             for job in others {
-                self.serve_other(job, &places).await;
+                self.serve_other(job, &places, &mut sent).await;
             }
         }
         // Everything that was sent is answered before the thread ends.
-        drop(places.acquire_many(BATCHES_MAX).await);
+        sent.answered().await;
     }
 
-    async fn serve_other(&self, job: Job, places: &Arc<Semaphore>) {
-        match job.op {
-            Op::Unresolved {
-                after_token,
-                count_max,
-            } => {
-                let place = Arc::clone(places).acquire_owned().await;
-                let link = Arc::clone(&self.link);
-                self.crew.add(async move {
-                    let listed = list_with_patience(&link, after_token, count_max).await;
-                    job.answer(listed.map(Answer::List));
-                    drop(place);
-                });
-            }
-            _ => {
-                drop(places.acquire_many(BATCHES_MAX).await);
+    async fn serve_other(&self, job: Job, places: &Arc<Semaphore>, sent: &mut Sent) {
+        if matches!(job.op, Op::Flush) {
+            let answered = sent.answered();
+            return self.crew.add(async move {
+                answered.await;
                 job.answer(Ok(Answer::Done));
-            }
+            });
+        }
+        let held = (Arc::clone(places).acquire_owned().await, sent.held());
+        let link = Arc::clone(&self.link);
+        self.crew.add(async move {
+            list_with_patience(&link, job).await;
+            drop(held);
+        });
+    }
+}
+
+/// What is on its way: a flush waits for it, and nothing waits for a flush.
+struct Sent {
+    held: mpsc::Sender<Infallible>,
+    over: mpsc::Receiver<Infallible>,
+}
+
+impl Sent {
+    fn new() -> Self {
+        let (held, over) = mpsc::channel(1);
+        Self { held, over }
+    }
+
+    /// Dropped when it is answered.
+    fn held(&self) -> mpsc::Sender<Infallible> {
+        self.held.clone()
+    }
+
+    /// Until everything that is on its way now is answered.
+    fn answered(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let Self { held, mut over } = std::mem::replace(self, Self::new());
+        drop(held);
+        // What comes is answered after it, to the next flush.
+        let earlier = self.held();
+        async move {
+            let None = over.recv().await;
+            drop(earlier);
         }
     }
 }
@@ -149,46 +183,45 @@ enum Verdict {
 struct Run {
     link: Arc<Link>,
     counters: Arc<Counters>,
-    until: Instant,
 }
 
 impl Run {
-    /// Sends the operations until each is answered or time is up.
+    /// Sends the operations until each is answered or its time is up.
     async fn run(self, mut jobs: Vec<Job>) {
         let mut pause = PAUSE_MIN;
         let mut how = How::default();
-        while !jobs.is_empty() {
-            let verdicts = self.attempt(&jobs, how).await;
-            let late = Instant::now() >= self.until;
+        let mut why = no_answer();
+        loop {
+            jobs.retain(|job| !job.is_over(&why));
+            let attempt = self.attempt(&jobs, how);
+            let Some(verdicts) = in_time(&jobs, &[], &why, attempt).await else {
+                return;
+            };
             let mut left = Vec::new();
             let mut is_later = false;
             for (job, verdict) in jobs.into_iter().zip(verdicts) {
                 match verdict {
-                    Verdict::Answered(answer) => job.answer(answer),
-                    Verdict::Later(error) if late => {
-                        self.counters.unavailable.fetch_add(1, Ordering::Relaxed);
-                        job.answer(Err(error));
+                    Verdict::Answered(answer) => {
+                        job.answer(answer);
+                        continue;
                     }
-                    Verdict::Unknown => {
-                        how.in_full = true;
-                        left.push(job);
-                    }
-                    Verdict::Found => left.push(job),
+                    Verdict::Unknown => how.in_full = true,
+                    Verdict::Found => {}
                     Verdict::Alone => {
                         how.alone = true;
                         how.again = true;
-                        left.push(job);
                     }
-                    Verdict::Later(_) => {
+                    Verdict::Later(error) => {
+                        why = error;
                         is_later = true;
-                        left.push(job);
                     }
                 }
+                left.push(job);
             }
             jobs = left;
             if is_later {
                 how.again = true;
-                sleep(pause).await;
+                in_time(&jobs, &[], &why, sleep(pause)).await;
                 pause = PAUSE_MAX.min(pause * 2);
             }
         }
@@ -364,22 +397,27 @@ fn is_passing(error: &RedisError) -> bool {
         || matches!(error.code(), Some("BUSY" | "NOREPLICAS" | "UNBLOCKED"))
 }
 
-/// As [`list`], as long as an operation is tried.
-async fn list_with_patience(
-    link: &Link,
-    after_token: u64,
-    count_max: usize,
-) -> Result<Vec<Unresolved>, Error> {
-    let until = Instant::now() + link.config.timeout;
+/// Lists until it is answered or its time is up.
+async fn list_with_patience(link: &Link, job: Job) {
+    let Op::Unresolved {
+        after_token,
+        count_max,
+    } = job.op
+    else {
+        unreachable!("other operations have a key");
+    };
     let mut pause = PAUSE_MIN;
-    loop {
-        match list(link, after_token, count_max).await {
-            Err(error) if error.is_unavailable() && Instant::now() < until => {
-                sleep(pause).await;
-                pause = PAUSE_MAX.min(pause * 2);
-            }
-            listed => return listed,
+    let mut why = no_answer();
+    while !job.is_over(&why) {
+        let doing = std::slice::from_ref(&job);
+        let listed = list(link, after_token, count_max);
+        match in_time(doing, &[], &why, listed).await {
+            Some(Err(error)) if error.is_unavailable() => why = error,
+            Some(listed) => job.answer(listed.map(Answer::List)),
+            None => {}
         }
+        in_time(doing, &[], &why, sleep(pause)).await;
+        pause = PAUSE_MAX.min(pause * 2);
     }
 }
 

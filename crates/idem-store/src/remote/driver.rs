@@ -23,13 +23,14 @@ use crate::remote::Counters;
 const LONE_MIN: u32 = 2;
 /// How long the thread rests while nobody drives: what is neither waited for nor polled (timers, an
 /// operation whose completion is only held) may be that late.
-const REST: Duration = Duration::from_millis(10);
+pub(crate) const REST: Duration = Duration::from_millis(10);
 
 /// Owned by the thread, and by who drives for as long: it ends with them.
 pub(crate) struct Driver {
     /// Taken only when it is dropped.
     runtime: Option<Runtime>,
     counters: Arc<Counters>,
+    rest: Duration,
     thread: OnceLock<Thread>,
     /// Callers that drive, or wait for their turn until their answer is there.
     callers: AtomicU32,
@@ -38,12 +39,14 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(counters: Arc<Counters>) -> Result<Self, Error> {
+    /// `rest`: how long the thread rests while nobody drives.
+    pub(crate) fn new(counters: Arc<Counters>, rest: Duration) -> Result<Self, Error> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::io("start the store's runtime", error))?;
         Ok(Self {
             runtime: Some(runtime),
             counters,
+            rest,
             thread: OnceLock::new(),
             callers: AtomicU32::new(0),
             lone: AtomicU32::new(0),
@@ -96,7 +99,7 @@ impl Driver {
             if before == 0 || self.is_left() {
                 return;
             }
-            std::thread::park_timeout(REST);
+            std::thread::park_timeout(self.rest);
             if self.lone.load(Ordering::SeqCst) == before {
                 return;
             }
@@ -165,87 +168,169 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread::ThreadId;
 
-    use super::*;
-    use crate::options::Options;
-    use crate::remote::{Answer, Engine, Jobs, Remote, Service};
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-    /// Tells on which thread it serves.
-    struct Telling(Sender<ThreadId>);
+    use super::*;
+    use crate::completion::Completion;
+    use crate::options::Options;
+    use crate::remote::{Answer, Engine, Jobs, Limits, Remote, Service};
+
+    /// So long that what a test waits for must have come about by itself.
+    const NEVER: Duration = Duration::from_secs(1 << 30);
+    /// Only a test that has failed waits so long.
+    const HANGS: Duration = Duration::from_secs(60);
+
+    /// Tells on which thread it has taken an operation, and answers it when it is let.
+    struct Telling {
+        taken: Sender<ThreadId>,
+        lets: UnboundedReceiver<()>,
+    }
 
     impl Engine for Telling {
-        async fn serve(self, mut jobs: Jobs) {
+        async fn serve(mut self, mut jobs: Jobs) {
             let mut taken = Vec::new();
             while jobs.more(&mut taken, 8).await {
                 for job in taken.drain(..) {
                     // A test that listens no more has seen what it wanted.
-                    let _ = self.0.send(std::thread::current().id());
+                    let _ = self.taken.send(std::thread::current().id());
+                    // Nor does it hold back anything.
+                    let _ = self.lets.recv().await;
                     job.answer(Ok(Answer::Known(true)));
                 }
             }
         }
     }
 
-    fn store() -> (Arc<Remote>, Receiver<ThreadId>) {
-        let (tell, told) = channel();
-        let connect = |_| std::future::ready(Ok(Telling(tell)));
-        let service = Service::new("test-store", Options::new(), 64, connect);
-        (service.on_thread().unwrap(), told)
+    struct Rig {
+        store: Arc<Remote>,
+        taken: Receiver<ThreadId>,
+        lets: UnboundedSender<()>,
     }
 
-    /// A store whose thread rests.
-    fn resting() -> (Arc<Remote>, Receiver<ThreadId>) {
-        let (store, told) = store();
-        let ours = std::thread::current().id();
-        for _ in 0..10_000 {
-            assert!(store.forget(b"key").unwrap().wait().unwrap());
-            if told.recv().unwrap() == ours {
-                return (store, told);
+    impl Rig {
+        /// Its thread rests, for `rest` while nobody drives.
+        fn resting(rest: Duration) -> Self {
+            let (tell, taken) = channel();
+            let (lets, let_go) = unbounded_channel();
+            let telling = Telling {
+                taken: tell,
+                lets: let_go,
+            };
+            let connect = |_| std::future::ready(Ok(telling));
+            let limits = Limits {
+                pending_max: 64,
+                timeout: HANGS,
+            };
+            let service = Service::new("test-store", Options::new(), limits, connect);
+            let store = service.on_thread_that_rests(rest).unwrap();
+            let rig = Self { store, taken, lets };
+            let ours = std::thread::current().id();
+            for _ in 0..10_000 {
+                rig.block();
+                if rig.taken() == ours {
+                    return rig;
+                }
             }
+            panic!("a lone caller never drove");
         }
-        panic!("a lone caller never drove");
+
+        /// An operation that will be answered.
+        fn ask(&self) -> Completion<bool> {
+            self.lets.send(()).unwrap();
+            self.store.forget(b"key").unwrap()
+        }
+
+        fn block(&self) {
+            assert!(self.ask().wait().unwrap());
+        }
+
+        fn taken(&self) -> ThreadId {
+            let taken = self.taken.recv_timeout(HANGS);
+            taken.expect("somebody drives")
+        }
+
+        /// Holds nothing back any more, and listens to nothing.
+        fn let_all(self) -> Arc<Remote> {
+            self.store
+        }
     }
 
     #[test]
     fn a_caller_that_blocks_alone_is_served_on_its_own_thread() {
-        let (store, told) = resting();
-        drop(told);
-        store.close().unwrap();
+        let rig = Rig::resting(NEVER);
+        rig.let_all().close().unwrap();
     }
 
     #[test]
     fn what_is_only_held_is_done_all_the_same() {
-        let (store, told) = resting();
-        let held = store.forget(b"key").unwrap();
-        told.recv().unwrap();
+        let rig = Rig::resting(REST);
+        let held = rig.ask();
+        rig.taken();
         assert!(held.wait().unwrap());
     }
 
     #[test]
     fn what_is_polled_or_dropped_wakes_the_thread() {
-        let (store, told) = resting();
         let runtime = Builder::new_current_thread().build().unwrap();
         let ours = std::thread::current().id();
-        assert!(runtime.block_on(store.forget(b"key").unwrap()).unwrap());
-        assert_ne!(told.recv().unwrap(), ours);
-        drop(store.forget(b"key").unwrap());
-        told.recv().unwrap();
-        store.close().unwrap();
+        let rig = Rig::resting(NEVER);
+        assert!(runtime.block_on(rig.ask()).unwrap());
+        assert_ne!(rig.taken(), ours);
+        let rig = Rig::resting(NEVER);
+        let polled = rig.ask().try_now();
+        assert_ne!(rig.taken(), ours);
+        assert!(polled.unwrap_or_else(Completion::wait).unwrap());
+        let rig = Rig::resting(NEVER);
+        drop(rig.ask());
+        assert_ne!(rig.taken(), ours);
+        rig.let_all().close().unwrap();
+    }
+
+    #[test]
+    fn who_waits_beside_another_wakes_the_thread() {
+        let rig = Rig::resting(NEVER);
+        let held = rig.ask();
+        rig.block();
+        assert!(held.try_now().unwrap().unwrap());
+    }
+
+    /// It drove what was asked meanwhile too, as long as it had to wait itself.
+    #[test]
+    fn what_a_caller_leaves_that_drove_is_taken_over() {
+        let rig = Rig::resting(NEVER);
+        let store = Arc::clone(&rig.store);
+        let driving = std::thread::spawn(move || store.forget(b"key").unwrap().wait());
+        rig.taken();
+        let held = [b"one", b"two"].map(|key| rig.store.forget(key).unwrap());
+        rig.lets.send(()).unwrap();
+        assert!(driving.join().unwrap().unwrap());
+        // The first may have been taken just before; the second one is not before the first is answered.
+        rig.taken();
+        rig.lets.send(()).unwrap();
+        rig.taken();
+        drop((held, rig.let_all()));
     }
 
     #[test]
     fn a_thread_of_another_runtime_may_block_and_end_the_store() {
-        let (store, _told) = resting();
+        let rig = Rig::resting(NEVER);
         let runtime = Builder::new_current_thread().build().unwrap();
         runtime.block_on(async move {
-            assert!(store.forget(b"key").unwrap().wait().unwrap());
-            drop(store);
+            rig.block();
+            drop(rig);
         });
     }
 
     #[test]
+    fn a_store_that_rests_ends() {
+        let rig = Rig::resting(NEVER);
+        rig.let_all().close().unwrap();
+    }
+
+    #[test]
     fn many_that_block_take_turns() {
-        let (store, told) = resting();
-        drop(told);
+        let rig = Rig::resting(NEVER);
+        let store = rig.let_all();
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

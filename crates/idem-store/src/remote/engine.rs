@@ -4,12 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::yield_now;
-
 use crate::error::{Error, Kind};
 use crate::permit::{Fingerprint, Lookup, Unresolved};
-use crate::remote::counters::Counters;
+use crate::remote::job::Jobs;
 use crate::stored::Stored;
 
 /// Who began: made at random for each `begin`, so that a begin which is sent again after a lost
@@ -148,89 +145,4 @@ impl Answer {
 pub(crate) trait Engine: Send + 'static {
     /// Ends when [`Jobs::more`] says so, after everything was answered.
     fn serve(self, jobs: Jobs) -> impl Future<Output = ()> + Send;
-}
-
-/// Hands an answer to whoever waits for it.
-type Reply = Box<dyn FnOnce(Result<Answer, Error>) + Send + Sync>;
-
-/// An operation and who waits for its answer. Dropped, it says that the store is closed.
-pub(crate) struct Job {
-    pub(crate) op: Op,
-    counters: Arc<Counters>,
-    reply: Option<Reply>,
-}
-
-impl Job {
-    pub(crate) fn new(op: Op, counters: &Arc<Counters>, reply: Reply) -> Self {
-        counters.asked();
-        Self {
-            op,
-            counters: Arc::clone(counters),
-            reply: Some(reply),
-        }
-    }
-
-    pub(crate) fn answer(mut self, result: Result<Answer, Error>) {
-        let reply = self.reply.take().expect("taken only here");
-        // Whoever is told finds it counted.
-        drop(self);
-        reply(result);
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        self.counters.answered();
-    }
-}
-
-/// The queue.
-pub(crate) struct Jobs {
-    queue: UnboundedReceiver<Job>,
-    counters: Arc<Counters>,
-    /// How many were taken the last time.
-    taken: usize,
-    ended: bool,
-}
-
-impl Jobs {
-    pub(crate) fn new(queue: UnboundedReceiver<Job>, counters: Arc<Counters>) -> Self {
-        Self {
-            queue,
-            counters,
-            taken: 0,
-            ended: false,
-        }
-    }
-
-    /// Takes what is there, at most `max`, and waits while nothing is; `false` when nothing comes
-    /// any more.
-    pub(crate) async fn more(&mut self, jobs: &mut Vec<Job>, max: usize) -> bool {
-        if self.ended {
-            return false;
-        }
-        let before = jobs.len();
-        let mut taken = self.queue.recv_many(jobs, max).await;
-        if taken == 0 {
-            self.ended = true;
-        } else if taken < max && (self.taken > 1 || self.counters.pending() > taken as u64) {
-            // On a runtime with its callers it is woken by the first of many: let the others ask.
-            yield_now().await;
-            while taken < max
-                && let Ok(job) = self.queue.try_recv()
-            {
-                jobs.push(job);
-                taken += 1;
-            }
-        }
-        self.taken = taken;
-        let stop = jobs[before..]
-            .iter()
-            .position(|job| matches!(job.op, Op::Stop));
-        if let Some(stop) = stop {
-            self.ended = true;
-            jobs.truncate(before + stop);
-        }
-        jobs.len() > before
-    }
 }

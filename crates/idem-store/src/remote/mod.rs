@@ -8,16 +8,19 @@ mod counters;
 mod crew;
 mod driver;
 mod engine;
+mod job;
 mod service;
 mod wait;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use crate::completion::{Completion, Event, Helper, Promise};
 use crate::error::{Error, Kind};
@@ -28,9 +31,8 @@ use crate::stats::Stats;
 pub(crate) use counters::Counters;
 pub(crate) use crew::Crew;
 use driver::Driver;
-pub(crate) use engine::{
-    Answer, ClaimId, Engine, Found, Job, Jobs, Op, Release, perhaps_forgotten,
-};
+pub(crate) use engine::{Answer, ClaimId, Engine, Found, Op, Release, perhaps_forgotten};
+pub(crate) use job::{Job, Jobs, in_time, no_answer};
 pub(crate) use service::Service;
 
 /// A lease or a retention longer than this (142,000 years) makes no difference, and shorter ones
@@ -45,14 +47,21 @@ pub(crate) const LATE_MS: u64 = 3_600_000;
 pub(crate) struct Remote {
     options: Options,
     counters: Arc<Counters>,
-    /// Operations that were not answered yet. Only new claims are refused for it: what ends a
-    /// claim always finds room.
-    pending_max: u64,
+    limits: Limits,
     /// Claim ids: random for each handle, then counted.
     claim_prefix: [u8; 8],
     claims: AtomicU64,
     closed: AtomicBool,
     served: Served,
+}
+
+/// How much is asked of a server at a time, and how long it is waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Operations that were not answered yet. What a holder asks always finds room.
+    pub(crate) pending_max: u64,
+    /// From the asking to the answer.
+    pub(crate) timeout: Duration,
 }
 
 /// By whom a store is served.
@@ -67,7 +76,7 @@ struct Served {
 impl Remote {
     fn new(
         options: Options,
-        pending_max: u64,
+        limits: Limits,
         counters: Arc<Counters>,
         served: Served,
     ) -> Result<Arc<Self>, Error> {
@@ -77,7 +86,7 @@ impl Remote {
         Ok(Arc::new(Self {
             options,
             counters,
-            pending_max,
+            limits,
             claim_prefix,
             claims: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -92,11 +101,7 @@ impl Remote {
     fn try_begin(self: &Arc<Self>, begin: &Begin<'_>) -> Result<Completion<Begun>, Error> {
         self.check_key(begin.key)?;
         self.check_memo(begin.memo)?;
-        if self.counters.pending() >= self.pending_max {
-            return Err(Error::new(Kind::Busy(
-                "too many operations wait for the server",
-            )));
-        }
+        self.check_room()?;
         let declared = begin.effect_may_have_happened;
         let key: Arc<[u8]> = begin.key.into();
         let memo: Arc<[u8]> = if declared {
@@ -220,6 +225,7 @@ impl Remote {
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Completion<Lookup>, Error> {
         self.check_key(key)?;
+        self.check_room()?;
         let key = key.into();
         self.ask(
             Op::Get { key },
@@ -233,6 +239,7 @@ impl Remote {
 
     pub(crate) fn forget(&self, key: &[u8]) -> Result<Completion<bool>, Error> {
         self.check_key(key)?;
+        self.check_room()?;
         let (key, found) = (key.into(), Found::default());
         self.ask(
             Op::Forget { key, found },
@@ -249,6 +256,7 @@ impl Remote {
         after_token: u64,
         count_max: usize,
     ) -> Result<Completion<Vec<Unresolved>>, Error> {
+        self.check_room()?;
         let op = Op::Unresolved {
             after_token,
             count_max,
@@ -275,7 +283,7 @@ impl Remote {
     /// Ends the service once what was asked is answered, and waits for that if it is a thread.
     pub(crate) fn close(&self) -> Result<(), Error> {
         if !self.closed.swap(true, Ordering::Relaxed) {
-            let stop = Job::new(Op::Stop, &self.counters, Box::new(drop));
+            let stop = self.job(Op::Stop, |_| ());
             // The thread has ended by itself otherwise.
             drop(self.served.queue.send(stop));
             self.driver().inspect(|driver| driver.nudge());
@@ -302,10 +310,18 @@ impl Remote {
         }
         let (promise, completion) = self.promise(finish);
         let reply = move |result: Result<Answer, Error>| promise.keep(result.and_then(read));
-        let job = Job::new(op, &self.counters, Box::new(reply));
-        let sent = self.served.queue.send(job);
+        let sent = self.served.queue.send(self.job(op, reply));
         sent.map_err(|_| Error::new(Kind::Closed))?;
         Ok(completion)
+    }
+
+    fn job(
+        &self,
+        op: Op,
+        reply: impl FnOnce(Result<Answer, Error>) + Send + Sync + 'static,
+    ) -> Job {
+        let deadline = Instant::now() + self.limits.timeout;
+        Job::new(op, deadline, &self.counters, Box::new(reply))
     }
 
     /// An answer that whoever waits for it helps to get.
@@ -333,6 +349,15 @@ impl Remote {
         id[..8].copy_from_slice(&self.claim_prefix);
         id[8..].copy_from_slice(&self.claims.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         ClaimId(id)
+    }
+
+    fn check_room(&self) -> Result<(), Error> {
+        if self.counters.pending() >= self.limits.pending_max {
+            return Err(Error::new(Kind::Busy(
+                "too many operations wait for the server",
+            )));
+        }
+        Ok(())
     }
 
     fn check_key(&self, key: &[u8]) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -10,14 +11,14 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::error::Error;
 use crate::options::Options;
-use crate::remote::driver::Driver;
-use crate::remote::{Counters, Engine, Jobs, Remote, Served};
+use crate::remote::driver::{Driver, REST};
+use crate::remote::{Counters, Engine, Jobs, Limits, Remote, Served};
 
 /// A store that is yet to be connected.
 pub(crate) struct Service {
     thread: &'static str,
     options: Options,
-    pending_max: u64,
+    limits: Limits,
     counters: Arc<Counters>,
     connecting: Connecting,
 }
@@ -33,7 +34,7 @@ impl Service {
     pub(crate) fn new<E: Engine, F>(
         thread: &'static str,
         options: Options,
-        pending_max: u64,
+        limits: Limits,
         connect: impl FnOnce(Arc<Counters>) -> F,
     ) -> Self
     where
@@ -49,7 +50,7 @@ impl Service {
         Self {
             thread,
             options,
-            pending_max,
+            limits,
             counters,
             connecting: Box::pin(connecting),
         }
@@ -57,10 +58,14 @@ impl Service {
 
     /// Connects and serves on a new thread, whose runtime is its own. Blocks until it is connected.
     pub(crate) fn on_thread(self) -> Result<Arc<Remote>, Error> {
+        self.on_thread_that_rests(REST)
+    }
+
+    pub(super) fn on_thread_that_rests(self, rest: Duration) -> Result<Arc<Remote>, Error> {
         let (queue, receiver) = unbounded_channel();
         let (report, reported) = mpsc::channel();
         let (connecting, counters) = (self.connecting, Arc::clone(&self.counters));
-        let driver = Driver::new(Arc::clone(&counters))?;
+        let driver = Driver::new(Arc::clone(&counters), rest)?;
         let thread = std::thread::Builder::new().name(self.thread.to_owned());
         let thread = thread.spawn(move || {
             let driver = Arc::new(driver);
@@ -84,7 +89,7 @@ impl Service {
             driver: Some(driver),
             thread: Mutex::new(Some(thread)),
         };
-        Remote::new(self.options, self.pending_max, self.counters, served)
+        Remote::new(self.options, self.limits, self.counters, served)
     }
 
     /// Connects and serves on the runtime that polls this.
@@ -102,6 +107,6 @@ impl Service {
             driver: None,
             thread: Mutex::new(None),
         };
-        Remote::new(self.options, self.pending_max, self.counters, served)
+        Remote::new(self.options, self.limits, self.counters, served)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::completion::Completion;
 use crate::error::{Error, Kind};
@@ -26,11 +26,12 @@ impl Remote {
         let place = Place::take(self)?;
         // Beyond a century a timeout makes no difference.
         let timeout = Duration::from_millis(timeout_ms.min(1 << 42));
-        let until = std::time::Instant::now() + timeout;
+        let now = Instant::now();
+        let (until, patience) = (now + timeout, now + timeout.max(PAUSE_MAX));
         let (promise, completion) = self.promise(|_| ());
         let key = key.to_vec();
         self.served.runtime.spawn(async move {
-            let waited = poll(&place.store, &key, until.into()).await;
+            let waited = poll(&place.store, &key, until, patience).await;
             drop(place);
             promise.keep(waited);
         });
@@ -64,15 +65,24 @@ impl Drop for Place {
     }
 }
 
-async fn poll(store: &Weak<Remote>, key: &[u8], until: Instant) -> Result<Waited, Error> {
+/// Asks at least once, and waits for no answer longer than the `patience` lasts.
+async fn poll(
+    store: &Weak<Remote>,
+    key: &[u8],
+    until: Instant,
+    patience: Instant,
+) -> Result<Waited, Error> {
     let mut pause = PAUSE_MIN;
     loop {
         let asked = match store.upgrade() {
             Some(store) => store.get(key)?,
             None => return Err(Error::new(Kind::Closed)),
         };
-        if !matches!(asked.await?, Lookup::InFlight { .. }) {
-            return Ok(Waited::Ended);
+        match timeout_at(patience, asked).await {
+            Ok(Ok(Lookup::InFlight { .. })) => {}
+            Ok(Ok(_)) => return Ok(Waited::Ended),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(Waited::TimedOut),
         }
         let now = Instant::now();
         if now >= until {

@@ -15,6 +15,7 @@ mod url;
 
 use crate::error::{Error, Kind};
 use crate::options::Options;
+use crate::remote::Limits;
 
 /// The version of the tables that this program reads and writes. Version 1 lacks the index that
 /// lists claims in doubt; it is added.
@@ -26,7 +27,7 @@ const SWEEP_GRACE_MS: u64 = 60_000;
 /// Rows that one statement sweeps.
 const SWEEP_ROWS: u64 = 1_000;
 
-/// Operations that may wait; new claims beyond that are refused.
+/// Operations that may wait; beyond that only what a holder asks is taken.
 const PENDING_MAX: u64 = 65_536;
 
 /// Longest key: what a primary key of every one of these databases holds.
@@ -34,6 +35,13 @@ const KEY_BYTES_MAX: u32 = 2_048;
 
 /// Longest outcome or memo: what a MEDIUMBLOB holds.
 const PAYLOAD_BYTES_MAX: u32 = (16 << 20) - 1;
+
+fn limits(settings: &url::Settings) -> Limits {
+    Limits {
+        pending_max: PENDING_MAX,
+        timeout: settings.timeout,
+    }
+}
 
 fn check_options(options: &Options) -> Result<(), Error> {
     if options.key_bytes_max > KEY_BYTES_MAX {

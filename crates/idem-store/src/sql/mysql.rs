@@ -13,7 +13,7 @@ use mysql_async::{Conn, Opts, OptsBuilder, TxOpts, Value};
 use super::pool::{Changed, Database, Fault, Pool};
 use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, Forget, HELD, Judged, Row};
 use super::url::{self, Settings};
-use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
+use super::{SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::remote::{Answer, Crew, Found, LATE_MS, Op, Release, Service};
@@ -51,11 +51,12 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
         payload_max: options.outcome_bytes_max.max(options.memo_bytes_max),
         settings: settings.clone(),
     };
+    let limits = super::limits(&settings);
     let connect = |counters| Pool::connect(database, settings, counters);
     Ok(Service::new(
         "mainstay-store-mysql",
         options.clone(),
-        PENDING_MAX,
+        limits,
         connect,
     ))
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::SWEEP_ROWS;
 use super::url::Settings;
 use crate::error::Error;
-use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op};
+use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op, in_time, no_answer};
 
 /// The first pause before an operation is tried again; each one after it is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -121,7 +120,6 @@ impl<D: Database> Engine for Pool<D> {
                     has_connected: connection.is_some(),
                     connection,
                     crew: crew.clone(),
-                    answered: Instant::now(),
                 };
                 let running = async move { crew.run(lane.run(receiver)).await };
                 (sender, tokio::spawn(running))
@@ -132,7 +130,7 @@ impl<D: Database> Engine for Pool<D> {
         let mut batch = Vec::new();
         while jobs.more(&mut batch, JOBS_MAX).await {
             for job in batch.drain(..) {
-                dispatch(&lanes, &hasher, job).await;
+                dispatch(&lanes, &hasher, job);
             }
         }
         sweeper.abort();
@@ -168,29 +166,32 @@ async fn first_connection<D: Database>(
 }
 
 enum Task {
-    Job(Job, Instant),
-    /// Answered when everything before it was.
-    Barrier(oneshot::Sender<()>),
+    Job(Job),
+    /// Every connection gets one; the last one answers.
+    Flush(#[expect(dead_code, reason = "it is dropped in its turn")] Arc<Flush>),
 }
 
-async fn dispatch(lanes: &[UnboundedSender<Task>], hasher: &RandomState, job: Job) {
-    let lane = match key_of(&job.op) {
-        Some(key) => hasher.hash_one(key) as usize % lanes.len(),
-        None => {
-            for lane in lanes {
-                let (done, wait) = oneshot::channel();
-                if lane.send(Task::Barrier(done)).is_ok() {
-                    drop(wait.await);
-                }
-            }
-            0
-        }
-    };
-    if matches!(job.op, Op::Flush) {
-        return job.answer(Ok(Answer::Done));
+/// Answered when nobody has it any more.
+struct Flush(Job);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.0.answer(Ok(Answer::Done));
     }
+}
+
+fn dispatch(lanes: &[UnboundedSender<Task>], hasher: &RandomState, job: Job) {
+    if matches!(job.op, Op::Flush) {
+        let flush = Arc::new(Flush(job));
+        for lane in lanes {
+            drop(lane.send(Task::Flush(Arc::clone(&flush))));
+        }
+        return;
+    }
+    let hash = key_of(&job.op).map_or(0, |key| hasher.hash_one(key));
+    let lane = &lanes[hash as usize % lanes.len()];
     // A lane that is gone has panicked; the job says so as it is dropped.
-    drop(lanes[lane].send(Task::Job(job, Instant::now())));
+    drop(lane.send(Task::Job(job)));
 }
 
 pub(super) fn key_of(op: &Op) -> Option<&[u8]> {
@@ -218,8 +219,6 @@ struct Lane<D: Database> {
     connection: Option<D::Connection>,
     has_connected: bool,
     crew: Crew,
-    /// When the server last answered: a queue that moves is no outage.
-    answered: Instant,
 }
 
 impl<D: Database> Lane<D> {
@@ -228,83 +227,77 @@ impl<D: Database> Lane<D> {
         while tasks.recv_many(&mut taken, BATCH_MAX).await > 0 {
             for task in taken.drain(..) {
                 match task {
-                    Task::Job(job, asked) => jobs.push((job, asked)),
-                    Task::Barrier(done) => {
-                        self.answer_all(&mut jobs).await;
-                        // Who asked may be gone.
-                        let _ = done.send(());
-                    }
+                    Task::Job(job) => jobs.push(job),
+                    Task::Flush(_) => self.answer_all(&mut jobs).await,
                 }
             }
             self.answer_all(&mut jobs).await;
         }
     }
 
-    async fn answer_all(&mut self, jobs: &mut Vec<(Job, Instant)>) {
+    async fn answer_all(&mut self, jobs: &mut Vec<Job>) {
+        // Those that waited too long.
+        let why = no_answer();
+        jobs.retain(|job| !job.is_over(&why));
         if jobs.len() > 1 {
             self.answer_together(jobs).await;
         }
         // What is left: one alone, or each by itself after an error.
-        for (job, asked) in jobs.drain(..) {
-            let since = asked.max(self.answered);
-            let deadline = since + self.shared.settings.timeout;
-            let answer = self.answer(&job.op, deadline).await;
-            job.answer(answer);
+        let mut left = &jobs[..];
+        while let Some((job, waiting)) = left.split_first() {
+            self.answer(job, waiting).await;
+            left = waiting;
         }
+        jobs.clear();
     }
 
     /// Answers as many as it can; the others stay.
-    async fn answer_together(&mut self, jobs: &mut Vec<(Job, Instant)>) {
+    async fn answer_together(&mut self, jobs: &mut Vec<Job>) {
         // In one order everywhere, so that transactions do not wait for each other in a circle. The
         // order of operations on one key stays.
-        jobs.sort_by(|(one, _), (two, _)| key_of(&one.op).cmp(&key_of(&two.op)));
-        let ops: Vec<&Op> = jobs.iter().map(|(job, _)| &job.op).collect();
-        let deadline = Instant::now() + self.shared.settings.timeout;
-        let answers = match timeout_at(deadline, self.attempt_all(&ops)).await {
-            Ok(Ok(answers)) => answers,
-            Ok(Err(Fault::Lost(_))) | Err(_) => {
+        jobs.sort_by(|one, two| key_of(&one.op).cmp(&key_of(&two.op)));
+        let ops: Vec<&Op> = jobs.iter().map(|job| &job.op).collect();
+        let answers = match in_time(jobs, &[], &no_answer(), self.attempt_all(&ops)).await {
+            Some(Ok(answers)) => answers,
+            Some(Err(Fault::Lost(_))) | None => {
                 self.connection = None;
                 return;
             }
-            Ok(Err(Fault::Passing(_) | Fault::Final(_))) => return,
+            Some(Err(Fault::Passing(_) | Fault::Final(_))) => return,
         };
-        self.answered = Instant::now();
-        let mut left = Vec::new();
-        for ((job, asked), answer) in jobs.drain(..).zip(answers) {
-            match answer {
-                Ok(answer) => job.answer(Ok(answer)),
-                Err(Changed) => left.push((job, asked)),
+        let mut answers = answers.into_iter();
+        jobs.retain(|job| match answers.next() {
+            Some(Ok(answer)) => {
+                job.answer(Ok(answer));
+                false
             }
-        }
-        *jobs = left;
+            Some(Err(Changed)) | None => true,
+        });
     }
 
-    /// Tries until the deadline. Every operation may be sent again.
-    async fn answer(&mut self, op: &Op, deadline: Instant) -> Result<Answer, Error> {
+    /// Tries until it is answered or its time is up. Every operation may be sent again. Others are
+    /// `waiting`, and are told when their time is up.
+    async fn answer(&mut self, job: &Job, waiting: &[Job]) {
         let mut pause = PAUSE_MIN;
-        loop {
-            let why = match timeout_at(deadline, self.attempt(op)).await {
-                Ok(Ok(answer)) => {
-                    self.answered = Instant::now();
-                    return Ok(answer);
-                }
-                Ok(Err(Fault::Final(error))) => return Err(error),
-                Ok(Err(Fault::Passing(why))) => why,
-                Ok(Err(Fault::Lost(why))) => {
+        let mut why = no_answer();
+        while !job.is_over(&why) {
+            let doing = std::slice::from_ref(job);
+            let text = match in_time(doing, waiting, &why, self.attempt(&job.op)).await {
+                Some(Ok(answer)) => return job.answer(Ok(answer)),
+                Some(Err(Fault::Final(error))) => return job.answer(Err(error)),
+                Some(Err(Fault::Passing(text))) => text,
+                Some(Err(Fault::Lost(text))) => {
                     self.connection = None;
-                    why
+                    text
                 }
-                Err(_) => {
+                None => {
                     // Something may be under way on it.
                     self.connection = None;
-                    "no answer came in time".to_owned()
+                    return;
                 }
             };
-            if Instant::now() + pause >= deadline {
-                Counters::add(&self.shared.counters.unavailable, 1);
-                return Err(Error::unavailable("get an answer from the database", why));
-            }
-            sleep(pause).await;
+            why = Error::unavailable("get an answer from the database", text);
+            in_time(doing, waiting, &why, sleep(pause)).await;
             pause = PAUSE_MAX.min(pause * 2);
         }
     }
@@ -347,10 +340,10 @@ async fn sweep<D: Database>(shared: Arc<Shared<D>>) {
         sleep(shared.settings.sweep_every).await;
         let crew = Crew::default();
         let swept = crew.run(async {
-            let mut connection = in_time(patience, shared.database.connect(&crew)).await?;
+            let mut connection = within(patience, shared.database.connect(&crew)).await?;
             let mut rows = 0;
             loop {
-                let swept = in_time(patience, shared.database.sweep(&mut connection)).await?;
+                let swept = within(patience, shared.database.sweep(&mut connection)).await?;
                 rows += swept;
                 if swept < SWEEP_ROWS {
                     return Ok::<u64, Fault>(rows);
@@ -364,7 +357,7 @@ async fn sweep<D: Database>(shared: Arc<Shared<D>>) {
     }
 }
 
-async fn in_time<T>(
+async fn within<T>(
     patience: Duration,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {

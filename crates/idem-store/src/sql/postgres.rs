@@ -14,7 +14,7 @@ use self::in_order::in_order;
 use super::pool::{CHANGED, Changed, Database, Fault, Pool, key_of};
 use super::row::{COMPLETED, DECLARED, DOUBTED, FAILED, FREE, Forget, HELD, Judged, Row};
 use super::url::{self, Settings};
-use super::{PENDING_MAX, SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
+use super::{SCHEMA_VERSION, SWEEP_GRACE_MS, SWEEP_ROWS};
 use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::remote::{Answer, Crew, Found, LATE_MS, Op, Release, Service};
@@ -36,6 +36,7 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
         .connect_timeout(settings.timeout)
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         .application_name(format!("mainstay {}", settings.name));
+    let limits = super::limits(&settings);
     let connect = async move |counters| {
         let database = Postgres {
             config,
@@ -48,7 +49,7 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
     Ok(Service::new(
         "mainstay-store-postgres",
         options.clone(),
-        PENDING_MAX,
+        limits,
         connect,
     ))
 }

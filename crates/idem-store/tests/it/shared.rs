@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Options, Store};
+use idem_store::{Begin, Begun, Failure, Fingerprint, Lookup, Options, Store, Waited};
 use tokio::runtime::Runtime;
 
 use crate::contract::{DAY, LEASE, Rig, error, fresh, replayed, request};
@@ -36,6 +36,7 @@ macro_rules! suite {
             a_begin_that_was_forgotten_while_its_answer_was_lost_begins_anew,
             a_forget_that_arrives_late_leaves_what_came_since,
             a_forget_whose_answer_was_lost_leaves_who_came_since,
+            what_a_hung_server_leaves_waiting_is_answered_in_its_own_time,
             a_cut_network_is_told_in_time_and_heals,
             a_cut_network_is_told_in_time_and_heals_on_a_runtime,
             a_killed_client_keeps_its_outcomes_and_blocks_its_keys_for_one_lease,
@@ -187,6 +188,47 @@ pub(crate) fn a_forget_whose_answer_was_lost_leaves_who_came_since(rig: &dyn Sha
     let unknown = error(forgotten.wait());
     assert!(unknown.is_unavailable(), "{unknown}");
     direct.complete(permit, b"x", DAY, 0).wait().unwrap();
+}
+
+/// However many wait before it. There are never more than a server could catch up with.
+pub(crate) fn what_a_hung_server_leaves_waiting_is_answered_in_its_own_time(rig: &dyn Shared) {
+    const SHORT_MS: u32 = 1_500;
+    // So long that the short ones are over even if each of them has to wait for another.
+    const LONG_MS: u32 = 15_000;
+    let proxy = Proxy::start(&rig.socket());
+    let [store, patient] = [SHORT_MS, LONG_MS].map(|timeout_ms| {
+        let url = rig.url_through(proxy.dir(), timeout_ms);
+        Store::connect(&url, Options::new()).unwrap()
+    });
+    let held = fresh(&store, request(rig, b"held").declare(b""));
+    proxy.set(Mood::Cut);
+    let last_of_all = patient.get(b"k", 0);
+    let waited = patient.wait(b"k", 100);
+    let mut asked = Vec::new();
+    let full = loop {
+        match store.get(&asked.len().to_be_bytes(), 0).try_now() {
+            Err(pending) => asked.push(pending),
+            Ok(answered) => break error(answered),
+        }
+        assert!(asked.len() < 100_000, "the queue has no end");
+    };
+    assert!(full.is_busy(), "{full}");
+    assert!(error(store.begin(&request(rig, b"k")).wait()).is_busy());
+    assert!(error(store.forget(b"k").wait()).is_busy());
+    assert!(error(store.unresolved(0, 9).wait()).is_busy());
+    let flushed = store.flush();
+    // What ends a claim is not refused.
+    let completed = error(store.complete(held, b"x", DAY, 0).wait());
+    assert!(completed.is_unavailable(), "{completed}");
+    flushed.wait().unwrap();
+    for asked in asked {
+        assert!(error(asked.wait()).is_unavailable());
+    }
+    assert_eq!(waited.wait().unwrap(), Waited::TimedOut);
+    let last_of_all = last_of_all.try_now().expect_err("its time is not up");
+    proxy.set(Mood::Honest);
+    proxy.disconnect();
+    assert_eq!(last_of_all.wait().unwrap(), Lookup::Absent);
 }
 
 pub(crate) fn a_cut_network_is_told_in_time_and_heals(rig: &dyn Shared) {

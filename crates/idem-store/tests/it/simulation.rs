@@ -119,6 +119,10 @@ struct World {
     relaxed: bool,
     /// How long what was taken waits for disk space: not at all, or for ever.
     patience_ms: u64,
+    /// Now and then holders give more than a full disk has segments for.
+    floods: bool,
+    /// A batch waits for disk space.
+    holds: bool,
     /// A bug that the store is made to have.
     bug: Option<seeded::Bug>,
     seen: Coverage,
@@ -131,7 +135,7 @@ fn name(key: u64) -> Vec<u8> {
 fn options() -> Options {
     Options::new()
         .segment_bytes_max(64 << 10)
-        .outcome_bytes_max(8 << 10)
+        .outcome_bytes_max(15 << 10)
         .batch_bytes_max(32 << 10)
         .index_log_bytes(16 << 10)
 }
@@ -157,6 +161,8 @@ impl World {
             calm: seed.is_multiple_of(4),
             relaxed: seed % 5 == 1,
             patience_ms: if seed % 3 == 2 { 0 } else { 1 << 40 },
+            floods: seed % 7 == 3,
+            holds: false,
             bug: None,
             seen: Coverage::default(),
         }
@@ -185,18 +191,36 @@ impl World {
                 self.crash();
             }
         }
-        self.crash();
-        while !self.open() || self.dead {
-            self.crash();
+        self.come_back();
+        let mut segments_max = 5;
+        if self.floods {
+            // They leave twice as much that lives, and upkeep no time.
+            segments_max = 10;
+            for _ in 0..200 {
+                self.drive();
+                if self.store().stats().poisoned {
+                    self.come_back();
+                }
+            }
         }
-        let stats = self.store.as_ref().expect("open").stats();
+        let stats = self.store().stats();
         assert!(
-            stats.segments <= 5,
+            stats.segments <= segments_max,
             "the log grows without bound: {stats:?}"
         );
     }
 
+    fn come_back(&mut self) {
+        self.crash();
+        while !self.open() || self.dead {
+            self.crash();
+        }
+    }
+
     fn step(&mut self) {
+        if self.floods && self.rng.one_in(20) {
+            return self.flood();
+        }
         let dice = self.rng.below(100);
         if self.calm && (92..=98).contains(&dice) && !self.rng.one_in(6) {
             return;
@@ -321,7 +345,6 @@ impl World {
             }
             if turn == 3 && self.store().stats().disk_full {
                 // What was begun before waits for space; nothing but space ends that.
-                self.seen.held += 1;
                 self.disk.set_full(false);
             }
         }
@@ -380,6 +403,7 @@ impl World {
         }
         self.permits.clear();
         self.pending.clear();
+        self.holds = false;
         for key in self.keys.values_mut() {
             key.claim = None;
         }
@@ -388,6 +412,34 @@ impl World {
     fn drive(&mut self) {
         self.store().drive();
         self.settle();
+        let holds = self.store().stats().disk_full && self.waits();
+        let held = std::mem::replace(&mut self.holds, holds);
+        self.seen.held += u64::from(holds && !held);
+        self.seen.resumed += u64::from(held && !self.waits());
+    }
+
+    /// Whether something was taken and not answered.
+    fn waits(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Keys are claimed, the disk gets full, and their outcomes are longer than what it has left.
+    fn flood(&mut self) {
+        self.disk.set_full(false);
+        // All leases and retentions end.
+        self.now += 5_000;
+        for _ in 0..3 * KEYS {
+            if self.dead {
+                return;
+            }
+            self.begin();
+        }
+        self.drive();
+        self.disk.set_full(true);
+        while !self.permits.is_empty() {
+            self.complete_with(15_000);
+        }
+        self.drive();
     }
 
     /// Collects the acknowledgements.

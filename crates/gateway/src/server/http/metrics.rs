@@ -242,8 +242,13 @@ impl Page {
         )?;
         page.gauge(
             "store_disk_full",
-            "1 while new keys are refused",
+            "1 while new keys are refused because the disk is full",
             store.disk_full.into(),
+        )?;
+        page.gauge(
+            "store_no_descriptors",
+            "1 while new keys are refused because too many files are open",
+            store.no_descriptors.into(),
         )?;
         page.gauge(
             "store_poisoned",

@@ -23,14 +23,24 @@ pub(crate) fn a_lapsed_lease_passes_on_and_fences_the_old_holder(rig: &dyn Rig) 
     }
     drop(first);
     let first = fresh(&store, short(rig, b"k"));
-    let fails = fresh(&store, short(rig, b"fails"));
+    let fails = [b"one", b"two"].map(|key| fresh(&store, short(rig, key)));
+    let goes = fresh(&store, short(rig, b"goes"));
     lapse(rig);
     let second = fresh(&store, request(rig, b"k"));
     assert!(second.token() > first.token());
     assert_fenced(rig, &store, first);
-    let _held = fresh(&store, request(rig, b"fails"));
-    let late = store.fail(fails, Failure::NotHappened, rig.now()).wait();
-    assert!(error(late).is_fenced());
+    let _held = [b"one", b"two"].map(|key| fresh(&store, request(rig, key)));
+    let failures = [Failure::NotHappened, Failure::Retryable];
+    for (permit, failure) in fails.into_iter().zip(failures) {
+        assert!(error(store.fail(permit, failure, rig.now()).wait()).is_fenced());
+    }
+    let _goes_on = fresh(&store, request(rig, b"goes"));
+    drop(goes);
+    store.flush().wait().unwrap();
+    for key in [&b"one"[..], b"two", b"goes"] {
+        let begun = begin(&store, request(rig, key));
+        assert!(matches!(begun, Begun::InFlight { .. }), "{begun:?}");
+    }
     let completed = store.complete(second, b"won", DAY, rig.now());
     completed.wait().unwrap();
     assert_eq!(replayed(&store, request(rig, b"k")).outcome(), b"won");

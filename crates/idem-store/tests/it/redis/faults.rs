@@ -79,7 +79,7 @@ fn a_server_that_is_not_there_is_unavailable() {
     assert!(error(got.wait()).is_unavailable());
     assert!(error(begun.wait()).is_unavailable());
     assert!(error(listed.wait()).is_unavailable());
-    assert_eq!(store.stats().unavailable, 2);
+    assert_eq!(store.stats().unavailable, 3);
     server.restart();
     store.complete(permit, b"x", DAY, 0).wait().unwrap();
     assert_eq!(replayed(&store, begin(b"k", LEASE)).outcome(), b"x");

@@ -11,6 +11,8 @@ pub(super) struct Coverage {
     pub(super) disk_full: u64,
     /// Batches that waited for disk space.
     pub(super) held: u64,
+    /// Those that were written once there was some.
+    pub(super) resumed: u64,
     /// Operations that were taken and answered that the disk is full.
     pub(super) told: u64,
     pub(super) dropped_segments: u64,
@@ -21,7 +23,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    pub(super) fn fields(&self) -> [u64; 12] {
+    pub(super) fn fields(&self) -> [u64; 15] {
         [
             self.crashes,
             self.poisonings,
@@ -30,6 +32,9 @@ impl Coverage {
             self.conflicts,
             self.fenced,
             self.disk_full,
+            self.held,
+            self.resumed,
+            self.told,
             self.dropped_segments,
             self.carried,
             self.closed_in_order,
@@ -51,6 +56,7 @@ impl Coverage {
         self.fenced += other.fenced;
         self.disk_full += other.disk_full;
         self.held += other.held;
+        self.resumed += other.resumed;
         self.told += other.told;
         self.dropped_segments += other.dropped_segments;
         self.carried += other.carried;

@@ -197,10 +197,15 @@ impl World {
     }
 
     pub(super) fn complete(&mut self) {
+        let len = self.rng.below(8_000);
+        self.complete_with(len as usize);
+    }
+
+    pub(super) fn complete_with(&mut self, len: usize) {
         let Some((key, permit, holds)) = self.pick() else {
             return;
         };
-        let outcome = vec![self.rng.next() as u8; self.rng.below(8_000) as usize];
+        let outcome = vec![self.rng.next() as u8; len];
         let retain = self.rng.below(5_000);
         let failed = self.rng.one_in(5);
         let (now, store) = (self.now, self.store());

@@ -23,6 +23,8 @@ pub(super) enum Bug {
     SkipsDirSync,
     /// Every so often a write reaches the file only after the next one and its sync.
     ReordersWrites,
+    /// The first batch of a segment for which there was no space at first is left out.
+    DropsHeld,
     /// Checksums are not compared: whatever is read carries the right one.
     DropsChecksums,
 }
@@ -59,6 +61,11 @@ fn a_dropped_checksum_is_found() {
     assert_found(Bug::DropsChecksums);
 }
 
+#[test]
+fn a_dropped_batch_that_waited_for_space_is_found() {
+    assert_found(Bug::DropsHeld);
+}
+
 fn assert_found(bug: Bug) {
     const SEEDS: u64 = 300;
     let found = (0..SEEDS).find(|&seed| {
@@ -76,6 +83,7 @@ impl Bug {
             bug: self,
             calls: Arc::default(),
             named: AtomicBool::default(),
+            lacked: AtomicBool::default(),
         })
     }
 }
@@ -86,6 +94,8 @@ struct Buggy {
     calls: Arc<AtomicU64>,
     /// A segment got its name last, not the first one of a store.
     named: AtomicBool,
+    /// There was no space for a file last.
+    lacked: AtomicBool,
 }
 
 struct BuggyFile {
@@ -93,20 +103,23 @@ struct BuggyFile {
     bug: Bug,
     calls: Arc<AtomicU64>,
     segment: Option<u32>,
+    /// There was no space for it at first, and it has no batch.
+    is_late: AtomicBool,
     /// The write that is held back.
     late: Mutex<Option<(Vec<u8>, u64)>>,
 }
 
 impl Buggy {
-    fn file(&self, inner: Arc<dyn VfsFile>, name: &str) -> Arc<dyn VfsFile> {
+    fn file(&self, inner: Arc<dyn VfsFile>, name: &str) -> BuggyFile {
         let segment = name.strip_suffix(".seg");
-        Arc::new(BuggyFile {
+        BuggyFile {
             inner,
             bug: self.bug,
             calls: Arc::clone(&self.calls),
             segment: segment.and_then(|number| number.parse().ok()),
+            is_late: AtomicBool::new(false),
             late: Mutex::default(),
-        })
+        }
     }
 }
 
@@ -124,11 +137,15 @@ impl Vfs for Buggy {
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
-        Ok(self.file(self.inner.create(name, bytes)?, name))
+        let created = self.inner.create(name, bytes);
+        let lacked = self.lacked.swap(created.is_err(), Ordering::Relaxed);
+        let mut file = self.file(created?, name);
+        *file.is_late.get_mut() = lacked;
+        Ok(Arc::new(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn VfsFile>> {
-        Ok(self.file(self.inner.open(name)?, name))
+        Ok(Arc::new(self.file(self.inner.open(name)?, name)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -171,6 +188,13 @@ impl VfsFile for BuggyFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let is_batch = offset == HEADER_REGION as u64;
+        if is_batch
+            && self.is_late.swap(false, Ordering::Relaxed)
+            && matches!(self.bug, Bug::DropsHeld)
+        {
+            return Ok(());
+        }
         let late = self.late.lock().take();
         if matches!(self.bug, Bug::ReordersWrites) && late.is_none() && self.shows_now() {
             *self.late.lock() = Some((bytes.to_vec(), offset));

@@ -179,6 +179,40 @@ mod beyond {
         while server.sql(waits).trim() == "0" {}
     }
 
+    /// Neither one that waits for it nor a listing holds up the keys of other connections.
+    #[test]
+    fn a_connection_that_hangs_stops_no_other_one() {
+        let rig = Tables::alone_on(&MARIADB);
+        let url = rig.url("&connections=2");
+        let store = idem_store::Store::connect(&url, idem_store::Options::new()).unwrap();
+        let z = fresh(&store, request(&rig, b"z"));
+        let mut other = Session::on(&rig.server);
+        let name = &rig.name;
+        other.run(&format!(
+            "BEGIN; SELECT id FROM {name}_keys WHERE id = 'z' FOR UPDATE"
+        ));
+        let completed = store.complete(z, b"z", DAY, 0);
+        waits_for_a_lock(&rig.server);
+        let (flushed, listed) = (store.flush(), store.unresolved(0, 9));
+        let mut asked: Vec<_> = (0..64_u8).map(|key| store.get(&[key], 0)).collect();
+        // Those of the other connection.
+        while asked.len() > 56 {
+            let still = asked.into_iter().map(idem_store::Completion::try_now);
+            asked = still.filter_map(Result::err).collect();
+        }
+        let flushed = flushed.try_now().expect_err("one waits");
+        other.run("COMMIT");
+        flushed.wait().unwrap();
+        completed
+            .try_now()
+            .expect("it was before the flush")
+            .unwrap();
+        assert!(listed.wait().unwrap().is_empty());
+        for asked in asked {
+            assert_eq!(asked.wait().unwrap(), idem_store::Lookup::Absent);
+        }
+    }
+
     /// InnoDB ends the transaction that changed less: the store's.
     #[test]
     fn a_deadlock_is_tried_again() {
