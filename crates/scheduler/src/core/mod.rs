@@ -8,6 +8,7 @@ mod run;
 pub(crate) mod slab;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::spec::JobSpec;
 use job::{Foreign, Job, JobState, Origin, Run};
 pub(crate) use run::{NotOurs, Start, Tried, Wanted};
 use slab::{Key, Slab};
+use told::Told;
 
 /// Looking at so many fire times takes as long as a timer.
 const LOOKS_A_TIMER: usize = 8;
@@ -100,6 +102,7 @@ pub(crate) struct Core {
     pub(crate) verdicts: VecDeque<Verdict>,
     /// Claims of runs that ended without a worker.
     pub(crate) unsettled: Vec<(Claim, Outcome)>,
+    pub(crate) told: Told,
     /// Settled firings for the observer: the job's name and shard.
     pub(crate) ended: Vec<(Arc<JobSpec>, Record)>,
     limits: Limits,
@@ -121,6 +124,7 @@ impl Core {
             claiming: 0,
             verdicts: VecDeque::new(),
             unsettled: Vec::new(),
+            told: Told::default(),
             ended: Vec::new(),
             limits,
             meter: Meter::new(),
