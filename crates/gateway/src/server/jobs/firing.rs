@@ -7,7 +7,7 @@ use std::time::Duration;
 use circuit::{Backoff, Jitter, Policy};
 use scheduler::{CancelCause, Firing, JobError};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::{DevicePattern, Job, Report};
 use crate::server::Shared;
