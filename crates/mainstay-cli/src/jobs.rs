@@ -162,6 +162,18 @@ pub(crate) struct When {
 
 impl When {
     pub(crate) fn schedule(self, rules: &Rules) -> Result<Schedule, Complaint> {
+        let schedule = self.one_of(rules)?;
+        let jitter = rules.jitter.map_or(Duration::ZERO, |jitter| jitter.0);
+        match schedule.jitter_max() {
+            Some(max) if jitter > max => {
+                let what = format!("longer than the {max:?} from one fire time to another");
+                Err(("jitter", what))
+            }
+            _ => Ok(schedule),
+        }
+    }
+
+    fn one_of(self, rules: &Rules) -> Result<Schedule, Complaint> {
         let one = self.one;
         match (self.cron, self.every, self.at, self.after) {
             (Some(cron), None, None, None) => {

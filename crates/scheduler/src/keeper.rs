@@ -103,16 +103,18 @@ impl Keeper<'_> {
     /// Looks what became of firings that others had in hand, and for those whose runners died, here or elsewhere.
     fn sweep(&mut self) -> Result<(), OnceError> {
         let elsewhere = {
-            let state = self.shared.lock();
-            if !state.core.has_once_jobs() {
+            let mut state = self.shared.lock();
+            if !state.core.has_once_jobs() && state.core.told.is_empty() {
                 return Ok(());
             }
+            state.core.told.look();
             state.core.foreign()
         };
         let unsettled = self.once.unsettled()?;
-        if !elsewhere.is_empty() {
+        {
             let open: HashSet<&FiringId> = unsettled.iter().map(|firing| &firing.id).collect();
             self.shared.with(|core, now| {
+                core.told.seen(|id| open.contains(id));
                 for (key, fire_ms) in elsewhere {
                     let id = core.jobs.get(key).map(|job| job.id(fire_ms));
                     if id.is_some_and(|id| !open.contains(&id)) {
@@ -129,6 +131,10 @@ impl Keeper<'_> {
         let Unsettled { id, rerun, .. } = doubt;
         let policy = {
             let state = self.shared.lock();
+            if let Some(outcome) = state.core.told.outcome(&id) {
+                drop(state);
+                return self.tell_again(&id, outcome);
+            }
             let key = state.core.find(&id.job, id.shard);
             let job = key.and_then(|key| state.core.jobs.get(key));
             match job.filter(|job| job.spec.once) {
@@ -157,6 +163,15 @@ impl Keeper<'_> {
                     core.settled_in_doubt(key, id.fire_ms, now);
                 }
             });
+        }
+        Ok(())
+    }
+
+    /// The store did not hear how a firing ended here.
+    fn tell_again(&self, id: &FiringId, outcome: Outcome) -> Result<(), OnceError> {
+        if let Claimed::InDoubt { claim, .. } = self.once.claim(id)? {
+            tracing::info!(firing = %id, %outcome, "the store is told again how it ended");
+            self.once.settle(claim, outcome);
         }
         Ok(())
     }

@@ -22,6 +22,9 @@ enum Kind {
     After { delay_ms: u64 },
 }
 
+/// 2026-01-01, when [`Schedule::jitter_max`] begins to look.
+const LOOKED_FROM_MS: u64 = 1_767_225_600_000;
+
 impl Schedule {
     /// At the times of a [`Cron`] expression on the clocks of `zone`.
     #[must_use]
@@ -64,6 +67,24 @@ impl Schedule {
     #[must_use]
     pub fn next_after_ms(&self, after_ms: u64, added_ms: u64) -> Option<u64> {
         self.cursor(added_ms).next_after_ms(after_ms)
+    }
+
+    /// The longest jitter with which each firing starts before the next one can: the shortest time between two fire times. Of a
+    /// cron expression the first hundred of 2026 are looked at. None when there are no two.
+    #[must_use]
+    pub fn jitter_max(&self) -> Option<Duration> {
+        let mut cursor = self.cursor(0);
+        let mut next = |ms: &u64| cursor.next_after_ms(*ms);
+        let gap_ms = match &self.kind {
+            Kind::Every { period_ms } => Some(*period_ms),
+            Kind::At { .. } | Kind::After { .. } => None,
+            Kind::Cron(_) => {
+                let first = next(&LOOKED_FROM_MS);
+                let times: Vec<u64> = std::iter::successors(first, next).take(100).collect();
+                times.windows(2).map(|pair| pair[1] - pair[0]).min()
+            }
+        };
+        gap_ms.map(Duration::from_millis)
     }
 
     /// Whether the fire times are the same wherever and whenever the job is added.

@@ -112,7 +112,8 @@ impl JobSpec {
         self
     }
 
-    /// Each firing starts a random time of up to this later. Its nominal time stays.
+    /// Each firing starts a random time of up to this later. Its nominal time stays. At most
+    /// [`Schedule::jitter_max`]: firings keep their order.
     #[must_use]
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter_ms = ms(jitter);
@@ -190,6 +191,13 @@ impl JobSpec {
     pub(crate) fn check(&self, has_once: bool) -> Result<(), ScheduleError> {
         if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX {
             let text = format!("a job's name has 1 to {NAME_BYTES_MAX} bytes");
+            return Err(ScheduleError::new(text));
+        }
+        if let Some(max) = self.schedule.jitter_max()
+            && self.jitter_ms > ms(max)
+        {
+            let text =
+                format!("its jitter is longer than the {max:?} from one fire time to another");
             return Err(ScheduleError::new(text));
         }
         if self.once && !self.schedule.is_shared() {

@@ -237,6 +237,30 @@ fn so_many_commands_run_at_a_time_and_no_more() {
 }
 
 #[test]
+fn a_try_waits_for_the_command_that_an_earlier_one_left_out() {
+    let mut job = now("a-1");
+    job.timeout_ms = Some(2_000);
+    job.retry = Retry {
+        attempts: 2,
+        base: Duration::from_millis(1),
+        cap: Duration::from_millis(1),
+    };
+    let rig = started(&["a-1"], job, |_| {});
+    let mut peer = rig.online("a-1");
+    let (id, _) = peer.command();
+    until("the second try has it under way", || {
+        rig.metric("mainstay_commands_total{outcome=\"in-progress\"}") > 0.0
+    });
+    peer.result(id, ResultStatus::Json, "1");
+    let job = settled(&rig, "succeeded", 1);
+    assert_eq!(job["last"]["attempt"], 2);
+    assert_eq!(
+        job["commands"],
+        json!({ "timed-out-sent": 1, "replayed": 1 })
+    );
+}
+
+#[test]
 fn a_firings_answer_can_be_read_with_its_key() {
     let rig = started(&["a-1"], now("a-1"), |_| {});
     let mut peer = rig.online("a-1");

@@ -99,18 +99,28 @@ fn parse(text: &str) -> Result<(Config, bool), String> {
     let mut config = config.map_err(|error| said(text, &error))?;
     let tables: Tables = toml::from_str(text).map_err(|error| said(text, &error))?;
     let defaults = tables.defaults.rules(&Rules::default());
-    let check = |raw| check(raw, &defaults);
+    let timeout_max = Duration::from_millis(config.commands.timeout_ms_max);
+    let check = |raw| check(raw, &defaults, timeout_max);
     config.jobs = check_each(text, tables.job, check, |job| (job.name.clone(), 0))?;
     Ok((config, names_data))
 }
 
-fn check(raw: RawJob, defaults: &Rules) -> Result<CommandJob, Complaint> {
+fn check(raw: RawJob, defaults: &Rules, timeout_max: Duration) -> Result<CommandJob, Complaint> {
     let rules = raw.rules(defaults);
+    if rules.timeout.is_some_and(|time| time.0 > timeout_max) {
+        let what = format!("longer than {timeout_max:?}, the file's commands.timeout_ms_max");
+        return Err(("timeout", what));
+    }
     if rules.once.is_some() {
         let what = "a gateway's job always runs once on each device; leave it out";
         return Err(("once", what.into()));
     }
     let name = name_of(raw.name)?;
+    if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // It is a part of a key that is an HTTP header.
+        let what = "the name of a gateway's job has visible ASCII characters only";
+        return Err(("name", what.into()));
+    }
     let when = When {
         cron: raw.cron,
         every: raw.every,
@@ -239,6 +249,16 @@ devices = "pump-7"
                 "every = \"1m\"",
                 "after = \"1m\"",
                 "line 17, key `after`: unknown",
+            ),
+            (
+                "\"10s\"",
+                "\"2h\"",
+                "line 12, key `timeout`: longer than 3600s, the",
+            ),
+            (
+                "\"ask\"",
+                "\"sesame a\"",
+                "line 16, key `name`: the name of",
             ),
             ("2.5", "nan", "line 10, key `command`: JSON has no"),
             ("\"ask\"", "\"open\"", "line 16, key `name`: there is a job"),

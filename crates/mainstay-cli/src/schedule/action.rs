@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use scheduler::{CancelCause, Firing, FiringId, JobError};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::config::{Action, HttpCall};
 
@@ -25,6 +25,8 @@ const GROUP_POLL: Duration = Duration::from_millis(20);
 
 /// Of an answer nobody reads more than this.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// And not for longer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 const PDEATHSIG: [&str; 2] = ["--pdeathsig", "KILL"];
 
@@ -187,15 +189,16 @@ async fn http(call: &HttpCall, firing: &Firing) -> Result<(), JobError> {
     }
     let answer = sender.send_request(request).await?;
     let status = answer.status();
-    // A service that minds who hangs up early does not see it, unless it has much to say. What it says decides nothing.
-    let read = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
-        .collect()
-        .await;
-    if let Err(error) = read {
-        tracing::debug!(%error, %status, "the answer was not read to its end");
-    }
-    drop(sender);
-    pump.abort();
+    // A service that minds who hangs up early does not see it, unless it has much to say, or takes long. What it says decides
+    // nothing, so the firing does not wait for it.
+    tokio::spawn(async move {
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        if !matches!(timeout(ANSWER_PATIENCE, body.collect()).await, Ok(Ok(_))) {
+            tracing::debug!(%status, "the answer was not read to its end");
+        }
+        drop(sender);
+        pump.abort();
+    });
     match status.is_success() {
         true => Ok(()),
         false => Err(format!("it answered {status}").into()),

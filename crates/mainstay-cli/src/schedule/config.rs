@@ -370,6 +370,11 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
             "headers = { Idempotency-Key = \"sesame\" }, body = {",
             "line 20, key `headers`: `Idempotency-Key`: the call carries its own",
         ),
+        (
+            "200ms",
+            "5001ms",
+            "line 12, key `jitter`: longer than the 5s from one fire time to another",
+        ),
         ("[[job]]", "[[job]", "line 5"),
     ];
 

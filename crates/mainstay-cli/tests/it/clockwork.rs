@@ -79,6 +79,7 @@ fn job(gateway: &GatewayProcess) -> Value {
 on_each_server!(
     killed_gateways_on_one_store_send_a_firing_to_no_device_twice,
     a_firing_ends_where_its_devices_executed_it_through_another_gateway,
+    a_device_that_is_nowhere_fails_the_firing,
 );
 
 /// Two gateways with one file; devices go from one to the other, gateways are killed inside firings.
@@ -195,6 +196,30 @@ fn a_firing_ends_where_its_devices_executed_it_through_another_gateway(store: Sh
     }
     visitor.stop().unwrap();
     assert_eq!(effects.lock().unwrap()["d-0"], 1);
+}
+
+/// Nobody knows that it executed anything, however many gateways there are.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
+fn a_device_that_is_nowhere_fails_the_firing(store: SharedStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("gateway.toml");
+    let nowhere = JOB.replace("d-*", "d-0").replace("\"2s\"", "\"100ms\"");
+    std::fs::write(&config, nowhere).unwrap();
+    let gateway = Launch::new(dir.path().join("a"))
+        .arg("--store")
+        .arg(store.url())
+        .arg("--config")
+        .arg(config.display().to_string())
+        .start();
+    until("it has ended", || {
+        !job(&gateway)["history"].as_array().unwrap().is_empty()
+    });
+    let first = &job(&gateway)["history"][0];
+    let error = "1 timed-out-unsent; no device has ever said HELLO as \"d-0\"";
+    assert_eq!(
+        (&first["outcome"], &first["error"]),
+        (&"failed".into(), &error.into())
+    );
 }
 
 /// A gateway is killed while its firing waits for a device, and goes on with it afterwards.

@@ -281,6 +281,7 @@ impl Core {
         job.verdicts.pop_front();
         match found {
             Some(NotOurs::Ended(outcome)) => {
+                self.told.tell(verdict.id.clone(), outcome);
                 self.record_unrun(verdict.job, verdict.id.fire_ms, outcome, now);
             }
             Some(NotOurs::Open(how)) => self.follow(verdict.job, verdict.id.fire_ms, how, now),
@@ -362,6 +363,7 @@ impl Core {
     pub(crate) fn settled_in_doubt(&mut self, key: Key, fire_ms: u64, now: Now) {
         if let Some(job) = self.jobs.get_mut(key) {
             job.foreign.remove(&fire_ms);
+            self.told.tell(job.id(fire_ms), Outcome::InDoubt);
         }
         self.record_unrun(key, fire_ms, Outcome::InDoubt, now);
     }

@@ -8,6 +8,7 @@ mod run;
 pub(crate) mod slab;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,9 +25,14 @@ use crate::spec::JobSpec;
 use job::{Foreign, Job, JobState, Origin, Run};
 pub(crate) use run::{NotOurs, Start, Tried, Wanted};
 use slab::{Key, Slab};
+use told::Told;
 
 /// Looking at so many fire times takes as long as a timer.
 const LOOKS_A_TIMER: usize = 8;
+
+/// So many firings of a job that wait for their jitter are told of at the end. Jitter is no longer than a period, so there are
+/// few.
+const JITTERING_MAX: usize = 100;
 
 /// Both clocks: fire times are read on the wall, durations on the one that never jumps.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +85,8 @@ pub(crate) struct Verdict {
 struct Estate {
     schedule: Schedule,
     last_ms: u64,
+    /// A fire time behind this one has come and waits for its jitter, and the schedule stays.
+    waits_from_ms: Option<u64>,
     open_from_ms: Option<u64>,
     follows: Vec<Key>,
     verdicts: VecDeque<u64>,
@@ -100,6 +108,7 @@ pub(crate) struct Core {
     pub(crate) verdicts: VecDeque<Verdict>,
     /// Claims of runs that ended without a worker.
     pub(crate) unsettled: Vec<(Claim, Outcome)>,
+    pub(crate) told: Told,
     /// Settled firings for the observer: the job's name and shard.
     pub(crate) ended: Vec<(Arc<JobSpec>, Record)>,
     limits: Limits,
@@ -121,6 +130,7 @@ impl Core {
             claiming: 0,
             verdicts: VecDeque::new(),
             unsettled: Vec::new(),
+            told: Told::default(),
             ended: Vec::new(),
             limits,
             meter: Meter::new(),
@@ -209,7 +219,7 @@ impl Core {
         for (spec, _) in &new {
             let name = (Arc::clone(&spec.name), spec.shard);
             if let Some(old) = self.by_name.get(&name).copied()
-                && let Some(estate) = self.take_estate(old, now)
+                && let Some(estate) = self.take_estate(old, &spec.schedule, now)
             {
                 estates.insert(name, (old, estate));
             }
@@ -230,13 +240,21 @@ impl Core {
     }
 
     /// What a job leaves to the one that comes in its place.
-    fn take_estate(&mut self, key: Key, now: Now) -> Option<Estate> {
+    fn take_estate(&mut self, key: Key, heir: &Schedule, now: Now) -> Option<Estate> {
+        let job = self.jobs.get(key)?;
+        let has_come = job.next.is_some_and(|(next_ms, _)| next_ms <= now.wall_ms);
+        let is_kept = has_come && heir.is_shared() && job.spec.schedule == *heir;
+        let waits_from_ms = is_kept.then_some(job.last_ms);
+        if is_kept {
+            self.disarm(key);
+        }
         let job = self.jobs.get_mut(key)?;
         let waiting = job.waiting.iter().filter_map(|run| self.runs.get(*run));
         let unclaimed = waiting.filter(|run| run.claim.is_none());
         let dropped = unclaimed.map(|run| run.fire_ms);
         Some(Estate {
             schedule: job.spec.schedule.clone(),
+            waits_from_ms,
             last_ms: match job.state {
                 JobState::Paused => job.last_ms.max(now.wall_ms),
                 _ => job.last_ms,
@@ -266,6 +284,7 @@ impl Core {
         if is_same || !job.spec.schedule.is_single() {
             job.last_ms = job.last_ms.max(estate.last_ms);
         }
+        job.last_ms = estate.waits_from_ms.unwrap_or(job.last_ms);
         let verdicts = self.verdicts.iter_mut();
         verdicts
             .filter(|verdict| verdict.job == old)
@@ -331,6 +350,28 @@ impl Core {
             && let Some((_, timer)) = job.next.take()
         {
             self.wall.cancel(timer);
+        }
+    }
+
+    /// Gives up what waits for its jitter.
+    fn drop_jittering(&mut self, key: Key, now: Now) {
+        let Some(job) = self.jobs.get_mut(key).filter(|job| job.next.is_some()) else {
+            return;
+        };
+        // What is later than that was not fired in time, and not for its jitter.
+        let from_ms = now.wall_ms.saturating_sub(job.spec.jitter_ms + 1);
+        let mut at_ms = job.last_ms.max(from_ms);
+        let mut cursor = job.spec.schedule.cursor(job.added_ms);
+        let mut dropped = Vec::new();
+        while let Some(fire_ms) = cursor.next_after_ms(at_ms)
+            && fire_ms <= now.wall_ms
+            && dropped.len() < JITTERING_MAX
+        {
+            dropped.push(fire_ms);
+            at_ms = fire_ms;
+        }
+        for fire_ms in dropped {
+            self.record_unrun(key, fire_ms, Outcome::Dropped, now);
         }
     }
 
@@ -432,6 +473,7 @@ impl Core {
 
     /// Ends the job: its name is free, nothing of it fires any more. What runs goes on, with tries that are left.
     pub(crate) fn remove(&mut self, key: Key, now: Now) {
+        self.drop_jittering(key, now);
         self.disarm(key);
         let Some(job) = self.jobs.get_mut(key) else {
             return;
@@ -461,6 +503,7 @@ impl Core {
         self.is_stopped = true;
         let keys: Vec<Key> = self.jobs.iter().map(|(key, _)| key).collect();
         for key in keys {
+            self.drop_jittering(key, now);
             self.disarm(key);
             self.leave_all(key, now);
         }

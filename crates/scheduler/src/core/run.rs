@@ -216,7 +216,14 @@ impl Core {
         run.permit = None;
         run.attempts -= 1;
         match why {
-            NotOurs::Ended(outcome) => drop(self.end(key, outcome, None, now)),
+            NotOurs::Ended(outcome) => {
+                if outcome == Outcome::InDoubt
+                    && let Some(job) = self.jobs.get(run.job)
+                {
+                    self.told.tell(job.id(run.fire_ms), outcome);
+                }
+                drop(self.end(key, outcome, None, now));
+            }
             NotOurs::Open(how) => {
                 let (job, fire_ms) = (run.job, run.fire_ms);
                 self.follow(job, fire_ms, how, now);
@@ -485,6 +492,13 @@ impl Core {
                     | Outcome::QueueFull
                     | Outcome::Cancelled
             );
+        // What was dropped before it began is the next start's: its claim lapses.
+        let claim = run.claim.filter(|_| outcome != Outcome::Dropped);
+        if claim.is_some()
+            && let Some(job) = self.jobs.get(run.job)
+        {
+            self.told.tell(job.id(run.fire_ms), outcome);
+        }
         if is_turned_away && self.may_be_claimed(run.job, run.fire_ms, outcome) {
             self.leave_to_store(run.job, run.fire_ms, outcome, now);
         } else {
@@ -500,8 +514,6 @@ impl Core {
             self.record(run.job, record);
         }
         self.next_waiting(run.job, key);
-        // What was dropped before it began is the next start's: its claim lapses.
-        let claim = run.claim.filter(|_| outcome != Outcome::Dropped);
         End {
             settle: claim.map(|claim| (claim, outcome)),
         }

@@ -27,10 +27,14 @@ fn now_ms() -> u64 {
 
 /// A scheduler, and what it settles.
 fn start(once: &StoreOnce) -> (Scheduler, Receiver<Record>) {
+    start_with(once.clone())
+}
+
+fn start_with(once: impl Once) -> (Scheduler, Receiver<Record>) {
     let (sender, settled) = mpsc::channel();
     let sender = std::sync::Mutex::new(sender);
     let mut config = Config::default();
-    config.once = Some(Arc::new(once.clone()));
+    config.once = Some(Arc::new(once));
     config.observer = Some(Box::new(move |_, record| {
         // The receiver is gone at the end.
         drop(sender.lock().unwrap().send(record.clone()));
@@ -321,6 +325,7 @@ fn a_run_keeps_its_claim_however_long_it_takes() {
 enum Question {
     Claim,
     Remember,
+    Nothing,
 }
 
 /// A store that answers all but one question, as long as the gate is shut.
@@ -329,9 +334,24 @@ struct Stuck {
     at: Question,
     gate: std::sync::Mutex<mpsc::Receiver<()>>,
     reached: mpsc::Sender<()>,
+    /// So many outcomes are lost on the way.
+    losses: AtomicUsize,
 }
 
 impl Stuck {
+    /// Also what opens the gate, and what tells who waits at it.
+    fn at(once: &StoreOnce, at: Question) -> (Self, mpsc::Sender<()>, Receiver<()>) {
+        let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+        let it = Self {
+            once: once.clone(),
+            at,
+            gate: std::sync::Mutex::new(gate),
+            reached,
+            losses: AtomicUsize::new(0),
+        };
+        (it, open, stuck)
+    }
+
     fn wait_at(&self, question: Question) {
         if self.at == question {
             // Nobody listens any more at the end, and the gate is gone then.
@@ -352,7 +372,11 @@ impl Once for Stuck {
     }
 
     fn settle(&self, claim: Claim, outcome: Outcome) {
-        self.once.settle(claim, outcome);
+        let less = |losses: usize| losses.checked_sub(1);
+        match self.losses.fetch_update(Relaxed, Relaxed, less) {
+            Ok(_) => drop(claim),
+            Err(_) => self.once.settle(claim, outcome),
+        }
     }
 
     fn extend(&self, claim: &Claim) {
@@ -389,14 +413,9 @@ impl Once for Stuck {
 fn a_run_keeps_its_claim_while_the_store_takes_its_time_with_other_things() {
     let dir = tempfile::tempdir().unwrap();
     let once = store(&dir);
-    let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+    let (hook, open, stuck) = Stuck::at(&once, Question::Remember);
     let mut config = Config::default();
-    config.once = Some(Arc::new(Stuck {
-        once: once.clone(),
-        at: Question::Remember,
-        gate: std::sync::Mutex::new(gate),
-        reached,
-    }));
+    config.once = Some(Arc::new(hook));
     let scheduler = Scheduler::start(config).unwrap();
     let (began, begun) = mpsc::channel();
     let (end, ended) = mpsc::channel::<()>();
@@ -424,15 +443,10 @@ fn a_run_keeps_its_claim_while_the_store_takes_its_time_with_other_things() {
 #[test]
 fn a_store_that_hangs_leaves_a_worker_for_what_does_not_need_it() {
     let dir = tempfile::tempdir().unwrap();
-    let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+    let (hook, open, stuck) = Stuck::at(&store(&dir), Question::Claim);
     let mut config = Config::default();
     config.workers = 3;
-    config.once = Some(Arc::new(Stuck {
-        once: store(&dir),
-        at: Question::Claim,
-        gate: std::sync::Mutex::new(gate),
-        reached,
-    }));
+    config.once = Some(Arc::new(hook));
     let scheduler = Scheduler::start(config).unwrap();
     let (ran, runs) = mpsc::channel();
     for name in ["a", "b", "c", "d"] {
@@ -459,14 +473,9 @@ fn a_store_that_hangs_leaves_a_worker_for_what_does_not_need_it() {
 #[test]
 fn a_store_that_hangs_holds_up_no_shutdown() {
     let dir = tempfile::tempdir().unwrap();
-    let ((open, gate), (reached, stuck)) = (mpsc::channel(), mpsc::channel());
+    let (hook, open, stuck) = Stuck::at(&store(&dir), Question::Remember);
     let mut config = Config::default();
-    config.once = Some(Arc::new(Stuck {
-        once: store(&dir),
-        at: Question::Remember,
-        gate: std::sync::Mutex::new(gate),
-        reached,
-    }));
+    config.once = Some(Arc::new(hook));
     let scheduler = Scheduler::start(config).unwrap();
     let (ran, runs) = mpsc::channel();
     scheduler.add(job("job", every(10), &ran)).unwrap();
@@ -545,4 +554,26 @@ fn a_worker_that_meets_a_firing_in_doubt_does_not_run_it_unasked() {
         1,
         "it still waits for an answer"
     );
+}
+
+#[test]
+fn what_a_process_ended_is_not_in_doubt_to_it_when_the_store_did_not_hear() {
+    for policy in [InDoubt::Rerun, InDoubt::Skip, InDoubt::Ask] {
+        let dir = tempfile::tempdir().unwrap();
+        let once = store(&dir);
+        let (hook, _open, _stuck) = Stuck::at(&once, Question::Nothing);
+        hook.losses.store(2, Relaxed);
+        let (scheduler, settled) = start_with(hook);
+        let (ran, runs) = mpsc::channel();
+        let at_ms = now_ms() + 10;
+        let spec = job("job", Schedule::at_ms(at_ms), &ran).in_doubt(policy);
+        scheduler.add(spec).unwrap();
+        runs.recv_timeout(PATIENCE).unwrap();
+        until("the store knows", || once.unsettled().unwrap().is_empty());
+        scheduler.shutdown(PATIENCE);
+        drop(scheduler);
+        let outcomes: Vec<_> = settled.try_iter().map(|record| record.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Succeeded], "{policy:?}");
+        assert_eq!(runs.try_iter().count(), 0, "{policy:?}");
+    }
 }

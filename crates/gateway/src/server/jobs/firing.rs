@@ -7,7 +7,7 @@ use std::time::Duration;
 use circuit::{Backoff, Jitter, Policy};
 use scheduler::{CancelCause, Firing, JobError};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::{DevicePattern, Job, Report};
 use crate::server::Shared;
@@ -24,7 +24,7 @@ const PAGE: usize = 256;
 /// same store is asked after so long, and then after twice the time each time: few questions, however long a firing waits.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How a command is tried again that found a queue full, within its device's time.
+/// How a command is tried again that found a queue full or is under way already, within its device's time.
 const AGAIN: Policy = Policy {
     base_ms: 50,
     cap_ms: 2_000,
@@ -139,15 +139,18 @@ impl Work {
                 self.send_to_arrived().await?;
             }
             if self.shared.store.is_shared() && Instant::now() >= look_at {
-                self.leave_to_others().await;
+                self.leave_to_others(false).await;
                 pause *= 2;
                 look_at = Instant::now() + pause;
             }
             sleep_until(self.until.min(Instant::now() + LOOK)).await;
         }
+        if self.shared.store.is_shared() {
+            self.leave_to_others(true).await;
+        }
         let missing = self.missing();
         self.absent.clear();
-        self.gave_up(absent_end(&self.shared), missing);
+        self.gave_up(CommandEnd::TimedOutUnsent, missing);
         Ok(())
     }
 
@@ -176,10 +179,11 @@ impl Work {
         Ok(())
     }
 
-    /// Absent devices that executed the command through another gateway need not be waited for.
-    async fn leave_to_others(&mut self) {
+    /// Absent devices that executed the command through another gateway need not be waited for. At the last look, what is
+    /// under way elsewhere counts as that.
+    async fn leave_to_others(&mut self, is_last: bool) {
         if let Some(id) = self.stranger.take() {
-            match known_end(&self.shared, &self.job, self.fire_ms, &id).await {
+            match known_end(&self.shared, &self.job, self.fire_ms, &id, is_last).await {
                 Some(end) => self.gave_up(end, 1),
                 None => self.stranger = Some(id),
             }
@@ -191,7 +195,7 @@ impl Work {
                 let (shared, job) = (Arc::clone(&self.shared), Arc::clone(&self.job));
                 let fire_ms = self.fire_ms;
                 looks.spawn(async move {
-                    let end = known_end(&shared, &job, fire_ms, device.id()).await;
+                    let end = known_end(&shared, &job, fire_ms, device.id(), is_last).await;
                     (device, end)
                 });
             }
@@ -228,15 +232,9 @@ impl Work {
         Ok(())
     }
 
-    /// A firing succeeds when every device that it is this gateway's to reach has executed the command.
+    /// A firing succeeds when every device is known to have executed the command, through whichever gateway.
     fn verdict(&self) -> Result<(), JobError> {
-        let is_shared = self.shared.store.is_shared();
-        let is_good = |end| match end {
-            CommandEnd::Done | CommandEnd::Replayed => true,
-            // Another gateway has the device, or had it.
-            CommandEnd::InProgress | CommandEnd::NotHere => is_shared,
-            _ => false,
-        };
+        let is_good = |end| matches!(end, CommandEnd::Done | CommandEnd::Replayed);
         let tally = &self.report.tally;
         let is_bad = |&(end, _): &(CommandEnd, &str)| !is_good(end) && tally.of(end) > 0;
         match (CommandEnd::ALL.iter().any(is_bad), &self.stranger) {
@@ -254,20 +252,19 @@ fn tell(job: &Job, report: &Report, end: CommandEnd, count: u64) {
     report.tally.add(end, count);
 }
 
-/// What is said of a device that did not come.
-fn absent_end(shared: &Shared) -> CommandEnd {
-    match shared.store.is_shared() {
-        true => CommandEnd::NotHere,
-        false => CommandEnd::TimedOutUnsent,
-    }
-}
-
-/// How a device's command ended elsewhere: none as long as it has not, or the store does not answer.
-async fn known_end(shared: &Shared, job: &Job, fire_ms: u64, device: &str) -> Option<CommandEnd> {
+/// How a device's command ended elsewhere: none as long as it has not, unless this is the last look, or the store does not
+/// answer.
+async fn known_end(
+    shared: &Shared,
+    job: &Job,
+    fire_ms: u64,
+    device: &str,
+    is_last: bool,
+) -> Option<CommandEnd> {
     let key = store_key(device, &job.key(fire_ms));
     match replay(shared, &key, &job.fingerprint).await.ok()?? {
         // The gateway that has it may die, and its device come here.
-        Answer::InProgress | Answer::Open => None,
+        Answer::InProgress | Answer::Open if !is_last => None,
         answer => Some(CommandEnd::of(&answer)),
     }
 }
@@ -285,6 +282,7 @@ async fn command(
     let mut backoff = Backoff::new();
     loop {
         let left = until.saturating_duration_since(Instant::now());
+        let is_over = left.is_zero();
         let command = Command {
             key: store_key(device.id(), &job.key(fire_ms)),
             fingerprint: job.fingerprint,
@@ -295,18 +293,21 @@ async fn command(
         let answer = match dispatch(shared, device.id(), command).await {
             Ok(answer) => answer,
             // It was forgotten in this moment.
-            Err(UnknownDevice) => return absent_end(shared),
+            Err(UnknownDevice) => return CommandEnd::TimedOutUnsent,
         };
         match answer {
             // The firing is about to be cut off: it has not ended.
             Answer::Draining => return std::future::pending().await,
-            Answer::QueueFull | Answer::StoreBusy => {
-                let pause_ms = backoff.next_delay_ms(&AGAIN, random_u64(shared));
-                let pause = Duration::from_millis(pause_ms);
-                if Instant::now() + pause >= until {
-                    return CommandEnd::of(&answer);
+            // Somebody's: an earlier try's that is still out, another gateway's. Or it went while its turn came.
+            Answer::InProgress | Answer::NotHere | Answer::QueueFull | Answer::StoreBusy => {
+                if is_over {
+                    return match answer {
+                        Answer::NotHere => CommandEnd::TimedOutUnsent,
+                        answer => CommandEnd::of(&answer),
+                    };
                 }
-                sleep(pause).await;
+                let pause_ms = backoff.next_delay_ms(&AGAIN, random_u64(shared));
+                sleep_until(until.min(Instant::now() + Duration::from_millis(pause_ms))).await;
             }
             answer => return CommandEnd::of(&answer),
         }

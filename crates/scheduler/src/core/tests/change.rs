@@ -99,3 +99,42 @@ fn a_run_that_timed_out_and_is_superseded_is_not_tried_again() {
         (1, START_MS + 200)
     );
 }
+
+/// A simulation in which the firing at 100 waits for its jitter.
+fn jittering() -> (Sim, Key) {
+    let mut sim = Sim::new();
+    let key = sim.add(every(100).jitter(Duration::from_millis(100)));
+    sim.pass(100);
+    assert!(sim.take().is_none());
+    (sim, key)
+}
+
+#[test]
+fn what_waits_for_its_jitter_comes_after_a_change_with_the_same_times() {
+    let (mut sim, old) = jittering();
+    let new = every(100).timeout(Duration::from_millis(5));
+    let new = vec![(new.jitter(Duration::from_millis(100)), None)];
+    sim.core.change(&[old], new, now(sim.ms)).unwrap();
+    sim.pass(100);
+    assert_eq!(sim.taken().1, 100);
+    assert_eq!(sim.ended(), []);
+}
+
+#[test]
+fn what_waits_for_its_jitter_is_dropped_with_its_job() {
+    let (mut sim, old) = jittering();
+    let new = vec![(every(70), None)];
+    sim.core.change(&[old], new, now(sim.ms)).unwrap();
+    assert_eq!(sim.ended(), [(100, Dropped)]);
+    let (mut sim, old) = jittering();
+    sim.core.remove(old, now(sim.ms));
+    assert_eq!(sim.ended(), [(100, Dropped)]);
+}
+
+#[test]
+fn what_waits_for_its_jitter_is_dropped_at_the_end_and_left_to_the_next_start() {
+    let (mut sim, key) = jittering();
+    sim.core.stop(now(sim.ms));
+    assert_eq!(sim.ended(), [(100, Dropped)]);
+    assert!(sim.core.accounted_ms(key) < Some(START_MS + 100));
+}
