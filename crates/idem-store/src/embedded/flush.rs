@@ -49,31 +49,41 @@ impl Shared {
     /// Writes the open batch, if there is one, and syncs if somebody asked for that; whether a
     /// batch was written.
     pub(crate) fn flush_once(&self) -> bool {
-        let asked = self.lock().flush_event.take();
-        let settling = self.flush_batch(self.writer.lock());
-        let flushed = settling.is_some();
-        settling.into_iter().for_each(Settling::settle);
-        if let Some(event) = asked {
-            self.answer_flush(event);
+        let asked = std::mem::take(&mut self.lock().flush_events);
+        let flushed = self.write_next();
+        if flushed && !asked.is_empty() {
+            // It may have been a batch that was held: what they ask about can lie behind it.
+            self.write_next();
+        }
+        if !asked.is_empty() {
+            self.answer_flushes(asked);
         }
         flushed
     }
 
-    fn answer_flush(&self, event: Arc<Event>) {
+    /// Writes the batch that is held, else the open one; whether it was written.
+    fn write_next(&self) -> bool {
+        let settling = self.flush_batch(self.writer.lock());
+        let flushed = settling.is_some();
+        settling.into_iter().for_each(Settling::settle);
+        flushed
+    }
+
+    fn answer_flushes(&self, events: Vec<Arc<Event>>) {
         let mut state = self.lock();
         if let Some(lack) = state.tail.told() {
             drop(state);
-            return event.fail(&lack.error());
+            return events.iter().for_each(|event| event.fail(&lack.error()));
         }
         if state.tail.is_held() {
-            // Not everything is written: it stays to be answered.
-            state.flush_event.get_or_insert(event);
+            // Not everything is written: they stay to be answered, with those that came meanwhile.
+            state.flush_events.extend(events);
             return;
         }
         drop(state);
         match self.sync_written() {
-            Ok(()) => event.done(),
-            Err(error) => event.fail(&error),
+            Ok(()) => events.iter().for_each(|event| event.done()),
+            Err(error) => events.iter().for_each(|event| event.fail(&error)),
         }
     }
 
@@ -176,8 +186,13 @@ impl Shared {
         if let Some(lack) = state.tail.told() {
             return Completion::failed(lack.error());
         }
-        let event = state.flush_event.get_or_insert_with(Event::new);
-        let event = Arc::clone(event);
+        let event = match state.flush_events.last() {
+            Some(event) => Arc::clone(event),
+            None => Event::new(),
+        };
+        if state.flush_events.is_empty() {
+            state.flush_events.push(Arc::clone(&event));
+        }
         self.wake_flusher(&mut state);
         Completion::on_with(event, (), |()| ())
     }
@@ -300,7 +315,7 @@ impl Helper for Shared {
         let cut = {
             let mut state = self.lock();
             let idle = self.flusher_idle.load(Ordering::Relaxed);
-            if !idle || state.flush_event.is_some() {
+            if !idle || !state.flush_events.is_empty() {
                 drop(state);
                 drop(writer);
                 return self.wake_flusher(&mut self.lock());
@@ -438,7 +453,7 @@ impl State {
         }
         self.patience_ends = None;
         let mut events = Vec::from(self.tail.end_patience());
-        events.push(self.flush_event.take());
+        events.extend(self.flush_events.drain(..).map(Some));
         for event in events.into_iter().flatten() {
             let error = self.tail.lack().error();
             self.settling.push(Settling::Failed(event, error));
@@ -478,10 +493,34 @@ impl State {
         let waits = std::mem::take(&mut self.waits).into_values();
         let mut events: Vec<_> = waits.map(|wait| wait.event).collect();
         events.push(self.tail.abandon());
-        events.extend(self.flush_event.take());
+        events.append(&mut self.flush_events);
         for event in events {
             self.settling.push(Settling::Failed(event, error.clone()));
         }
         error
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::embedded::memory::Memory;
+    use crate::{Options, Store};
+
+    #[test]
+    fn everybody_who_asks_for_a_flush_is_answered_when_a_batch_was_held_meanwhile() {
+        let store = Store::open_on(Arc::new(Memory::default()), Options::new()).expect("opens");
+        let shared = &store.of_this_machine().shared;
+        let first = store.flush();
+        // As in a turn of the flusher that finds no space, while another asks.
+        let asked = std::mem::take(&mut shared.lock().flush_events);
+        shared.lock().tail.hold(None, Lack::Space);
+        let second = store.flush();
+        shared.answer_flushes(asked);
+        shared.lock().tail.rolled(1);
+        store.drive();
+        for flushed in [first, second] {
+            assert!(flushed.try_now().expect("answered").is_ok());
+        }
     }
 }

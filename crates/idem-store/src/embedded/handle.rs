@@ -215,7 +215,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         unsynced: false,
         last_sync: Instant::now(),
         upkeep_asked: false,
-        flush_event: None,
+        flush_events: Vec::new(),
         spare_retry_at: None,
         patience_ends: None,
         waits: Default::default(),

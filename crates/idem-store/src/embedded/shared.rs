@@ -60,8 +60,8 @@ pub(crate) struct State {
     pub(crate) last_sync: Instant,
     /// There may be something new for the upkeep thread.
     pub(crate) upkeep_asked: bool,
-    /// Somebody asked for a sync; the next turn of the flusher settles it.
-    pub(crate) flush_event: Option<Arc<Event>>,
+    /// Some asked for a sync; the next turn of the flusher with nothing held settles them.
+    pub(crate) flush_events: Vec<Arc<Event>>,
     pub(crate) spare_retry_at: Option<Instant>,
     /// When those who wait for disk space are told that there is none.
     pub(crate) patience_ends: Option<Instant>,
@@ -151,7 +151,7 @@ impl State {
 
     /// Whether there is something for the flush thread, as far as there is disk space for it.
     pub(crate) fn has_work(&self) -> bool {
-        self.urgent || self.flush_event.is_some() || self.tail.is_held()
+        self.urgent || !self.flush_events.is_empty() || self.tail.is_held()
     }
 
     pub(crate) fn check_room_for_key(&self, keys_max: u64) -> Result<(), Error> {
