@@ -288,11 +288,14 @@ impl Shared {
 
     /// Poisons the store; a batch that waits for disk space gets the error too.
     pub(crate) fn give_up(&self, cause: Error) {
-        let held = self.writer.lock().held.take();
-        let error = self.lock().poison(cause);
-        if let Some(cut) = held {
-            cut.event.fail(&error);
-        }
+        let mut writer = self.writer.lock();
+        let held = writer.held.take();
+        let mut state = self.lock();
+        let error = state.poison(cause);
+        let held = held.map(|cut| Settling::Failed(cut.event, error));
+        state.settling.extend(held);
+        // Not before: whoever writes next must not write what lies behind the batch that was held.
+        drop(writer);
     }
 }
 
