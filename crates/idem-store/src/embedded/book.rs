@@ -75,7 +75,8 @@ pub(crate) struct Book {
     stored: usize,
     /// Bytes of the records that recovery would need: claims, and outcomes not known to be expired.
     live_bytes: u64,
-    /// Bytes of outcomes by the end of their retention, in buckets not yet swept.
+    /// Bytes of outcomes by the end of their retention. Buckets below `swept_below` do not count as
+    /// live; they stay, because the clock that said so may have been wrong.
     expiring: BTreeMap<u64, u64>,
     swept_below: u64,
     /// Bytes swept since they were last asked for.
@@ -301,7 +302,8 @@ impl Book {
         }
         gone.into_iter().for_each(|segment| self.left(segment));
         (self.claimed, self.in_doubt) = (claimed, in_doubt);
-        self.live_bytes = self.expiring.values().sum::<u64>() + bytes;
+        let retained = self.expiring.range(self.swept_below..);
+        self.live_bytes = retained.map(|(_, bytes)| bytes).sum::<u64>() + bytes;
     }
 
     /// Where outcomes with this hash lie: at most one is the key's, the caller compares.
@@ -326,9 +328,11 @@ impl Book {
     ) {
         self.insert_entry(Entry { hash, location });
         let bucket = retain_until_ms >> EXPIRY_SHIFT;
-        if self.counting && bucket >= self.swept_below {
-            self.live_bytes += u64::from(bytes);
+        if self.counting {
             *self.expiring.entry(bucket).or_default() += u64::from(bytes);
+            if bucket >= self.swept_below {
+                self.live_bytes += u64::from(bytes);
+            }
         }
     }
 
@@ -360,11 +364,12 @@ impl Book {
         }
         let bucket = retain_until_ms >> EXPIRY_SHIFT;
         if let Some(left) = self.expiring.get_mut(&bucket) {
-            // Less may be left than this record took: when the clock went back, a swept bucket can
-            // have been started anew.
+            // An index on the disk may tell of less.
             let taken = u64::from(bytes).min(*left);
             *left -= taken;
-            self.live_bytes -= taken;
+            if bucket >= self.swept_below {
+                self.live_bytes -= taken;
+            }
             if *left == 0 {
                 self.expiring.remove(&bucket);
             }
@@ -436,18 +441,19 @@ impl Book {
         dropped
     }
 
-    /// Stops counting outcomes as live whose retention has ended by `now_ms`.
+    /// Stops counting outcomes as live whose retention has ended by `now_ms`, and counts those again
+    /// that an earlier clock said so of when it was ahead.
     pub(crate) fn sweep(&mut self, now_ms: u64) {
         let below = now_ms >> EXPIRY_SHIFT;
-        while let Some(bucket) = self.expiring.first_entry() {
-            if *bucket.key() >= below {
-                break;
-            }
-            let bytes = bucket.remove();
+        let (from, to) = (self.swept_below.min(below), self.swept_below.max(below));
+        let between = self.expiring.range(from..to);
+        let bytes: u64 = between.map(|(_, bytes)| bytes).sum();
+        if below > self.swept_below {
             self.live_bytes -= bytes;
             self.swept_bytes += bytes;
+        } else {
+            self.live_bytes += bytes;
         }
-        // Not the highest ever seen: a clock that was ahead once must not end retention early.
         self.swept_below = below;
     }
 
@@ -461,6 +467,26 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_wrong_clock_swept_counts_again_when_the_clock_is_right() {
+        let mut book = Book::new([7; 16]);
+        let location = Location {
+            segment: 1,
+            offset: 8,
+        };
+        let until_ms = 10 << EXPIRY_SHIFT;
+        book.insert_place(1, location, 100, until_ms);
+        book.sweep(50 << EXPIRY_SHIFT);
+        assert_eq!((book.live_bytes(), book.take_swept_bytes()), (0, 100));
+        book.sweep(5 << EXPIRY_SHIFT);
+        assert_eq!((book.live_bytes(), book.take_swept_bytes()), (100, 0));
+        book.sweep(11 << EXPIRY_SHIFT);
+        assert_eq!((book.live_bytes(), book.take_swept_bytes()), (0, 100));
+        assert!(book.remove_place(1, location, 100, until_ms));
+        book.sweep(0);
+        assert_eq!((book.live_bytes(), book.expiring().len()), (0, 0));
+    }
 
     /// At every size, also when all the tables have just grown.
     #[test]

@@ -87,6 +87,8 @@ struct Compaction {
     /// What lives stays where it is, and the segment with it.
     only_sweeps: bool,
     now_ms: u64,
+    /// What callers had told of the time when the walk began.
+    told_ms: u64,
 }
 
 /// How a walk over a slice of an old segment ended.
@@ -364,6 +366,7 @@ impl State {
             cut: None,
             only_sweeps,
             now_ms,
+            told_ms: self.now_ms,
         })
     }
 
@@ -448,8 +451,11 @@ impl Compaction {
         let mut carried = 0;
         let walk = Carry {
             only_sweeps: self.only_sweeps,
-            // The clock may have gone on since the walk began, or back.
-            now_ms: self.now_ms.max(state.now_ms),
+            // A clock that was ahead when the walk began may have been put right since.
+            now_ms: match state.now_ms {
+                told_ms if told_ms == self.told_ms => self.now_ms,
+                told_ms => told_ms.min(self.now_ms),
+            },
         };
         for _ in 0..RECORDS_SLICE {
             if !walk.only_sweeps && !state.may_carry() {
