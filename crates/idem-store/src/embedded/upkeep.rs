@@ -386,33 +386,45 @@ impl State {
     }
 
     /// Forgets an outcome past its retention, and copies a record to the end of the log when it is
-    /// still needed there.
-    fn carry(&mut self, record: &Record<'_>, from: Location, len: usize, walk: Carry) -> usize {
+    /// still needed there; the bytes copied, or none when there is no room for what is needed.
+    fn carry(
+        &mut self,
+        record: &Record<'_>,
+        from: Location,
+        len: usize,
+        walk: Carry,
+    ) -> Option<usize> {
         let hash = self.book.hash(record.key);
         match record.kind {
             Kind::Outcome if self.book.has_place(hash, from) => {
                 if record.time_ms <= walk.now_ms {
                     let (bytes, until_ms) = (len as u32, record.time_ms);
                     self.book.expire_place(hash, from, bytes, until_ms);
-                    return 0;
+                    return Some(0);
                 }
                 if walk.only_sweeps {
-                    return 0;
+                    return Some(0);
+                }
+                if !self.may_carry() {
+                    return None;
                 }
                 let to = self.append(record, Purpose::Change);
                 self.book.move_place(hash, from, to);
                 self.cache.remove(from);
             }
             Kind::Claim if !walk.only_sweeps && is_current(&self.book, hash, record.key, from) => {
+                if !self.may_carry() {
+                    return None;
+                }
                 let to = self.append(record, Purpose::Change);
                 self.book
                     .update(hash, record.key, |claim| claim.location = to);
             }
-            _ => return 0,
+            _ => return Some(0),
         }
         self.stats.records_carried += 1;
         self.stats.bytes_carried += len as u64;
-        len
+        Some(len)
     }
 }
 
@@ -458,9 +470,6 @@ impl Compaction {
             },
         };
         for _ in 0..RECORDS_SLICE {
-            if !walk.only_sweeps && !state.may_carry() {
-                return Ok(Walk::NoRoom);
-            }
             if self.at == self.batch_end && !self.next_batch()? {
                 return Ok(Walk::Finished);
             }
@@ -474,7 +483,10 @@ impl Compaction {
             if record.kind == Kind::Hole {
                 self.sequence = record.token;
             }
-            carried += state.carry(&record, from, len, walk);
+            let Some(copied) = state.carry(&record, from, len, walk) else {
+                return Ok(Walk::NoRoom);
+            };
+            carried += copied;
             self.at += len;
             if carried >= CARRY_SLICE {
                 break;

@@ -347,6 +347,48 @@ fn outcomes_past_their_retention_go_while_the_log_stands_still() {
 }
 
 #[test]
+fn a_full_disk_gets_room_from_what_ends_its_retention() {
+    let disk = Disk::new(19);
+    let store = Store::open_on(disk.mount(), options().disk_full_wait_ms(0)).unwrap();
+    let mut keys = 0u32;
+    let mut try_end = |stop: bool| {
+        let begun = begin(&store, &keys.to_le_bytes());
+        store.drive();
+        let permit = match now(begun) {
+            Ok(begun) => begun.into_fresh().unwrap(),
+            Err(error) if stop && error.is_full() => return false,
+            Err(error) => panic!("{error}"),
+        };
+        let done = store.complete(permit, &[1; 1_000], 1_000, NOW);
+        store.drive();
+        now(done).unwrap();
+        keys += 1;
+        true
+    };
+    while store.stats().segments < 6 {
+        try_end(false);
+    }
+    // More than half of the segment that is written to is taken.
+    (0..40).for_each(|_| assert!(try_end(false)));
+    disk.set_full(true);
+    while try_end(true) {}
+    let full = store.stats();
+    assert!(full.disk_full && full.segments_dropped == 0, "{full:?}");
+
+    let later = NOW + (1 << 22);
+    assert!(now(store.begin(&Begin::new(b"new", Fingerprint([1; 32]), 1_000, later))).is_err());
+    let mut turns = 0;
+    while store.stats().disk_full {
+        store.drive();
+        std::thread::yield_now();
+        turns += 1;
+        assert!(turns < 100_000_000, "nothing goes: {:?}", store.stats());
+    }
+    let begun = now(store.begin(&Begin::new(b"new", Fingerprint([1; 32]), 1_000, later)));
+    assert!(begun.unwrap().into_fresh().is_some());
+}
+
+#[test]
 fn a_segment_where_nothing_lives_is_dropped_unread() {
     let disk = Disk::new(18);
     let store = Store::open_on(disk.mount(), options()).unwrap();
