@@ -8,7 +8,7 @@ use crate::embedded::format::{
 use crate::embedded::handle::take_lock;
 use crate::embedded::index_snapshot;
 use crate::embedded::inspect::{Bad, bad_of, verify_on};
-use crate::embedded::replay::{ASTRAY, FOREIGN, MISSING, Replay, read_all, replay};
+use crate::embedded::replay::{ASTRAY, FOREIGN, GAP, MISSING, Replay, read_all, replay};
 use crate::embedded::scan::{Damage, salvage};
 use crate::embedded::vfs::{OsVfs, Vfs};
 use crate::error::Error;
@@ -113,7 +113,7 @@ fn repair_segment(
     let failed = |error| Error::io("write the repaired segment", error);
     let damage = found.damage.iter().filter(|(at, _)| *at == number);
     let damage: Vec<&Damage> = damage.map(|(_, damage)| damage).collect();
-    let foreign = |damage: &&&Damage| [FOREIGN, ASTRAY].contains(&damage.reason);
+    let foreign = |damage: &&&Damage| [FOREIGN, ASTRAY, GAP].contains(&damage.reason);
     if let Some(foreign) = damage.iter().find(foreign) {
         return Err(Error::damaged(number, 0, foreign.reason));
     }

@@ -96,9 +96,11 @@ fn hash_key(vfs: &dyn Vfs) -> HashKey {
 pub(crate) const MISSING: &str = "the segment is missing";
 pub(crate) const FOREIGN: &str = "the segment belongs to another store";
 pub(crate) const ASTRAY: &str = "more than 1,024 segments are missing before this one";
+pub(crate) const GAP: &str = "more than 1,024 segments up to this one are missing";
 const SHORT: &str = "the file is shorter than its header says: its end was cut off";
 
-/// So many segments in a row may be missing: more were not lost, but a file came from elsewhere.
+/// So many segments in a row may be missing, unless the log tells that they were dropped: more were
+/// not lost, but a file came from elsewhere.
 const MISSING_MAX: u32 = 1_024;
 
 /// What the start of a segment tells before its batches are read.
@@ -191,10 +193,16 @@ impl Replay {
         let head = if self.head == 0 { first } else { self.head };
         let mut next = head;
         for (&number, start) in starts.range(head..) {
-            // A stray file's number must not cost more than a look at it.
             if number - next > MISSING_MAX {
-                self.note(number, 0, 0, ASTRAY);
-                continue;
+                if !start.is_of(self.store_id) {
+                    // A stray file's number must not cost more than a look at it.
+                    self.note(number, 0, 0, ASTRAY);
+                    continue;
+                }
+                // Unless it holds Head records that tell otherwise: all headers were written before
+                // those.
+                self.note(number - 1, 0, 0, GAP);
+                next = number;
             }
             for missing in next..number {
                 self.note(missing, 0, 0, MISSING);
@@ -351,6 +359,11 @@ impl Replay {
 }
 
 impl Start {
+    /// Whether a whole header says that it is a segment of this store.
+    fn is_of(&self, store_id: Option<u64>) -> bool {
+        self.header.is_some() && !self.is_foreign(store_id)
+    }
+
     fn is_foreign(&self, store_id: Option<u64>) -> bool {
         self.header
             .is_some_and(|header| Some(header.store_id) != store_id)
@@ -381,4 +394,61 @@ pub(crate) fn read_all(segment: &Segment) -> Result<Vec<u8>, Error> {
     let got = got.map_err(|error| Error::io("read a segment", error))?;
     bytes.truncate(got);
     Ok(bytes)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::embedded::format::Record;
+    use crate::embedded::memory::Memory;
+    use crate::embedded::repair::repair_on;
+    use crate::embedded::tail::Chunk;
+    use crate::{Options, Store};
+
+    /// A log of one segment, made ready when the log began with segment 1.
+    fn log_of(number: u32, records: &[Record<'_>]) -> Memory {
+        let bytes = 64 << 10;
+        let header = SegmentHeader {
+            segment: number,
+            segment_bytes: bytes,
+            store_id: 9,
+            sequence: None,
+            head: 1,
+        };
+        let mut chunk = Chunk {
+            segment: number,
+            offset: BLOCK,
+            sequence: 5_000,
+            count: records.len() as u32,
+            bytes: vec![0; BATCH_HEADER],
+        };
+        for record in records {
+            record.encode(&mut chunk.bytes);
+        }
+        chunk.seal(5_000);
+        let disk = Memory::default();
+        let file = disk.create(&segment_name(number), u64::from(bytes));
+        let file = file.expect("creates");
+        file.write_all_at(&header.encode(), 0).expect("writes");
+        let written = file.write_all_at(&chunk.bytes, u64::from(BLOCK));
+        written.expect("writes");
+        disk
+    }
+
+    #[test]
+    fn a_log_opens_of_which_more_was_dropped_within_one_segment_than_may_be_missing() {
+        let number = 3 * MISSING_MAX;
+        let heads = [number - 7, number].map(|head| Record::bare(Kind::Head, head.into(), &[]));
+        let disk = Arc::new(log_of(number, &heads));
+        let opened = Store::open_on(Arc::clone(&disk) as Arc<dyn Vfs>, Options::new());
+        opened.expect("opens").close().expect("closes");
+
+        let gap = log_of(number, &heads[..1]);
+        let damage = replay(&gap).expect("reads").damage;
+        let found: Vec<_> = damage.iter().map(|(at, of)| (*at, of.reason)).collect();
+        assert_eq!(found, [(number - 1, GAP)]);
+        assert!(repair_on(&gap, false).is_err_and(|error| error.is_damaged()));
+    }
 }
