@@ -138,6 +138,9 @@ impl Shared {
             writer.write(chunk, durably, cost)?;
             cut.written += 1;
         }
+        if self.lock().tail.is_opening() {
+            writer.sync(cost)?;
+        }
         Ok(Wrote::All)
     }
 

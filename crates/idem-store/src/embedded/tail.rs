@@ -106,6 +106,8 @@ pub(crate) struct Tail {
     held: bool,
     lack: Lack,
     resume: bool,
+    /// The record of the opening that jumped ahead is not written yet.
+    opening: bool,
     /// Those who waited for it were told that there is no space.
     told: bool,
     recycled: Vec<Vec<u8>>,
@@ -141,6 +143,7 @@ impl Tail {
             held: false,
             lack: Lack::Space,
             resume: false,
+            opening: false,
             told: false,
             recycled: Vec::new(),
             helper: None,
@@ -163,6 +166,10 @@ impl Tail {
             return Err(self.lack.error());
         }
         if purpose == Purpose::Begin {
+            if self.opening {
+                // A crash would lose the jump, and the next opening give the same tokens again.
+                return Err(self.lack.error());
+            }
             if let Spare::Lacks(lack) = self.spare {
                 return Err(lack.error());
             }
@@ -313,10 +320,17 @@ impl Tail {
         (place, first.sequence)
     }
 
-    /// Takes up a higher sequence; nothing may have been appended since the last cut.
+    /// Takes up a higher sequence, of the record of an opening; nothing may have been appended since
+    /// the last cut. Nobody begins before that record is [`written`](Self::written).
     pub(crate) fn jump(&mut self, sequence: u64) {
         debug_assert!(self.chunks.is_empty() && sequence > self.next_sequence);
         self.next_sequence = sequence;
+        self.opening = true;
+    }
+
+    /// Whether the record of an opening is not written yet.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.opening
     }
 
     /// Size of the segment that is being filled.
@@ -388,6 +402,7 @@ impl Tail {
     pub(crate) fn written(&mut self, end: Location, chunks: Vec<Chunk>) {
         self.durable = end;
         self.flushing = None;
+        self.opening = false;
         for chunk in chunks {
             // Two buffers suffice; one that a burst made large is not kept for ever.
             if self.recycled.len() < 2 && chunk.bytes.capacity() <= self.batch_bytes_max as usize {
@@ -417,5 +432,29 @@ impl Tail {
             Purpose::Begin | Purpose::Change | Purpose::End => self.segment_bytes - RESERVE,
         };
         self.at.offset as usize + header + len <= end as usize
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::embedded::format::Kind as RecordKind;
+
+    #[test]
+    fn nobody_begins_before_the_opening_is_written_that_waited_for_space() {
+        let at = Location {
+            segment: 1,
+            offset: BLOCK,
+        };
+        let mut tail = Tail::new(64 << 10, 64 << 10, 16 << 10, at, 1);
+        tail.jump(1_000);
+        tail.append(&Record::bare(RecordKind::Opened, 0, &[]), Purpose::Upkeep);
+        let cut = tail.cut().expect("something is open");
+        tail.hold(None, Lack::Space);
+        assert!(tail.admit(64, Purpose::Begin).is_err());
+        tail.rolled(2);
+        assert!(tail.admit(64, Purpose::Begin).is_err());
+        tail.written(cut.end, cut.chunks);
+        assert!(tail.admit(64, Purpose::Begin).is_ok());
     }
 }
