@@ -106,6 +106,19 @@ impl Aligned {
 
 const LOCK: &str = "lock";
 
+/// Makes a directory and those above it that are missing: their entries survive a power cut like
+/// what will be in them.
+pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
+    let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(dir)?;
+    for new in missing {
+        let parent = new.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// The real file system.
 pub struct OsVfs {
     dir: PathBuf,
@@ -115,14 +128,7 @@ pub struct OsVfs {
 impl OsVfs {
     /// A directory that is created when it is missing.
     pub fn create(dir: &Path) -> io::Result<Self> {
-        let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
-        let missing: Vec<_> = dir.ancestors().take_while(is_missing).collect();
-        fs::create_dir_all(dir)?;
-        for new in missing {
-            // The new entries must survive a power cut like what is in them.
-            let parent = new.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-        }
+        create_dir(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             writable: true,

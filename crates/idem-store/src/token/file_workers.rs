@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::error::{Kind, TokenError};
 use super::snowflake::WORKER_MAX;
 use super::workers::{WorkerLease, Workers, lease_any};
+use crate::embedded::vfs::create_dir;
 
 const MAGIC: [u8; 4] = *b"MSTW";
 const VERSION: u16 = 1;
@@ -101,7 +102,7 @@ impl Workers for FileWorkers {
     type Lease = FileLease;
 
     fn lease(&self, now_ms: u64) -> Result<FileLease, TokenError> {
-        let made = std::fs::create_dir_all(&self.dir);
+        let made = create_dir(&self.dir);
         made.map_err(|error| TokenError::io("make the workers' directory", error))?;
         lease_any(&self.range, now_ms, |worker| self.try_lease(worker))
     }
