@@ -16,7 +16,8 @@ pub trait Workers {
     ///
     /// # Errors
     /// [`is_no_worker`](TokenError::is_no_worker) when all are held,
-    /// [`is_lease_failed`](TokenError::is_lease_failed), [`is_damaged`](TokenError::is_damaged).
+    /// [`is_lease_failed`](TokenError::is_lease_failed), [`is_damaged`](TokenError::is_damaged) when
+    /// none is left but such whose floor is damaged, which are passed over.
     fn lease(&self, now_ms: u64) -> Result<Self::Lease, TokenError>;
 }
 
@@ -52,9 +53,17 @@ pub(super) fn lease_any<L: WorkerLease>(
         return Err(TokenError::new(Kind::Worker(u64::from(last))));
     }
     let mut lowest: Option<L> = None;
+    let mut damaged = None;
     for worker in first..=last {
-        let Some(lease) = try_lease(worker)? else {
-            continue;
+        let lease = match try_lease(worker) {
+            Ok(Some(lease)) => lease,
+            Ok(None) => continue,
+            // Only this one must not be used: a torn first write must not stop the others.
+            Err(error) if error.is_damaged() => {
+                damaged.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         if lease.floor_ms() <= now_ms {
             return Ok(lease);
@@ -66,5 +75,6 @@ pub(super) fn lease_any<L: WorkerLease>(
             lowest = Some(lease);
         }
     }
-    lowest.ok_or_else(|| TokenError::new(Kind::NoWorker { first, last }))
+    let none = || damaged.unwrap_or_else(|| TokenError::new(Kind::NoWorker { first, last }));
+    lowest.ok_or_else(none)
 }

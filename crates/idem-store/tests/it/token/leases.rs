@@ -135,6 +135,19 @@ fn a_torn_floor_falls_back_and_a_rotten_one_is_reported() {
     assert!(error.to_string().contains("worker-0004"), "{error}");
 }
 
+#[test]
+fn a_worker_whose_file_is_damaged_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a first write leaves it that a power cut tore: it goes to the second slot.
+    let mut torn = [0; 1024];
+    torn[512..516].copy_from_slice(b"MSTW");
+    std::fs::write(dir.path().join("worker-0000"), torn).unwrap();
+    let workers = FileWorkers::new(dir.path()).range(0..=1);
+    let lease = workers.lease(NOW).unwrap();
+    assert_eq!(lease.worker(), 1);
+    assert!(workers.lease(NOW).unwrap_err().is_damaged());
+}
+
 /// The bytes of docs/FORMAT.md; old files stay readable for ever.
 #[test]
 fn golden_worker_file() {
