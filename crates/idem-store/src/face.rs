@@ -317,7 +317,7 @@ impl Store {
         match &self.backend {
             Backend::Embedded(handle) => {
                 let unresolved = handle.shared.unresolved(after_token, count_max);
-                Completion::ready(Ok(unresolved))
+                Completion::ready(unresolved)
             }
             #[cfg(feature = "_remote")]
             Backend::Remote(remote) => settled(remote.unresolved(after_token, count_max)),

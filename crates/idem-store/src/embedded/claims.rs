@@ -292,15 +292,20 @@ impl Shared {
         }
     }
 
-    pub(crate) fn unresolved(&self, after_token: u64, count_max: usize) -> Vec<Unresolved> {
+    pub(crate) fn unresolved(
+        &self,
+        after_token: u64,
+        count_max: usize,
+    ) -> Result<Vec<Unresolved>, Error> {
         let state = self.lock();
+        state.check_usable()?;
         let is_asked_for = |claim: &&Claim| claim.declared && claim.token > after_token;
         let declared = state.book.claims().filter(is_asked_for);
         let mut all: Vec<_> = declared.map(unresolved_of).collect();
         drop(state);
         all.sort_by_key(|unresolved| unresolved.token);
         all.truncate(count_max);
-        all
+        Ok(all)
     }
 
     /// The claim that a permit holds, unless it passed to another, is gone or is of another store.

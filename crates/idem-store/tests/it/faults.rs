@@ -49,6 +49,7 @@ fn a_failed_sync_poisons_and_fails_every_waiter() {
     assert!(now(store.get(b"kept", NOW)).unwrap_err().is_poisoned());
     assert!(now(store.forget(b"kept")).unwrap_err().is_poisoned());
     assert!(now(store.flush()).unwrap_err().is_poisoned());
+    assert!(now(store.unresolved(0, 9)).unwrap_err().is_poisoned());
     assert!(store.stats().poisoned);
     let error = store.close().unwrap_err();
     assert!(
