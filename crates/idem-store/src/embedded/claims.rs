@@ -160,11 +160,7 @@ impl Shared {
                 break;
             }
             match Self::find(&mut state, hash, key, &mut seen) {
-                Found::Nothing => {
-                    // What made the key unknown may not be durable yet.
-                    let last = state.tail.last();
-                    return Ok(self.resting_on(&mut state, last, false, |_| ()));
-                }
+                Found::Nothing => return Ok(self.resting_on_removals(&mut state, false)),
                 Found::Outcome(place, stored) => {
                     let (bytes, until_ms) = (stored.record_bytes, stored.retain_until_ms);
                     state.book.remove_place(hash, place, bytes, until_ms);
@@ -209,7 +205,8 @@ impl Shared {
                 Found::Outcome(_, stored) if now_ms < stored.retain_until_ms => {
                     Lookup::Stored(stored)
                 }
-                Found::Nothing | Found::Outcome(..) => Lookup::Absent,
+                Found::Nothing => return Ok(self.resting_on_removals(&mut state, Lookup::Absent)),
+                Found::Outcome(..) => Lookup::Absent,
                 Found::Pending(event) => {
                     self.urge(&mut state);
                     let (shared, key) = (Arc::clone(self), key.to_vec());
@@ -306,6 +303,14 @@ impl Shared {
         all.sort_by_key(|unresolved| unresolved.token);
         all.truncate(count_max);
         Ok(all)
+    }
+
+    /// An answer about an unknown key: what made it unknown may not be durable yet.
+    fn resting_on_removals<T>(&self, state: &mut State, value: T) -> Completion<T> {
+        match state.last_removal {
+            Some(place) => self.resting_on(state, place, value, |_| ()),
+            None => Completion::ready(Ok(value)),
+        }
     }
 
     /// The claim that a permit holds, unless it passed to another, is gone or is of another store.

@@ -220,6 +220,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         patience_ends: None,
         waits: Default::default(),
         wait_number: 0,
+        last_removal: None,
         settling: Vec::new(),
         now_ms: 0,
     };

@@ -10,7 +10,7 @@ use crate::completion::{Completion, Event};
 use crate::embedded::book::{Book, Location, Waiter};
 use crate::embedded::cache::{Cache, Hit};
 use crate::embedded::flush::Writer;
-use crate::embedded::format::Record;
+use crate::embedded::format::{Kind as RecordKind, Record};
 use crate::embedded::read::read_stored;
 use crate::embedded::spare::{Lack, Spares};
 use crate::embedded::tail::{Purpose, Spare, Tail};
@@ -68,6 +68,8 @@ pub(crate) struct State {
     /// Pending `wait` calls by deadline and number.
     pub(crate) waits: BTreeMap<(Instant, u64), KeyWait>,
     pub(crate) wait_number: u64,
+    /// Where a key last became unknown: until that is durable, a crash brings the key back.
+    pub(crate) last_removal: Option<Location>,
     /// Events to settle as soon as the lock is released: wakers are foreign code.
     pub(crate) settling: Vec<Settling>,
     /// The clock of the last caller that told it.
@@ -165,6 +167,9 @@ impl State {
     pub(crate) fn append(&mut self, record: &Record<'_>, purpose: Purpose) -> Location {
         self.stats.records += 1;
         let (place, _) = self.tail.append(record, purpose);
+        if matches!(record.kind, RecordKind::Release | RecordKind::Forget) {
+            self.last_removal = Some(place);
+        }
         if self.tail.open_bytes() > LAZY_BYTES_MAX {
             self.urgent = true;
         }

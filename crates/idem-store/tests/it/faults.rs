@@ -257,6 +257,20 @@ fn stored_first(store: &Store) {
 }
 
 #[test]
+fn a_key_is_absent_once_what_made_it_unknown_is_durable() {
+    let disk = Disk::new(5);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    stored_first(&store);
+    assert_eq!(now(store.get(b"other", NOW)).unwrap(), Lookup::Absent);
+    let forgotten = store.forget(b"first");
+    let absent = store.get(b"first", NOW).try_now();
+    let absent = absent.expect_err("a crash now would bring it back");
+    store.drive();
+    assert!(now(forgotten).unwrap());
+    assert_eq!(now(absent).unwrap(), Lookup::Absent);
+}
+
+#[test]
 fn a_disk_that_is_full_at_the_next_segment_holds_the_batch_until_there_is_space() {
     for seed in [14, 15] {
         let disk = Disk::new(seed);
