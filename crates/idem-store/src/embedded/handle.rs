@@ -134,7 +134,7 @@ impl Shared {
 
 /// Opening skips this many sequences, so that a token is never given twice: no run of a store has
 /// more records that were handed out and then lost in a crash.
-const OPEN_GAP: u64 = 1 << 32;
+pub(crate) const OPEN_GAP: u64 = 1 << 32;
 
 /// The directory's lock. Somebody who only looks whether it is taken holds it for a moment.
 pub(crate) fn take_lock(vfs: &dyn Vfs) -> Result<Box<dyn Any + Send + Sync>, Error> {

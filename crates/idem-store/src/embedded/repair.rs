@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use crate::embedded::format::{
-    BATCH_HEADER, BLOCK, BatchHeader, Kind, Record, SegmentHeader, seal_record, segment_name,
+    BATCH_HEADER, BLOCK, BatchHeader, Kind, RECORD_HEADER, Record, SegmentHeader, seal_record,
+    segment_name,
 };
-use crate::embedded::handle::take_lock;
+use crate::embedded::handle::{OPEN_GAP, take_lock};
 use crate::embedded::index_snapshot;
 use crate::embedded::inspect::{Bad, bad_of, verify_on};
-use crate::embedded::replay::{ASTRAY, FOREIGN, GAP, MISSING, Replay, read_all, replay};
+use crate::embedded::replay::{ASTRAY, FOREIGN, GAP, MISSING, Replay, SHORT, read_all, replay};
 use crate::embedded::scan::{Damage, salvage};
 use crate::embedded::vfs::{OsVfs, Vfs};
 use crate::error::Error;
@@ -220,7 +221,12 @@ fn hole(old: &[u8], number: u32, damage: &Damage, kept: &[u32], out: &mut Vec<u8
     }
     let records = (out.len() - place - BATCH_HEADER) as u64;
     let least = damage.sequence + kept.len() as u64;
-    let after = damage.sequence_after.unwrap_or(least);
+    let after = damage
+        .sequence_after
+        .unwrap_or_else(|| match damage.reason {
+            SHORT => least + jumps_max(damage),
+            _ => least,
+        });
     Record::bare(Kind::Hole, after, &[]).encode(out);
     let header = BatchHeader {
         len: (out.len() - place) as u32,
@@ -230,6 +236,14 @@ fn hole(old: &[u8], number: u32, damage: &Damage, kept: &[u32], out: &mut Vec<u8
     };
     seal(out, place, number, header);
     u64::from(damage.end.saturating_sub(damage.offset)).saturating_sub(records)
+}
+
+/// How far openings can have jumped ahead in a range that is gone: the tokens that were given behind
+/// them must not be given again.
+fn jumps_max(damage: &Damage) -> u64 {
+    let bytes = damage.end.saturating_sub(damage.offset);
+    let openings = u64::from(bytes) / (BATCH_HEADER + RECORD_HEADER) as u64 + 1;
+    openings * OPEN_GAP
 }
 
 fn seal(out: &mut [u8], place: usize, number: u32, header: BatchHeader) {

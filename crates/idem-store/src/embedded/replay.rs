@@ -97,7 +97,7 @@ pub(crate) const MISSING: &str = "the segment is missing";
 pub(crate) const FOREIGN: &str = "the segment belongs to another store";
 pub(crate) const ASTRAY: &str = "more than 1,024 segments are missing before this one";
 pub(crate) const GAP: &str = "more than 1,024 segments up to this one are missing";
-const SHORT: &str = "the file is shorter than its header says: its end was cut off";
+pub(crate) const SHORT: &str = "the file is shorter than its header says: its end was cut off";
 
 /// So many segments in a row may be missing, unless the log tells that they were dropped: more were
 /// not lost, but a file came from elsewhere.

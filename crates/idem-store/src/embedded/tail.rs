@@ -347,14 +347,6 @@ impl Tail {
         self.bytes
     }
 
-    /// The last byte of the log so far, open batch included.
-    pub(crate) fn last(&self) -> Location {
-        Location {
-            segment: self.at.segment,
-            offset: self.at.offset - 1,
-        }
-    }
-
     /// Where the durable part of the log ends.
     pub(crate) fn durable(&self) -> Location {
         self.durable

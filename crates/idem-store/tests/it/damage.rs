@@ -241,6 +241,29 @@ fn a_log_whose_end_was_cut_off_is_not_whole() {
 }
 
 #[test]
+fn no_token_is_given_again_after_openings_were_cut_off() {
+    let disk = filled();
+    let name = segments(&disk).pop().unwrap();
+    let token = |disk: &Disk, key: &[u8]| {
+        let store = open(disk).unwrap();
+        let begun = store.begin(&Begin::new(key, Fingerprint([1; 32]), 1_000, NOW));
+        let permit = begun.try_now().unwrap().unwrap().into_fresh().unwrap();
+        let token = permit.token();
+        drop(permit);
+        store.close().unwrap();
+        token
+    };
+    let before = disk.read(&name);
+    let given: Vec<_> = (0..3u8).map(|key| token(&disk, &[key])).collect();
+    let same = before.iter().zip(disk.read(&name));
+    let end = same.take_while(|(a, b)| *a == b).count();
+    disk.change(&name, |bytes| bytes.truncate(end));
+    repair_on(&*disk.mount(), false).unwrap();
+    let next = token(&disk, b"next");
+    assert!(next > given[2], "{next} after {given:?}");
+}
+
+#[test]
 fn the_oldest_segment_is_missed_too() {
     let disk = filled();
     disk.remove(&segments(&disk)[0]);
