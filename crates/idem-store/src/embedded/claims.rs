@@ -1,6 +1,6 @@
 //! The life of a key after it was claimed: declare, extend, complete, fail, forget, get, wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::completion::{Completion, Event};
@@ -224,7 +224,11 @@ impl Shared {
         }
     }
 
-    pub(crate) fn wait(&self, key: &[u8], timeout_ms: u64) -> Result<Completion<Waited>, Error> {
+    pub(crate) fn wait(
+        self: &Arc<Self>,
+        key: &[u8],
+        timeout_ms: u64,
+    ) -> Result<Completion<Waited>, Error> {
         self.check_key(key)?;
         let mut state = self.lock();
         state.check_usable()?;
@@ -262,9 +266,13 @@ impl Shared {
             // The flush thread keeps the time; it sleeps until the earliest deadline it knows.
             self.work.notify_one();
         }
-        let ended = Arc::clone(&event);
+        let pending = PendingWait {
+            shared: Arc::downgrade(self),
+            until,
+            event: Arc::clone(&event),
+        };
         Ok(Completion::then(event, move || {
-            let timed_out = ended.is_timed_out();
+            let timed_out = pending.event.is_timed_out();
             let waited = if timed_out {
                 Waited::TimedOut
             } else {
@@ -281,11 +289,9 @@ impl Shared {
             if first.key().0 > now {
                 return;
             }
-            let (until, wait) = first.remove_entry();
-            state.settling.push(Settling::TimedOut(wait.event));
-            state.book.update(wait.hash, &wait.key, |claim| {
-                claim.waiters.retain(|waiter| waiter.until != until);
-            });
+            let until = *first.key();
+            let event = state.end_wait(until);
+            state.settling.extend(event.map(Settling::TimedOut));
         }
     }
 
@@ -329,6 +335,35 @@ impl Shared {
 
     pub(crate) fn check_memo(&self, memo: &[u8]) -> Result<(), Error> {
         check_length("memo", memo.len(), 0, self.options.memo_bytes_max)
+    }
+}
+
+/// A `wait` whose answer nobody took yet. Dropped before it ended, it makes room for another.
+struct PendingWait {
+    shared: Weak<Shared>,
+    until: (Instant, u64),
+    event: Arc<Event>,
+}
+
+impl Drop for PendingWait {
+    fn drop(&mut self) {
+        if self.event.is_settled() {
+            return;
+        }
+        if let Some(shared) = self.shared.upgrade() {
+            shared.lock().end_wait(self.until);
+        }
+    }
+}
+
+impl State {
+    /// Takes a `wait` off the list and off its claim; the event that it awaits.
+    fn end_wait(&mut self, until: (Instant, u64)) -> Option<Arc<Event>> {
+        let wait = self.waits.remove(&until)?;
+        self.book.update(wait.hash, &wait.key, |claim| {
+            claim.waiters.retain(|waiter| waiter.until != until);
+        });
+        Some(wait.event)
     }
 }
 

@@ -257,6 +257,25 @@ fn stored_first(store: &Store) {
 }
 
 #[test]
+fn a_wait_that_was_dropped_leaves_its_place_to_another() {
+    let disk = Disk::new(6);
+    let store = Store::open_on(disk.mount(), options().waiters_max(1)).unwrap();
+    let begun = begin(&store, b"key");
+    store.drive();
+    let permit = now(begun).unwrap().into_fresh().unwrap();
+    let dropped = store.wait(b"key", 60_000);
+    assert!(now(store.wait(b"key", 60_000)).unwrap_err().is_busy());
+    drop(dropped);
+    let waits = store.wait(b"key", 60_000);
+    assert_eq!(store.stats().waiters, 1);
+    let done = store.complete(permit, b"x", 1_000, NOW);
+    store.drive();
+    now(done).unwrap();
+    now(waits).unwrap();
+    assert_eq!(store.stats().waiters, 0);
+}
+
+#[test]
 fn a_key_is_absent_once_what_made_it_unknown_is_durable() {
     let disk = Disk::new(5);
     let store = Store::open_on(disk.mount(), options()).unwrap();
