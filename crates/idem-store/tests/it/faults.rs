@@ -381,6 +381,38 @@ fn outcomes_past_their_retention_go_while_the_log_stands_still() {
 }
 
 #[test]
+fn a_walk_that_began_under_a_wrong_clock_forgets_nothing_more_once_it_is_right() {
+    let disk = Disk::new(20);
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    for key in 0..80u8 {
+        let begun = begin(&store, &[key]);
+        store.drive();
+        let permit = now(begun).unwrap().into_fresh().unwrap();
+        let done = store.complete(permit, &[1; 100], 1_000_000, NOW);
+        store.drive();
+        now(done).unwrap();
+    }
+    let tell = |now_ms| {
+        let busy = Begin::new(b"held", Fingerprint([1; 32]), u64::MAX, now_ms);
+        drop(store.begin(&busy));
+    };
+    tell(NOW + (1 << 30));
+    let mut turns = 0;
+    while store.stats().keys_stored == 80 {
+        store.drive();
+        turns += 1;
+        assert!(turns < 100, "it never looks");
+    }
+    tell(NOW);
+    let left = store.stats().keys_stored;
+    assert!(left > 0);
+    for _ in 0..100 {
+        store.drive();
+    }
+    assert_eq!(store.stats().keys_stored, left);
+}
+
+#[test]
 fn a_full_disk_gets_room_from_what_ends_its_retention() {
     let disk = Disk::new(19);
     let store = Store::open_on(disk.mount(), options().disk_full_wait_ms(0)).unwrap();
