@@ -97,7 +97,7 @@ fn run() {
     answer("ready");
     match task.as_str() {
         "every call" => every_call(),
-        "churn" => churn(Duration::from_micros(100)),
+        "churn" => churn(Duration::from_micros(500)),
         "flood" => churn(Duration::ZERO),
         "exec" => exec(),
         "spawn" => spawn(),

@@ -108,7 +108,9 @@ fn churning_threads_leave_what_they_leave() {
     for attach in ATTACHMENTS {
         let mut child = Watched::start("churn");
         let pid = child.pid();
-        let Some(mut tool) = open(Options::default().pid(pid), attach) else {
+        // Room for all, however slowly an emulated machine reads: what is lost has no group.
+        let options = Options::default().pid(pid).ring_bytes(32 << 20);
+        let Some(mut tool) = open(options, attach) else {
             continue;
         };
         let before = listed(pid);
