@@ -103,7 +103,9 @@ pub(crate) fn run_stages(stages: &mut Stages, options: &Options) -> Result<(), S
         )
     })?;
     stages.run("tests", || tests(&workspace, &features, &found, options))?;
-    stages.run("vm", || vm::stage(&workspace, &features.args))?;
+    stages.run("vm", || {
+        vm::stage(&workspace, &features.args, options.retries)
+    })?;
     stages.run("conformance", || {
         conformance::slice(&workspace, &features.args, options.install)
     })?;

@@ -74,7 +74,7 @@ fn run(args: &[String]) -> Result<(), String> {
         .chain(["--all-features"])
         .map(str::to_owned)
         .collect();
-    let ran = Matrix::prepare(&workspace, &selection, &filter, install)
+    let ran = Matrix::prepare(&workspace, &selection, &filter, 0, install)
         .and_then(|matrix| matrix.run(&wanted));
     let reports = ran.map_err(|trouble| match trouble {
         Trouble::Unavailable(why) => format!("this machine cannot: {why}"),
@@ -87,11 +87,15 @@ fn run(args: &[String]) -> Result<(), String> {
 }
 
 /// The stage of `cargo xtask test`. `selection`: what it built the tests with, so that nothing is built twice; the host
-/// ran them already.
-pub(crate) fn stage(workspace: &Workspace, selection: &[String]) -> Result<Outcome, String> {
+/// ran them already. A test that fails is run up to `retries` times more.
+pub(crate) fn stage(
+    workspace: &Workspace,
+    selection: &[String],
+    retries: u64,
+) -> Result<Outcome, String> {
     let wanted: Vec<&str> = kernels::SERIES.iter().map(|series| series.name).collect();
-    let ran =
-        Matrix::prepare(workspace, selection, "", false).and_then(|matrix| matrix.run(&wanted));
+    let ran = Matrix::prepare(workspace, selection, "", retries, false)
+        .and_then(|matrix| matrix.run(&wanted));
     match ran {
         Ok(reports) => {
             let each = reports
@@ -138,6 +142,7 @@ struct Matrix {
     /// Package and file, without what debuggers need.
     binaries: Vec<(&'static str, PathBuf)>,
     filter: String,
+    retries: u64,
 }
 
 impl Matrix {
@@ -145,6 +150,7 @@ impl Matrix {
         workspace: &Workspace,
         selection: &[String],
         filter: &str,
+        retries: u64,
         install: bool,
     ) -> Result<Self, Trouble> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
@@ -166,6 +172,7 @@ impl Matrix {
             init,
             binaries,
             filter: filter.into(),
+            retries,
         })
     }
 
@@ -175,7 +182,7 @@ impl Matrix {
         let series = kernels::SERIES.iter();
         let machines = series
             .filter(|series| wanted.contains(&series.name))
-            .map(|series| self.machine(series))
+            .map(|series| self.machine(series, &self.filter))
             .collect::<Result<Vec<_>, _>>()?;
         let mut ran = std::thread::scope(|scope| {
             let started: Vec<_> = machines
@@ -194,7 +201,7 @@ impl Matrix {
         let (mut reports, mut failed) = (Vec::new(), Vec::new());
         for ran in ran {
             ran.print();
-            match ran.judge() {
+            match ran.judge().or_else(|error| self.again(&ran, error)) {
                 Ok(()) => reports.push((ran.name, ran.report)),
                 Err(error) => failed.push(format!("{}: {error}", ran.name)),
             }
@@ -206,8 +213,35 @@ impl Matrix {
         }
     }
 
+    /// Runs each test that failed in a machine a few times more, alone. When all pass then, they are named FLAKY.
+    fn again(&self, ran: &Ran, error: String) -> Result<(), String> {
+        let series = kernels::SERIES
+            .iter()
+            .find(|series| series.name == ran.name);
+        let Some(series) = series.filter(|_| ran.report.is_whole) else {
+            return Err(error);
+        };
+        for test in ran.report.failures() {
+            if !(0..self.retries).any(|_| self.passes_alone(series, &test.id)) {
+                return Err(error);
+            }
+            println!("FLAKY on {}: {}", ran.name, test.id);
+        }
+        Ok(())
+    }
+
+    fn passes_alone(&self, series: &kernels::Series, test: &str) -> bool {
+        let Ok(machine) = self.machine(series, test) else {
+            return false;
+        };
+        Ran::on(&machine).is_ok_and(|ran| {
+            ran.print();
+            ran.judge().is_ok()
+        })
+    }
+
     /// A machine that only needs to be started.
-    fn machine(&self, series: &kernels::Series) -> Result<Machine, Trouble> {
+    fn machine(&self, series: &kernels::Series, filter: &str) -> Result<Machine, Trouble> {
         if !tools::on_path(machine::QEMU) {
             return Err(Trouble::Unavailable(format!(
                 "{} is missing: apt-get install qemu-system-x86",
@@ -217,7 +251,7 @@ impl Matrix {
         let kernel = kernels::newest(series, &self.dir).map_err(Trouble::Unavailable)?;
         let dir = self.subdir(series.name).map_err(Trouble::Failed)?;
         let image = dir.join("image.cpio");
-        self.pack(&image).map_err(Trouble::Failed)?;
+        self.pack(&image, filter).map_err(Trouble::Failed)?;
         Ok(Machine {
             name: series.name,
             accel: Accel::find(&kernel, &self.dir),
@@ -232,7 +266,7 @@ impl Matrix {
         let (plan, file) = (dir.join("plan.txt"), dir.join("report.txt"));
         drop(fs::remove_file(&file));
         let path = |_: &str, binary: &Path| binary.display().to_string();
-        fs::write(&plan, self.plan(path)).map_err(|error| error.to_string())?;
+        fs::write(&plan, self.plan(&self.filter, path)).map_err(|error| error.to_string())?;
         let began = Instant::now();
         println!("{HOST}: beside everything else that runs here");
         Cmd::new(&self.init).arg(&plan).arg(&file).capture()?;
@@ -244,21 +278,21 @@ impl Matrix {
         })
     }
 
-    fn pack(&self, file: &Path) -> Result<(), String> {
+    fn pack(&self, file: &Path, filter: &str) -> Result<(), String> {
         let mut image = image::Image::new(&self.init)?;
         let inside = |label: &str, _: &Path| format!("/bin/{label}");
         for (label, binary) in &self.binaries {
             image.program(&inside(label, binary), binary)?;
         }
-        image.file("/plan", self.plan(inside).into_bytes());
+        image.file("/plan", self.plan(filter, inside).into_bytes());
         fs::write(file, image.into_archive())
             .map_err(|error| format!("cannot write {}: {error}", file.display()))
     }
 
-    fn plan(&self, path: impl Fn(&str, &Path) -> String) -> String {
+    fn plan(&self, filter: &str, path: impl Fn(&str, &Path) -> String) -> String {
         let mut plan = String::new();
-        if !self.filter.is_empty() {
-            plan += &format!("filter {}\n", self.filter);
+        if !filter.is_empty() {
+            plan += &format!("filter {filter}\n");
         }
         for (label, binary) in &self.binaries {
             plan += &format!("binary {label} {}\n", path(label, binary));
