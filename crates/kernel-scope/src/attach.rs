@@ -83,13 +83,21 @@ pub(crate) struct Variant {
     pub(crate) programs: &'static [&'static str],
 }
 
+/// What there is no tool without.
+const EVERY_TOOL_NEEDS: [KernelFeature; 3] = [
+    KernelFeature::BpfLoad,
+    KernelFeature::Btf,
+    KernelFeature::Memlock,
+];
+
 /// The programs of a tool.
 #[derive(Debug)]
 pub(crate) struct Forms {
     pub(crate) tool: &'static str,
     /// The best first.
     pub(crate) variants: &'static [Variant],
-    /// What all of them need besides their own kind of program: a failure is explained by it.
+    /// What all of them need besides their own kind of program and what [every tool](EVERY_TOOL_NEEDS) does: a failure is
+    /// explained by it.
     pub(crate) needs: &'static [KernelFeature],
 }
 
@@ -150,8 +158,9 @@ impl Forms {
             }
         }
         let failed = failed.expect("a variant was tried");
+        let needs = [&EVERY_TOOL_NEEDS, self.needs].concat();
         Err(failed
-            .explained(self.tool, self.needs)
+            .explained(self.tool, &needs)
             .with_log(self.tool, &log))
     }
 }
@@ -256,7 +265,7 @@ mod tests {
             form(Attach::RawTracepoint),
             form(Attach::SyscallTracepoint),
         ],
-        needs: &[KernelFeature::BpfLoad],
+        needs: &[],
     };
 
     /// Whether this process may load programs at all; else there is nothing to choose from.

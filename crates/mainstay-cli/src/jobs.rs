@@ -163,9 +163,11 @@ pub(crate) struct When {
 impl When {
     pub(crate) fn schedule(self, rules: &Rules) -> Result<Schedule, Complaint> {
         let schedule = self.one_of(rules)?;
-        let jitter = rules.jitter.map_or(Duration::ZERO, |jitter| jitter.0);
+        let Some(jitter) = rules.jitter else {
+            return Ok(schedule);
+        };
         match schedule.jitter_max() {
-            Some(max) if jitter > max => {
+            Some(max) if jitter.0 > max => {
                 let what = format!("longer than the {max:?} from one fire time to another");
                 Err(("jitter", what))
             }

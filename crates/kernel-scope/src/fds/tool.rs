@@ -51,13 +51,7 @@ const FORMS: Forms = Forms {
             programs: &["raw_exit", "raw_enter", "raw_fork", "raw_exec"],
         },
     ],
-    needs: &[
-        KernelFeature::BpfLoad,
-        KernelFeature::Btf,
-        KernelFeature::Memlock,
-        KernelFeature::RingBuffer,
-        KernelFeature::Iter,
-    ],
+    needs: &[KernelFeature::RingBuffer, KernelFeature::Iter],
 };
 
 /// The shard of the counters in `bpf/fds.bpf.c` that counts stacks.

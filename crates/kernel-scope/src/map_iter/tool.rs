@@ -30,12 +30,7 @@ const FORMS: Forms = Forms {
             programs: &["raw_exit", "raw_enter"],
         },
     ],
-    needs: &[
-        KernelFeature::BpfLoad,
-        KernelFeature::Btf,
-        KernelFeature::Memlock,
-        KernelFeature::RingBuffer,
-    ],
+    needs: &[KernelFeature::RingBuffer],
 };
 
 /// The ring of a tool that was not told otherwise: 9,362 steps of 112 bytes.

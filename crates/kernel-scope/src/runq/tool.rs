@@ -1,7 +1,7 @@
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-use ebpf_ring::{Counters, KernelFeature, MapCounters};
+use ebpf_ring::{Counters, MapCounters};
 use libbpf_rs::MapHandle;
 
 use super::ended::Ended;
@@ -50,11 +50,7 @@ const FORMS: Forms = Forms {
             ],
         },
     ],
-    needs: &[
-        KernelFeature::BpfLoad,
-        KernelFeature::Btf,
-        KernelFeature::Memlock,
-    ],
+    needs: &[],
 };
 
 /// How often rows of tasks that have ended are taken out of the kernel, to make room.

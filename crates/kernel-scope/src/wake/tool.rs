@@ -43,12 +43,7 @@ const FORMS: Forms = Forms {
             ],
         },
     ],
-    needs: &[
-        KernelFeature::BpfLoad,
-        KernelFeature::Btf,
-        KernelFeature::Memlock,
-        KernelFeature::RingBuffer,
-    ],
+    needs: &[KernelFeature::RingBuffer],
 };
 
 /// The ring of a tool that was not told otherwise: 6,241 calls of 168 bytes.

@@ -180,7 +180,7 @@ impl Work {
     }
 
     /// Absent devices that executed the command through another gateway need not be waited for. At the last look, what is
-    /// under way elsewhere counts as that.
+    /// still under way elsewhere has ended as that, and fails the firing.
     async fn leave_to_others(&mut self, is_last: bool) {
         if let Some(id) = self.stranger.take() {
             match known_end(&self.shared, &self.job, self.fire_ms, &id, is_last).await {

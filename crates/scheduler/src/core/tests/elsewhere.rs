@@ -10,14 +10,19 @@ fn id(fire_ms: u64) -> FiringId {
     }
 }
 
+/// Takes the next firing, which another process holds.
+fn take_held(sim: &mut Sim) {
+    let start = sim.take().unwrap();
+    let held = NotOurs::Open(Foreign::Held);
+    sim.core.not_claimed(start.run, held, now(sim.ms));
+}
+
 #[test]
 fn a_firing_that_another_holds_has_no_outcome_until_that_one_settled_it() {
     let mut sim = Sim::new();
     let key = sim.add(every(10).once());
     sim.pass(10);
-    let start = sim.take().unwrap();
-    let held = NotOurs::Open(Foreign::Held);
-    sim.core.not_claimed(start.run, held, now(sim.ms));
+    take_held(&mut sim);
     assert_eq!(sim.ended(), []);
     assert_eq!(sim.core.foreign(), [(key, START_MS + 10)]);
     assert_eq!(sim.core.accounted_ms(key), Some(START_MS + 10));
@@ -35,9 +40,7 @@ fn a_firing_whose_holder_died_has_only_the_outcome_of_its_rerun() {
     let mut sim = Sim::new();
     let key = sim.add(every(10).once());
     sim.pass(10);
-    let start = sim.take().unwrap();
-    let held = NotOurs::Open(Foreign::Held);
-    sim.core.not_claimed(start.run, held, now(sim.ms));
+    take_held(&mut sim);
     let fire_ms = START_MS + 10;
     sim.core.rerun(&id(fire_ms), Claim::new(()), now(sim.ms));
     sim.core.settled_elsewhere(key, fire_ms, now(sim.ms));
@@ -96,9 +99,7 @@ fn a_reload_does_not_deal_again_with_what_this_process_dealt_with() {
     sim.core.claimed(first.run, claim, now(sim.ms), now(sim.ms));
     sim.core.tried(first.run, Tried::Succeeded, now(sim.ms));
     sim.pass(10);
-    let second = sim.take().unwrap();
-    let held = NotOurs::Open(Foreign::Held);
-    sim.core.not_claimed(second.run, held, now(sim.ms));
+    take_held(&mut sim);
     // The store remembers less.
     let changed = every(10).once().history_max(9);
     let new = vec![(changed, Some(START_MS))];
