@@ -15,7 +15,8 @@ pub struct Reconnect {
     /// A session that lasted less counts as one more failure: the pauses go on growing, and the next endpoint is tried.
     pub stable_ms: u32,
     /// The rules of each endpoint's breaker; `None`: every try is made. Clients that share [`Endpoints`] share its
-    /// breakers, so one finds out for all of them that nobody answers.
+    /// breakers, so one finds out for all of them that nobody answers. An endpoint that welcomed somebody within the last
+    /// second is there, and at most busy: what it refuses then is for the pauses, and the breaker does not hear of it.
     pub breaker: Option<Config>,
 }
 
@@ -31,7 +32,7 @@ pub enum Prefer {
 
 impl Default for Reconnect {
     /// The first try within 2 s, then full jitter below 0.5 s, doubling up to 30 s; back to the last endpoint; stable
-    /// after 5 s; five failures in a row open a breaker for 5 s, which doubles up to 30 s, and one success closes it.
+    /// after 5 s; five failures in a row, and no welcome for a second, open a breaker for 5 s, which doubles up to 30 s, and one success closes it.
     fn default() -> Self {
         let mut breaker = Config::essay();
         breaker.failure_rate = FailureRate::Off;
@@ -60,10 +61,15 @@ pub struct Endpoints {
     rules: Reconnect,
 }
 
+/// How long an endpoint that answered is taken to be there. Among many clients a busy one refuses any number in a row.
+const ANSWERED_HOLDS_MS: u64 = 1_000;
+
 #[derive(Debug)]
 struct Endpoint {
     addr: SocketAddr,
     breaker: Option<Breaker>,
+    /// When it answered a try last.
+    answered_ms: Option<u64>,
     /// When the breaker lets tries through again, and for how long it let none through by then, as far as tries have seen.
     refuses: (u64, u64),
 }
@@ -92,6 +98,7 @@ impl Endpoints {
         let endpoint = |addr: &SocketAddr| Endpoint {
             addr: *addr,
             breaker: rules.breaker.clone().map(Breaker::new),
+            answered_ms: None,
             refuses: (0, 0),
         };
         let list = addrs
@@ -123,8 +130,19 @@ impl Endpoints {
     }
 
     fn record(&mut self, endpoint: u16, permit: Option<Box<Permit>>, how: Outcome, now_ms: u64) {
-        let breaker = &mut self.list[usize::from(endpoint)].breaker;
-        if let (Some(breaker), Some(permit)) = (breaker, permit) {
+        let endpoint = &mut self.list[usize::from(endpoint)];
+        let answered_ms = endpoint.answered_ms;
+        match how {
+            Outcome::Success => endpoint.answered_ms = Some(now_ms),
+            // The permit goes back unused.
+            Outcome::Failure
+                if answered_ms.is_some_and(|at| now_ms.saturating_sub(at) < ANSWERED_HOLDS_MS) =>
+            {
+                return;
+            }
+            Outcome::Failure => {}
+        }
+        if let (Some(breaker), Some(permit)) = (&mut endpoint.breaker, permit) {
             breaker.record(*permit, how, now_ms);
         }
     }

@@ -14,6 +14,10 @@ const HUNDRED_THOUSAND: u32 = 100_000;
 /// It takes the server 20 s to admit everybody.
 const TICKS_AT_BEST: usize = 2_000;
 const TICK_MS: u64 = 10;
+/// When the sessions are lost; the last one was welcomed at 0.
+const LOST_AT_MS: u64 = 60_000;
+/// Ten minutes: who is not back by then will not be.
+const TICKS_MAX: usize = 60_000;
 /// How far the server spreads its clients: a little longer than it needs for all of them.
 const SPREAD_MS: u64 = 25_000;
 
@@ -31,12 +35,11 @@ struct Weather {
     spread_ms: u64,
     /// The server answers nobody for so long.
     away_ms: u64,
-    /// The clients share a breaker, the default one, and the server's backlog takes a second's worth: a breaker opens at
-    /// five failures in a row, which a hundredth of a second without a backlog has as soon as it is a little busy.
+    /// The clients share a breaker, the default one.
     breaker: bool,
 }
 
-/// All clients have a session, lose it at 0, and come back.
+/// All clients have a session, lose it at once, and come back.
 fn storm(count: u32, weather: Weather) -> Storm {
     let Weather {
         first_window_ms,
@@ -77,23 +80,22 @@ fn storm(count: u32, weather: Weather) -> Storm {
             let place = u64::from(number) * spread_ms / u64::from(count);
             client.assign_slot(place as u32);
         }
-        let pause_ms = client.lost(&mut endpoints, 0, numbers.next());
+        let pause_ms = client.lost(&mut endpoints, LOST_AT_MS, numbers.next());
         plan(0, pause_ms, number, &mut calendar);
         clients.push(client);
     }
     let (mut tries_at, mut back, mut tick) = (Vec::new(), 0, 0);
-    let mut room = 0;
-    let backlog = if breaker { 100 * admitted_a_tick } else { 0 };
     while back < count {
+        assert!(tick < TICKS_MAX, "{back} of {count} are back");
         let mut trying = std::mem::take(&mut calendar[tick]);
         // Who gets in is a matter of luck.
         for place in 0..trying.len().min(admitted_a_tick) {
             let other = place + numbers.below(trying.len() - place);
             trying.swap(place, other);
         }
-        let now_ms = tick as u64 * TICK_MS;
+        let now_ms = LOST_AT_MS + tick as u64 * TICK_MS;
         let mut tries = 0;
-        room = (room + admitted_a_tick).min(backlog.max(admitted_a_tick));
+        let mut room = admitted_a_tick;
         for number in trying {
             let client = &mut clients[number as usize];
             if let Attempt::Wait { delay_ms } =
@@ -103,7 +105,7 @@ fn storm(count: u32, weather: Weather) -> Storm {
                 continue;
             }
             tries += 1;
-            if room > 0 && now_ms >= away_ms {
+            if room > 0 && now_ms >= LOST_AT_MS + away_ms {
                 room -= 1;
                 client.established(&mut endpoints, now_ms);
                 back += 1;
@@ -175,6 +177,24 @@ fn a_million_clients_are_back_in_slots_within_thirty_seconds_with_hardly_more_th
         neither.over_ms, neither.tries_each
     );
     assert!(neither.tries_each > 3.0, "{}", neither.tries_each);
+}
+
+/// A busy server refuses far more than five tries between two that it admits. That is the backoff's matter: the breaker, which
+/// would hold back all clients together, stays closed as long as the server admits somebody.
+#[test]
+fn a_breaker_that_all_share_stays_out_of_the_way_of_a_server_that_is_only_busy() {
+    let breaker = Weather {
+        breaker: true,
+        ..Weather::default()
+    };
+    let with = storm(HUNDRED_THOUSAND, breaker);
+    let without = storm(HUNDRED_THOUSAND, Weather::default());
+    println!(
+        "busy: {} ms, {:.2} tries; without a breaker {} ms, {:.2} tries",
+        with.over_ms, with.tries_each, without.over_ms, without.tries_each
+    );
+    assert_eq!(with.over_ms, without.over_ms);
+    assert!(with.tries_each <= without.tries_each);
 }
 
 /// A short absence opens the breaker for 5 s, into which a ninth of all slots falls: those clients come 5 s later, twice as
