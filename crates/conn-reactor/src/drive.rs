@@ -131,7 +131,11 @@ impl<H: Handler> Running<H> {
     fn note(&mut self, event: Event) -> Option<Token> {
         match event.token.source() {
             Source::Connection(token) => {
-                let flags = &mut self.io.conns.get_mut(token)?.flags;
+                let Some(connection) = self.io.conns.get_mut(token) else {
+                    self.io.stats.stale_tokens += 1;
+                    return None;
+                };
+                let flags = &mut connection.flags;
                 flags.note(event);
                 (!flags.has(Flags::QUEUED)).then_some(token)
             }
@@ -169,6 +173,7 @@ impl<H: Handler> Running<H> {
     /// Reads until nothing is left or the connection's share of the turn is used up.
     #[inline(always)]
     fn read(&mut self, token: Token, budget: Budget) {
+        let mut carry_presented = false;
         loop {
             let Some(connection) = self.io.conns.get_mut(token) else {
                 return;
@@ -189,7 +194,13 @@ impl<H: Handler> Running<H> {
                 // No new edge will come for what is left.
                 return self.io.queue_ready(token);
             }
-            let count = if flags.take(Flags::PRESENT_CARRY) {
+            let count = if flags.has(Flags::PRESENT_CARRY) {
+                if std::mem::replace(&mut carry_presented, true) {
+                    // Resumed by what it was presented to. That moves no bytes, so no budget would end it; it has its
+                    // place in the next turn.
+                    return;
+                }
+                flags.clear(Flags::PRESENT_CARRY);
                 0
             } else {
                 self.io.stats.reads += 1;
@@ -294,7 +305,8 @@ impl<H: Handler> Running<H> {
             return;
         };
         self.io.forget(&connection);
-        let connecting = connection.extra.and_then(|extra| extra.connecting);
+        let (extra, _) = connection.shut();
+        let connecting = extra.and_then(|extra| extra.connecting);
         let connecting = connecting.expect("only a connecting connection comes here");
         self.io.patience.cancel(connecting.deadline);
         self.io.stats.connect_errors += 1;

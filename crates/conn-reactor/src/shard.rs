@@ -115,6 +115,10 @@ impl<H: Handler> std::fmt::Debug for Shard<H> {
     }
 }
 
+/// Far from every overflow, and from what some kernels refuse (Apple's kevent: above 100,000,000 s); to return early is only
+/// one more turn.
+const WAIT_MAX_MS: u64 = 3_600_000;
+
 /// A shard on its thread.
 pub(crate) struct Running<H: Handler> {
     pub(crate) handler: H,
@@ -164,6 +168,7 @@ impl<H: Handler> Running<H> {
     /// Waits for events.
     fn wait(&mut self, timeout_ms: Option<u64>) -> io::Result<()> {
         self.io.stats.waits += 1;
+        let timeout_ms = timeout_ms.map(|timeout_ms| timeout_ms.min(WAIT_MAX_MS));
         self.io.registry.wait(&mut self.events, timeout_ms)?;
         self.io.stats.events += self.events.len() as u64;
         self.mailbox.wake_up();

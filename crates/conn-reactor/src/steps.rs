@@ -162,6 +162,13 @@ impl<H: Handler> Io<H> {
         self.close(token, reason);
     }
 
+    /// Has `drained` called when the queue, which is not empty, comes down to the low mark or is sent on below it.
+    pub(crate) fn expect_drained(&mut self, token: Token) {
+        if let Some(connection) = self.conns.get_mut(token) {
+            connection.flags.set(Flags::ABOVE_LOW);
+        }
+    }
+
     /// Sends from the queue what the budget allows. Returns whether the queue came down to the low mark.
     pub(crate) fn flush(&mut self, token: Token, budget: Budget) -> bool {
         let Some(connection) = self.conns.get_mut(token) else {

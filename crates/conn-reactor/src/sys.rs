@@ -123,7 +123,12 @@ pub(crate) fn connect_result(socket: BorrowedFd<'_>) -> Option<io::Result<Socket
         Ok(Err(error)) | Err(error) => return Some(Err(error.into())),
         Ok(Ok(())) => {}
     }
-    peer_addr(socket).map(Ok)
+    let peer = peer_addr(socket)?;
+    // Nobody listened, and the kernel had given this socket the very port that it asks for: both ends are this one.
+    if local_addr(socket).is_ok_and(|own| own == peer) {
+        return Some(Err(Errno::CONNREFUSED.into()));
+    }
+    Some(Ok(peer))
 }
 
 pub(crate) fn peer_addr(socket: BorrowedFd<'_>) -> Option<SocketAddr> {

@@ -301,7 +301,10 @@ impl<P: Protocol> ClientIo<'_, P> {
                 set.out.extend_from_slice(frame);
                 count += 1;
             }
-            // A frame without room waits behind bytes that are queued; an empty connection has room for any.
+            if set.out.len() > room {
+                // It waits behind bytes that are queued. (An empty connection has room for any frame.)
+                return self.io.expect_drained(token);
+            }
             if count == 0 || self.io.write(token, &set.out).is_err() {
                 return;
             }

@@ -63,8 +63,7 @@ impl Registry {
         timeout_ms: Option<u64>,
     ) -> io::Result<()> {
         let mut timeout = timeout_ms.map(|ms| {
-            // An hour at most: far from every overflow, and an early return is only one more turn.
-            let ms = ms.min(3_600_000) as i64;
+            let ms = ms as i64;
             Timespec {
                 tv_sec: ms / 1000,
                 tv_nsec: (ms % 1000) * 1_000_000,

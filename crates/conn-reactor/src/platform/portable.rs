@@ -139,7 +139,9 @@ pub(crate) fn accept(
     options: &Options,
 ) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
     let (socket, peer) = net::acceptfrom(listener)?;
-    prepare(&socket)?;
+    // Of a peer that has reset it already (Apple's SO_NOSIGPIPE is EINVAL then): the next accept brings another one, and
+    // no error of this one shall pause accepting.
+    prepare(&socket).map_err(|_| Errno::CONNABORTED)?;
     // A peer that is gone already makes this fail; the first read tells.
     let _ = set_stream_options(socket.as_fd(), options);
     Ok((socket, peer.and_then(|peer| peer.try_into().ok())))

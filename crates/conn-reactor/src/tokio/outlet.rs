@@ -53,7 +53,7 @@ impl<T> Outlet<T> {
     /// # Errors
     /// [`SendError::Full`]: keep the item, or drop it, and stop producing, by
     /// [`Io::pause_reading`](crate::Io::pause_reading) for instance: the message of [`Items::telling`] comes when half
-    /// of the room is free. [`SendError::Stopped`]: nobody takes items any more.
+    /// of the room is free, or when nobody takes items any more. [`SendError::Stopped`]: nobody takes items any more.
     pub fn try_send(&self, item: T) -> Result<(), SendError<T>> {
         let item = match self.items.try_send(item) {
             Ok(()) => return Ok(()),
@@ -71,7 +71,8 @@ impl<T> Outlet<T> {
 }
 
 impl<T> Items<T> {
-    /// Sends the handler's shard the message that `room` makes when an item had found no room and half of it is free.
+    /// Sends the handler's shard the message that `room` makes when an item had found no room and half of it is free; dropped
+    /// meanwhile, at once, unless the mailbox is full.
     #[must_use]
     pub fn telling<M: Send + 'static>(
         mut self,
@@ -110,6 +111,20 @@ impl<T> Items<T> {
     }
 }
 
+impl<T> Drop for Items<T> {
+    /// A handler that waits for room shall not wait for ever: its next item tells it that nobody takes any.
+    fn drop(&mut self) {
+        // Closed before the look: an item that finds no room behind it finds this end gone.
+        self.items.close();
+        if let Some(shard) = &mut self.shard {
+            if self.starved.swap(false, Ordering::SeqCst) {
+                shard.owe();
+            }
+            shard.tell_last();
+        }
+    }
+}
+
 impl<T> Stream for Items<T> {
     type Item = T;
 
@@ -124,6 +139,8 @@ trait Tell: Send {
     fn owe(&mut self);
     /// Says so as soon as the shard's mailbox has room for it.
     fn poll_tell(&mut self, cx: &mut Context<'_>);
+    /// Says so now, if the mailbox has room: nobody is there to wait for it any more.
+    fn tell_last(&mut self);
 }
 
 struct Told<M, F> {
@@ -143,6 +160,12 @@ impl<M: Send, F: Fn() -> M + Send> Tell for Told<M, F> {
         if let Some(message) = self.owed.take() {
             // A shard that has stopped needs no word.
             self.owed = self.shard.poll_send(message, &mut self.ticket, cx).err();
+        }
+    }
+
+    fn tell_last(&mut self) {
+        if let Some(message) = self.owed.take() {
+            let _ = self.shard.try_send(message);
         }
     }
 }

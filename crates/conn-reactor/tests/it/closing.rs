@@ -73,6 +73,8 @@ fn events_of_a_connection_closed_in_the_same_batch_reach_nobody() {
             other => panic!("{other:?}"),
         }
     }
+    // The event of the second, and the probe that looked for its state.
+    assert_eq!(rig.on_shard(|_, io| io.stats().stale_tokens), 2);
     data.sort();
     let mut expected = vec![
         (one_token, b"1".to_vec()),

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use conn_reactor::{CloseReason, Opened, Options};
 
-use crate::rig::{Behaviour, Rig, Seen, one_shard};
+use crate::rig::{Behaviour, Rig, Seen, nobody, one_shard};
 
 #[test]
 fn a_connect_ends_in_opened_with_its_tag_and_its_local_address() {
@@ -62,11 +62,8 @@ fn bytes_that_came_before_the_connect_was_noticed_are_read() {
 #[test]
 fn a_refused_connect_says_so() {
     let rig = Rig::start(Behaviour::Echo, one_shard());
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    rig.on_shard(move |_, io| io.connect(nobody, None, 5).unwrap());
+    let addr = nobody();
+    rig.on_shard(move |_, io| io.connect(addr, None, 5).unwrap());
     assert_eq!(
         rig.next(),
         Seen::ConnectFailed(5, ErrorKind::ConnectionRefused)
@@ -90,6 +87,37 @@ fn a_connect_without_an_answer_times_out() {
         rig.on_shard(|_, io| (io.connections(), io.stats().connect_errors)),
         (0, 1)
     );
+}
+
+#[test]
+fn a_connect_that_failed_has_closed_its_socket_when_the_handler_is_told() {
+    let options = Options {
+        connect_timeout_ms: 30,
+        ..one_shard()
+    };
+    let rig = Rig::start(Behaviour::Echo, options);
+    let full = full_listener();
+    let (addr, from) = (full.0, nobody());
+    rig.on_shard(move |probe, io| {
+        probe.retry = Some((addr, from));
+        io.connect(addr, Some(from), 1).unwrap();
+    });
+    assert_eq!(rig.next(), Seen::ConnectFailed(1, ErrorKind::TimedOut));
+    assert_eq!(rig.next(), Seen::ConnectFailed(2, ErrorKind::TimedOut));
+}
+
+/// TCP lets a socket connect to its own address (both sides open at once), which a client of this machine comes to by chance
+/// when nobody listens there: it would talk to itself, and hold the port that its server needs.
+#[test]
+fn a_connect_that_meets_itself_is_refused() {
+    let rig = Rig::start(Behaviour::Echo, one_shard());
+    let addr = nobody();
+    rig.on_shard(move |_, io| io.connect(addr, Some(addr), 3).unwrap());
+    assert_eq!(
+        rig.next(),
+        Seen::ConnectFailed(3, ErrorKind::ConnectionRefused)
+    );
+    TcpListener::bind(addr).expect("the port is free");
 }
 
 #[test]

@@ -153,6 +153,18 @@ fn a_paused_connection_is_not_read_and_resuming_presents_what_was_left() {
 }
 
 #[test]
+fn a_handler_that_resumes_what_it_leaves_cannot_keep_its_shard() {
+    let rig = Rig::start(Behaviour::Restless, one_shard());
+    let (mut client, token) = rig.client_and_token();
+    client.write_all(b"again").unwrap();
+    for _ in 0..2 {
+        assert_eq!(rig.next(), Seen::Data(token, b"again".to_vec()));
+    }
+    // A job has its place between two turns of what was left.
+    assert_eq!(rig.on_shard(|_, io| io.stats().reads), 1);
+}
+
+#[test]
 fn a_pause_in_the_middle_of_the_input_holds_at_once() {
     let rig = Rig::start(
         Behaviour::Sink,

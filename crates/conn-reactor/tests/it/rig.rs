@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ pub(crate) enum Behaviour {
     Hold,
     /// Wants no connection.
     Refuse,
+    /// Leaves all input, and asks for it again at once.
+    Restless,
     /// Panics on input.
     Panic,
 }
@@ -51,6 +53,10 @@ pub(crate) struct Probe {
     pub(crate) victim: Option<Token>,
     /// Whether the next input of any pauses its connection.
     pub(crate) pause: bool,
+    /// Where the next connect that fails is tried again, and from where.
+    pub(crate) retry: Option<(SocketAddr, SocketAddr)>,
+    /// Calls of `data` in this turn.
+    presented: usize,
     /// Tokens of the connections that closed last.
     stale: VecDeque<Token>,
     /// Bytes received and sent before this turn, and most of them in one turn.
@@ -116,6 +122,7 @@ impl Handler for Probe {
 
     fn data(&mut self, io: &mut Io<Self>, token: Token, input: &[u8]) -> usize {
         assert!(!input.is_empty(), "nothing was presented");
+        self.presented += 1;
         if let Some(victim) = self.victim.take() {
             io.close(victim, CloseReason::Local(1));
         }
@@ -140,6 +147,13 @@ impl Handler for Probe {
                 self.see(Seen::Data(token, input.to_vec()));
                 0
             }
+            Behaviour::Restless => {
+                assert!(self.presented < 1_000, "the connection keeps its shard");
+                self.see(Seen::Data(token, input.to_vec()));
+                io.pause_reading(token);
+                io.resume_reading(token);
+                0
+            }
             Behaviour::Panic => panic!("told to panic"),
             Behaviour::Refuse => unreachable!("a refused connection has no input"),
         }
@@ -162,7 +176,11 @@ impl Handler for Probe {
         self.see(Seen::Closed(token, conn, reason));
     }
 
-    fn connect_failed(&mut self, _: &mut Io<Self>, tag: u64, error: io::Error) {
+    fn connect_failed(&mut self, io: &mut Io<Self>, tag: u64, error: io::Error) {
+        if let Some((addr, bind)) = self.retry.take() {
+            io.connect(addr, Some(bind), tag + 1)
+                .expect("what failed has left its port");
+        }
         self.see(Seen::ConnectFailed(tag, error.kind()));
     }
 
@@ -180,6 +198,7 @@ impl Handler for Probe {
     }
 
     fn turn_ended(&mut self, io: &mut Io<Self>) {
+        self.presented = 0;
         let moved = io.stats().bytes_in + io.stats().bytes_out;
         self.moved_in_a_turn = self.moved_in_a_turn.max(moved - self.moved);
         self.moved = moved;
@@ -218,6 +237,8 @@ impl Rig {
                 opened: 0,
                 victim: None,
                 pause: false,
+                retry: None,
+                presented: 0,
                 stale: VecDeque::new(),
                 moved: 0,
                 moved_in_a_turn: 0,
@@ -350,6 +371,12 @@ impl Drop for Rig {
             }
         }
     }
+}
+
+/// An address of the loopback that nobody listens on.
+pub(crate) fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// Sends a job to a shard. Its mailbox may be full of what a test sent before: then as soon as it has room.

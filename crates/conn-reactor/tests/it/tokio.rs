@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ::tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ::tokio::net::TcpStream;
-use ::tokio::task::{LocalSet, spawn_local};
+use ::tokio::task::{LocalSet, spawn_local, yield_now};
 use conn_reactor::tokio::{Items, Outlet, outlet, run};
 use conn_reactor::{
     CloseReason, Handler, Io, Opened, Options, Reactor, SendError, Sender, Shard, TimerKey, Token,
@@ -230,6 +230,23 @@ fn a_stream_that_is_dropped_is_told_to_the_handler() {
         client.write_all(b"a").await.unwrap();
         let handler = serving.await.unwrap().unwrap();
         assert_eq!(handler.closed, [CloseReason::Shutdown]);
+    });
+}
+
+#[test]
+fn a_handler_that_waits_for_room_hears_that_the_stream_was_dropped() {
+    on_one_thread(async {
+        let site = site(one_shard(), 2);
+        let serving = spawn_local(run(site.shard));
+        let mut client = TcpStream::connect(site.addr).await.unwrap();
+        client.write_all(b"abc").await.unwrap();
+        while !format!("{:?}", site.items).contains("waiting: 2") {
+            yield_now().await;
+        }
+        drop(site.items);
+        // Its next item tells the handler, which stops then.
+        let handler = serving.await.unwrap().unwrap();
+        assert_eq!((handler.refused, handler.room), (1, 1));
     });
 }
 

@@ -1,20 +1,15 @@
 //! Clients on real sockets.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::Read;
+use std::net::TcpListener;
 use std::time::Instant;
 
 use circuit::{Config, FailureRate, State};
 use conn_reactor::client::{Prefer, Why};
-use conn_reactor::{CloseReason, Options};
+use conn_reactor::{CloseReason, Options, WhenFull};
 
 use super::peer::{Memories, Mood, Server, Shard, Told, hang_up, options, say};
-use crate::rig::{PATIENCE, one_shard};
-
-/// An address of the loopback that nobody listens on.
-fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
+use crate::rig::{PATIENCE, nobody, one_shard};
 
 #[test]
 fn what_is_said_survives_a_server_that_is_killed_and_comes_back() {
@@ -115,6 +110,45 @@ fn a_queue_larger_than_the_socket_flows_through_its_low_mark() {
         assert!(io.write(client, b"x").unwrap_err().is_stale());
         assert!(io.is_empty() && io.remove(client).is_none());
     });
+}
+
+#[test]
+fn a_frame_without_room_waits_although_full_queues_close() {
+    const FRAMES: u64 = 5_000;
+    const LENGTH: usize = 4_096;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let reactor = Options {
+        write_bytes_max: LENGTH,
+        write_low_bytes: LENGTH,
+        when_full: WhenFull::Close,
+        ..one_shard()
+    };
+    let mut options = options(&[listener.local_addr().unwrap()]);
+    options.outbound.frames_max = usize::MAX;
+    options.outbound.bytes_max = usize::MAX;
+    let shard = Shard::start_with(&options, reactor);
+    let client = shard.run(|talk, io| talk.add(io));
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut greeting = [0; 17];
+    server.read_exact(&mut greeting).unwrap();
+    let stands = shard.run(move |_, io| {
+        io.established(client);
+        for _ in 0..FRAMES {
+            let frame = |number: u64, frame: &mut Vec<u8>| {
+                frame.extend(number.to_be_bytes());
+                frame.resize(LENGTH, 0);
+            };
+            io.send(client, frame).unwrap();
+        }
+        io.is_established(client)
+    });
+    assert!(stands, "the queue's own connection was closed");
+    for number in 1..=FRAMES {
+        let mut frame = [0; LENGTH];
+        server.read_exact(&mut frame).unwrap();
+        assert_eq!(frame[..8], number.to_be_bytes());
+    }
 }
 
 #[test]
