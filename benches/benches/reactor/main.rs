@@ -1,13 +1,15 @@
 //! The reactor beside its peers, each an echo server of one thread in a process of its own: raw edge-triggered epoll as
-//! the floor, mio, tokio's current_thread runtime and smol.
+//! the floor, mio, tokio's current_thread runtime and smol; in the table of memory also libuv and Go, where their compilers are.
 //!
-//! `cargo xtask bench reactor [-- --quick] [echo|life|memory|calls|flood|interest...]` prints the tables of docs/BENCHMARKS.md.
+//! `cargo xtask bench reactor [-- --quick] [echo|life|connects|memory|calls|flood|interest...]` prints the tables of docs/BENCHMARKS.md.
 //! What is measured is the server's CPU time, as the kernel counts it for its threads: the wall time of a round trip over
 //! the loopback is mostly the client's.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod client;
+mod connects;
 mod flood;
+mod foreign;
 mod interest;
 mod process;
 mod servers;
@@ -42,9 +44,10 @@ fn main() -> Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let rounds = if quick { 3 } else { 7 };
-    let tables: [(&str, Table); 6] = [
+    let tables: [(&str, Table); 7] = [
         ("echo", tables::echo),
         ("life", tables::life),
+        ("connects", connects::table),
         ("memory", tables::memory),
         ("calls", tables::calls),
         ("flood", flood::table),

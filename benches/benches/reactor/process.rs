@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -34,6 +35,11 @@ impl Server {
         Self::start_as(wrapper, "serve", name)
     }
 
+    /// Starts a server that is another program.
+    pub(crate) fn start_program(program: &Path) -> Result<Self> {
+        Self::start_command(&mut Command::new(program))
+    }
+
     fn start_as(wrapper: &[&str], how: &str, name: &str) -> Result<Self> {
         let this = std::env::current_exe()?;
         let mut command = match wrapper {
@@ -44,8 +50,11 @@ impl Server {
                 command
             }
         };
+        Self::start_command(command.args([how, name]))
+    }
+
+    fn start_command(command: &mut Command) -> Result<Self> {
         let mut child = command
-            .args([how, name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -81,6 +90,24 @@ impl Server {
             }
             before = now;
         }
+    }
+
+    /// Descriptors that the server has open.
+    pub(crate) fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
+    /// Waits until the server has that many descriptors open. (That it used no CPU time for a while may also mean that it
+    /// did not get any.)
+    pub(crate) fn wait_for_descriptors(&self, count: usize) -> Result<()> {
+        let patience = Instant::now() + Duration::from_secs(60);
+        while self.descriptors()? != count {
+            if Instant::now() > patience {
+                return Err("the server keeps descriptors of closed connections".into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Resident bytes, counted page by page (the running total in /proc/PID/status is off by up to a batch per core).

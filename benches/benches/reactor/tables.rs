@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Result;
 use super::client::{Crowd, lives};
+use super::foreign;
 use super::process::Server;
 use super::servers::{CONTENDERS, Contender};
 
@@ -75,19 +76,31 @@ pub(crate) fn memory(_rounds: usize) -> Result<()> {
     println!("### Resident memory per idle connection, {FEW} to {MANY}\n");
     println!("| | at the start | a connection | after all closed, to the start |");
     println!("|---|---:|---:|---:|");
-    for contender in &CONTENDERS {
-        let server = Server::start(contender.name)?;
-        drop(Crowd::connect(server.addr, 1)?);
+    let ours = CONTENDERS.iter().map(|contender| {
+        let server = Server::start(contender.name);
+        (contender.about, server)
+    });
+    let others = foreign::FOREIGN.iter().filter_map(|foreign| {
+        let server = foreign.start()?;
+        Some((foreign.about, server))
+    });
+    for (about, server) in ours.chain(others) {
+        let server = server?;
+        let one = Crowd::connect(server.addr, 1)?;
+        let open = server.descriptors()? - 1;
+        drop(one);
+        server.wait_for_descriptors(open)?;
         let start = server.resident_bytes()?;
         let mut crowd = Crowd::connect(server.addr, FEW)?;
         let few = server.resident_bytes()?;
         crowd.grow(server.addr, MANY - FEW)?;
         let many = server.resident_bytes()?;
         drop(crowd);
+        server.wait_for_descriptors(open)?;
         let end = server.resident_bytes()?;
         println!(
             "| {} | {} KiB | {:.0} B | {:+.1} % |",
-            contender.about,
+            about,
             start / 1024,
             (many as f64 - few as f64) / (MANY - FEW) as f64,
             (end as f64 / start as f64 - 1.0) * 100.0,

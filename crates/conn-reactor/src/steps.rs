@@ -87,6 +87,7 @@ impl<H: Handler> Io<H> {
     ///
     /// # Errors
     /// The kernel watches nothing of it now: out of memory, or above `/proc/sys/fs/epoll/max_user_watches`.
+    #[inline(always)]
     pub(crate) fn tell_kernel(&mut self, token: Token) -> io::Result<()> {
         let Some(connection) = self.conns.get_mut(token) else {
             self.stats.interest_elided += 1;

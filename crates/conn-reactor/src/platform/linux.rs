@@ -41,6 +41,7 @@ impl Registry {
     }
 
     /// Changes what a descriptor is watched for. One `epoll_ctl`. A descriptor that is closed needs no `Delete`.
+    #[inline(always)]
     pub(crate) fn change(
         &self,
         fd: BorrowedFd<'_>,
@@ -154,6 +155,7 @@ pub(crate) fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
 
 /// Accepts one connection: non-blocking, closed on exec, with its peer's address. One `accept4`: the stream options
 /// come from the listener.
+#[inline(always)]
 pub(crate) fn accept(
     listener: BorrowedFd<'_>,
     _options: &Options,
