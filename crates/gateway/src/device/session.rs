@@ -9,7 +9,8 @@ use heartbeat_codec::pace::{Pace, PaceConfig};
 use super::datagrams::DatagramBeats;
 use crate::proto::{
     Beat, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, GoAwayReason, Hello,
-    SessionToken, ToDevice, Violation, Welcome, decode_to_device, encode_from_device, encode_preface,
+    SessionToken, ToDevice, Violation, Welcome, decode_to_device, encode_from_device,
+    encode_preface,
 };
 
 /// After so many delta beats one is a resync, which alone can tell the gateway a new round trip.

@@ -478,10 +478,8 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                     message,
                 }) => {
                     consumed += bytes;
-                    let is_beat = matches!(
-                        message,
-                        FromDevice::Beat(_) | FromDevice::Resync { .. }
-                    );
+                    let is_beat =
+                        matches!(message, FromDevice::Beat(_) | FromDevice::Resync { .. });
                     if is_beat && matches!(conn.phase, Phase::Open { .. }) {
                         self.shared.counters.beat_bytes(bytes);
                     }

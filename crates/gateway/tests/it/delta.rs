@@ -117,7 +117,9 @@ fn an_adaptive_device_tells_its_gateway() {
         .adaptive_interval_ms(50, 1_000_000)
         .start(|_| Answer::json("1"))
         .unwrap();
-    until("it is welcome", || rig.metric("mainstay_devices{state=\"online\"}") == 1.0);
+    until("it is welcome", || {
+        rig.metric("mainstay_devices{state=\"online\"}") == 1.0
+    });
     until("it beats less often than at first", || {
         let interval_ms = rig.device("adaptive")["interval_ms"].as_u64().unwrap();
         (51..1_000_000).contains(&interval_ms)
