@@ -31,6 +31,7 @@ fn read_as_gateway(mut phase: NativePhase, mut rest: &[u8]) {
                 encode_from_device(&message, &mut again);
                 let mut phase = match message {
                     FromDevice::Hello(_) => NativePhase::Hello,
+                    FromDevice::Resync { .. } => NativePhase::Delta(DeltaDecoder::new()),
                     _ => NativePhase::Open,
                 };
                 match Native::decode(&mut phase, &again) {

@@ -175,6 +175,10 @@ fn solve_cubic(x: f32) -> f32 {
     if x.abs() < 5.0 {
         y = x / 1.5976;
     }
+    if y.is_infinite() {
+        // Beyond what a number can say: a threshold that is never reached.
+        return y;
+    }
     for _ in 0..8 {
         let error = y * (1.5976 + 0.070_566 * y * y) - x;
         y -= error / (1.5976 + 3.0 * 0.070_566 * y * y);

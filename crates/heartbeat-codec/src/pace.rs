@@ -67,7 +67,8 @@ impl Pace {
         self.streak = 0;
         let max_ms = config.interval_max_ms.max(config.interval_min_ms).max(1);
         let left_ms = self.ceiling_ms.saturating_sub(self.interval_ms);
-        if left_ms < self.interval_ms / 8 && self.ceiling_ms < max_ms {
+        // Below 2 there is no half to grow by.
+        if left_ms < (self.interval_ms / 8).max(2) && self.ceiling_ms < max_ms {
             let more_ms = (self.ceiling_ms / 8).max(1);
             self.ceiling_ms = self.ceiling_ms.saturating_add(more_ms).min(max_ms);
             return None;

@@ -11,7 +11,7 @@ use super::crew::{CrewConfig, CrewCounters, Execute};
 use super::datagrams::{DatagramSockets, ack_within_ms};
 use super::ledger::{Admission, Answer, Ledger};
 use super::reply::{Command, Outbox, Reply};
-use super::session::{Event, Session};
+use super::session::{Adaptive, Event, Session};
 use crate::proto::{
     CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, GoAwayReason, ResultStatus,
     SessionToken, encode_from_device,
@@ -57,6 +57,11 @@ impl Member {
             beat_sent: None,
             absence: None,
         }
+    }
+
+    /// Beats at an interval that follows what the way to the gateway bears.
+    pub(crate) fn adapt(&mut self, adaptive: Adaptive) {
+        self.session.adapt(adaptive);
     }
 }
 
@@ -168,7 +173,7 @@ impl Members {
             return false;
         };
         let mut to = *endpoint;
-        let Some(member) = io.state(client) else {
+        let Some(member) = io.state(client).filter(|it| !it.session.must_resync()) else {
             return false;
         };
         let (Some(interval_ms), Some(grace_ms)) =
@@ -213,6 +218,7 @@ impl Members {
                 continue;
             };
             member.session.heard(now_ms);
+            member.session.beat_answered();
             if let Some(sent) = member.beat_sent.take() {
                 let rtt = sent.elapsed();
                 let rtt_ms = u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX);
@@ -492,7 +498,7 @@ impl Protocol for Members {
         let Some(member) = io.state(client) else {
             return;
         };
-        member.beat_sent = None;
+        let is_beat_unanswered = member.beat_sent.take().is_some();
         if loss.was_established {
             member.absence = Some(Absence {
                 since_ms: now_ms,
@@ -506,7 +512,7 @@ impl Protocol for Members {
         if let (Some(socket), Some(peer)) = (&mut self.datagrams, peer) {
             socket.forget(client, peer);
         }
-        member.session.disconnected();
+        member.session.disconnected(is_beat_unanswered);
         let why = &loss.why;
         tracing::debug!(device = &**member.session.device(), %why, "disconnected");
         if matches!(why, Why::Connect(_)) {
@@ -527,6 +533,7 @@ impl Protocol for Members {
         let is_lost = member.session.datagrams().is_some_and(|it| it.give_up());
         if is_lost {
             member.beat_sent = None;
+            member.session.beat_lost();
             self.counters.datagram_unanswered();
         }
         if is_lost || !self.beat_in_datagram(io, client) {

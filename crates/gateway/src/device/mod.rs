@@ -45,6 +45,7 @@ use crate::proto::{BootId, DeviceId, Forms};
 use crew::{Crew, CrewConfig};
 use ledger::Ledger;
 use member::Member;
+use session::Adaptive;
 
 /// Most commands that a device remembers: running ones, and results that the gateway has not
 /// acknowledged yet.
@@ -91,6 +92,7 @@ pub struct Builder {
     gateways: Vec<SocketAddr>,
     id: String,
     interval_ms: u32,
+    adaptive: Option<(u32, u32)>,
     journal: Option<PathBuf>,
     reconnect_cap_ms: u32,
     delta_beats: bool,
@@ -105,6 +107,7 @@ impl Device {
             gateways: vec![gateway],
             id: id.into(),
             interval_ms: 0,
+            adaptive: None,
             journal: None,
             reconnect_cap_ms: RECONNECT_CAP_MS,
             delta_beats: true,
@@ -164,6 +167,16 @@ impl Builder {
         self
     }
 
+    /// Lets the device find out how seldom it may beat, instead of [`interval_ms`](Self::interval_ms): it begins with a beat
+    /// every `min_ms` milliseconds, beats less often while all beats are answered, at most every `max_ms` and as often as
+    /// its gateway wants, and twice as often after one was lost. For connections through middleboxes that forget quiet ones,
+    /// after a time that nobody tells. Off by default.
+    #[must_use]
+    pub fn adaptive_interval_ms(mut self, min_ms: u32, max_ms: u32) -> Self {
+        self.adaptive = Some((min_ms.max(1), max_ms.max(min_ms).max(1)));
+        self
+    }
+
     /// Keeps command ids and results in a file, so that the device does not repeat a command after
     /// a restart. Without it the device's memory of commands ends with the process.
     #[must_use]
@@ -216,12 +229,15 @@ impl Builder {
         };
         let worker = Worker::start(execute)?;
         let jobs = worker.jobs.clone();
-        let member = Member::new(
+        let mut member = Member::new(
             id,
             self.interval_ms,
             ledger,
             forms(self.delta_beats, self.datagrams),
         );
+        if let Some((min_ms, max_ms)) = self.adaptive {
+            member.adapt(Adaptive::new(min_ms, max_ms));
+        }
         let config = CrewConfig {
             gateways: self.gateways,
             shards: 1,

@@ -3,16 +3,49 @@
 
 use std::sync::Arc;
 
-use heartbeat_codec::delta::{DELTA_BYTES_MAX, DeltaBeat, DeltaEncoder};
+use heartbeat_codec::delta::{DELTA_BYTES_MAX, DeltaBeat, DeltaEncoder, INTERVAL_MS_MAX};
+use heartbeat_codec::pace::{Pace, PaceConfig};
 
 use super::datagrams::DatagramBeats;
 use crate::proto::{
-    Beat, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, Hello, SessionToken,
-    ToDevice, Violation, Welcome, decode_to_device, encode_from_device, encode_preface,
+    Beat, BootId, CommandId, DeviceId, ErrorCode, Forms, FromDevice, GoAway, GoAwayReason, Hello,
+    SessionToken, ToDevice, Violation, Welcome, decode_to_device, encode_from_device,
+    encode_preface,
 };
 
 /// After so many delta beats one is a resync, which alone can tell the gateway a new round trip.
 const RESYNC_BEATS: u8 = 64;
+
+/// So many answered beats in a row make an adaptive interval longer.
+const STABLE_BEATS: u16 = 4;
+
+/// An interval that follows what the way to the gateway bears.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Adaptive {
+    config: PaceConfig,
+    pace: Pace,
+}
+
+impl Adaptive {
+    /// Between `interval_min_ms`, where it begins, and `interval_max_ms`, at most what a resync can say.
+    pub(crate) fn new(interval_min_ms: u32, interval_max_ms: u32) -> Self {
+        let config = PaceConfig {
+            interval_min_ms: interval_min_ms.min(INTERVAL_MS_MAX),
+            interval_max_ms: interval_max_ms.min(INTERVAL_MS_MAX),
+            stable_beats: STABLE_BEATS,
+        };
+        let pace = Pace::new(&config);
+        Self { config, pace }
+    }
+
+    /// A session begins whose gateway and device want no longer interval than this.
+    fn agree(&mut self, interval_max_ms: u32) {
+        self.config.interval_max_ms = interval_max_ms;
+        if self.pace.interval_ms() > interval_max_ms {
+            self.pace = Pace::new(&self.config);
+        }
+    }
+}
 
 /// The protocol state of one device. It outlives connections.
 #[derive(Debug)]
@@ -23,6 +56,8 @@ pub(crate) struct Session {
     wanted_interval_ms: u32,
     /// The forms of beat that the device offers.
     forms: Forms,
+    /// Seldom there, so elsewhere.
+    adaptive: Option<Box<Adaptive>>,
     open: Option<Open>,
 }
 
@@ -31,6 +66,8 @@ struct Open {
     welcome: Welcome,
     heard_ms: u64,
     rtt_ms: Option<u16>,
+    /// The gateway said why it ends the session, and it is not that it heard too little.
+    has_parted: bool,
     delta: Option<Delta>,
     datagrams: Option<DatagramBeats>,
 }
@@ -39,6 +76,8 @@ struct Open {
 #[derive(Debug)]
 struct Delta {
     encoder: DeltaEncoder,
+    /// What the last resync said, or WELCOME.
+    interval_ms: u32,
     since_resync: u8,
     has_told_rtt: bool,
 }
@@ -82,8 +121,15 @@ impl Session {
             boot,
             wanted_interval_ms,
             forms,
+            adaptive: None,
             open: None,
         }
+    }
+
+    /// Beats at an interval that follows what the way bears. The longest is what the device asks for.
+    pub(crate) fn adapt(&mut self, adaptive: Adaptive) {
+        self.wanted_interval_ms = adaptive.config.interval_max_ms;
+        self.adaptive = Some(Box::new(adaptive));
     }
 
     pub(crate) fn device(&self) -> &Arc<str> {
@@ -105,21 +151,48 @@ impl Session {
         encode_from_device(&FromDevice::Hello(hello), out);
     }
 
-    /// The connection is gone.
-    pub(crate) fn disconnected(&mut self) {
-        self.open = None;
+    /// The connection is gone; `is_beat_unanswered` as it went.
+    pub(crate) fn disconnected(&mut self, is_beat_unanswered: bool) {
+        if let Some(open) = self.open.take()
+            && is_beat_unanswered
+            && !open.has_parted
+        {
+            self.beat_lost();
+        }
     }
 
-    /// The agreed beat interval while the session is open.
+    /// The time between two beats while the session is open: the agreed one, or a shorter one that the way bears.
     pub(crate) fn interval_ms(&self) -> Option<u32> {
-        self.open.as_ref().map(|open| open.welcome.interval_ms)
+        let agreed_ms = self.open.as_ref()?.welcome.interval_ms;
+        let adaptive = self.adaptive.as_ref();
+        Some(adaptive.map_or(agreed_ms, |it| it.pace.interval_ms().min(agreed_ms)))
+    }
+
+    /// A beat was answered.
+    pub(crate) fn beat_answered(&mut self) {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.pace.answered(&adaptive.config);
+        }
+    }
+
+    /// A beat was not answered in time.
+    pub(crate) fn beat_lost(&mut self) {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.pace.lost(&adaptive.config);
+        }
+    }
+
+    /// The gateway has to hear of another interval, which only a resync can say.
+    pub(crate) fn must_resync(&self) -> bool {
+        let delta = self.open.as_ref().and_then(|open| open.delta.as_ref());
+        delta.is_some_and(|delta| Some(delta.interval_ms) != self.interval_ms())
     }
 
     /// The gateway has been silent for longer than it may leave beats unanswered.
     pub(crate) fn is_deserted(&self, now_ms: u64) -> bool {
         self.open.as_ref().is_some_and(|open| {
-            let patience =
-                u64::from(open.welcome.interval_ms) * 2 + u64::from(open.welcome.grace_ms);
+            let interval_ms = self.interval_ms().unwrap_or(open.welcome.interval_ms);
+            let patience = u64::from(interval_ms) * 2 + u64::from(open.welcome.grace_ms);
             now_ms.saturating_sub(open.heard_ms) > patience
         })
     }
@@ -153,16 +226,10 @@ impl Session {
     /// Says that the device lives.
     pub(crate) fn beat(&mut self, stamp_ms: u32, load_percent: Option<u8>, out: &mut Vec<u8>) {
         let rtt_ms = self.open.as_ref().and_then(|open| open.rtt_ms);
-        if let Some(open) = &mut self.open
-            && let Some(delta) = &mut open.delta
-        {
-            return delta.beat(
-                stamp_ms,
-                load_percent,
-                rtt_ms,
-                open.welcome.interval_ms,
-                out,
-            );
+        let interval_ms = self.interval_ms();
+        let delta = self.open.as_mut().and_then(|open| open.delta.as_mut());
+        if let (Some(delta), Some(interval_ms)) = (delta, interval_ms) {
+            return delta.beat(stamp_ms, load_percent, rtt_ms, interval_ms, out);
         }
         let beat = self.plain_beat(stamp_ms, load_percent);
         encode_from_device(&FromDevice::Beat(beat), out);
@@ -192,10 +259,14 @@ impl Session {
                     let why = "WELCOME grants a form of beat that was not offered";
                     Violation::new(ErrorCode::Malformed, why)
                 })?;
+                if let Some(adaptive) = &mut self.adaptive {
+                    adaptive.agree(self.wanted_interval_ms.min(welcome.interval_ms));
+                }
                 self.open = Some(Open {
                     welcome,
                     heard_ms: now_ms,
                     rtt_ms: None,
+                    has_parted: false,
                     datagrams: welcome
                         .datagrams
                         .map(|door| DatagramBeats::new(door, &welcome.session)),
@@ -208,7 +279,10 @@ impl Session {
                     slot_ms: welcome.slot_ms,
                 }
             }
-            ToDevice::BeatAck(_) | ToDevice::DeltaAck => Event::BeatAck,
+            ToDevice::BeatAck(_) | ToDevice::DeltaAck => {
+                self.beat_answered();
+                Event::BeatAck
+            }
             ToDevice::Probe => Event::Probe,
             ToDevice::Command {
                 id,
@@ -220,10 +294,24 @@ impl Session {
                 payload,
             },
             ToDevice::ResultAck { id } => Event::ResultAck { id },
-            ToDevice::GoAway(goaway) => Event::GoAway(goaway),
-            ToDevice::Error { code, text } => Event::Refused { code, text },
+            ToDevice::GoAway(goaway) => {
+                self.parted(goaway.reason != GoAwayReason::Gone);
+                Event::GoAway(goaway)
+            }
+            ToDevice::Error { code, text } => {
+                self.parted(true);
+                Event::Refused { code, text }
+            }
         };
         Ok(Some((consumed, event)))
+    }
+}
+
+impl Session {
+    fn parted(&mut self, has_parted: bool) {
+        if let Some(open) = &mut self.open {
+            open.has_parted = has_parted;
+        }
     }
 }
 
@@ -231,6 +319,7 @@ impl Delta {
     fn new(interval_ms: u32) -> Self {
         Self {
             encoder: DeltaEncoder::new(interval_ms),
+            interval_ms,
             since_resync: 0,
             has_told_rtt: false,
         }
@@ -244,8 +333,9 @@ impl Delta {
         interval_ms: u32,
         out: &mut Vec<u8>,
     ) {
-        let has_news = rtt_ms.is_some() && !self.has_told_rtt;
+        let has_news = rtt_ms.is_some() && !self.has_told_rtt || interval_ms != self.interval_ms;
         if has_news || self.since_resync >= RESYNC_BEATS {
+            self.interval_ms = interval_ms;
             self.encoder.resync(interval_ms);
         }
         let beat = DeltaBeat {

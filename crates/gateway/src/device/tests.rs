@@ -102,7 +102,7 @@ impl Session {
                     consumed,
                     Some(match message {
                         FromDevice::Hello(hello) => Heard::Hello(hello.boot),
-                        FromDevice::Beat(beat) => {
+                        FromDevice::Beat(beat) | FromDevice::Resync { beat, .. } => {
                             let ack = ToDevice::BeatAck(BeatAck {
                                 stamp_ms: beat.stamp_ms,
                             });

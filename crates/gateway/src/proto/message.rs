@@ -11,6 +11,13 @@ pub enum FromDevice<'a> {
     Hello(Hello<'a>),
     /// It lives.
     Beat(Beat),
+    /// It lives, and beats at this interval from now on.
+    Resync {
+        /// What a beat says.
+        beat: Beat,
+        /// The interval, 1 to 3,600,000 ms; that much also stands for a longer one.
+        interval_ms: u32,
+    },
     /// How a command ended. Repeated until the gateway acknowledges it.
     Result {
         /// The command.

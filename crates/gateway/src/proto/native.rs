@@ -2,7 +2,7 @@
 //!
 //! `docs/PROTOCOL.md` is the description; the vectors in this crate's tests hold both together.
 
-use heartbeat_codec::delta::{self, DeltaDecoder};
+use heartbeat_codec::delta::{self, DeltaBeat, DeltaDecoder, DeltaEncoder};
 use heartbeat_codec::frame::{self, Decoded};
 
 use super::{
@@ -165,7 +165,10 @@ fn read_delta<'a>(decoder: &mut DeltaDecoder, input: &'a [u8]) -> Result<Step<'a
                 load_percent: beat.load_percent,
                 rtt_ms: resync.and_then(|resync| resync.rtt_ms),
             };
-            let message = FromDevice::Beat(beat);
+            let message = match resync {
+                Some(delta::Resync { interval_ms, .. }) => FromDevice::Resync { beat, interval_ms },
+                None => FromDevice::Beat(beat),
+            };
             Step::Message { consumed, message }
         }
     })
@@ -337,6 +340,14 @@ pub fn encode_from_device(message: &FromDevice<'_>, out: &mut Vec<u8>) {
             );
         }
         FromDevice::Beat(beat) => put(kind::BEAT, &[&beat.encode()], out),
+        FromDevice::Resync { beat, interval_ms } => {
+            let delta = DeltaBeat {
+                stamp_ms: beat.stamp_ms,
+                load_percent: beat.load_percent,
+            };
+            let resync = DeltaEncoder::new(*interval_ms).encode(&delta, beat.rtt_ms);
+            out.extend_from_slice(resync.as_bytes());
+        }
         FromDevice::Result { id, status, body } => {
             put(kind::RESULT, &[&id.0, &[status.byte()], body], out);
         }

@@ -6,11 +6,17 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::device::SHARDS_MAX;
 use super::jobs::CommandJob;
 use crate::proto::BODY_BYTES_MAX;
 
 /// The largest limit of what is counted in places: commands, HTTP connections, listeners to events.
 const COUNTED_MAX: usize = 1 << 24;
+
+/// What Linux takes for the keepalive of a socket, and for its TCP_USER_TIMEOUT. It would refuse the listener otherwise.
+const KEEPALIVE_S_MAX: u64 = 32_767;
+const KEEPALIVE_COUNT_MAX: u64 = 127;
+const USER_TIMEOUT_MS_MAX: u64 = i32::MAX as u64;
 
 /// Devices that come back in a second: a hundred times what two cores were seen to welcome. Whoever writes more means
 /// something else.
@@ -220,24 +226,60 @@ impl Config {
         }
         self.breaker.check()?;
         CommandJob::check_all(&self.jobs, &self.commands)?;
-        let counted = [
-            ("commands.total_max", self.commands.total_max),
-            (
-                "http_limits.connections_max",
-                self.http_limits.connections_max,
-            ),
-            ("http_limits.events_max", self.http_limits.events_max),
-        ];
-        match counted.iter().find(|(_, value)| *value > COUNTED_MAX) {
-            Some((key, _)) => Err(format!("{key} is above {COUNTED_MAX}")),
+        let limited = self.limited();
+        match limited.iter().find(|(_, value, max)| value > max) {
+            Some((key, _, max)) => Err(format!("{key} is above {max}")),
             None => Ok(()),
         }
     }
 }
 
 impl Config {
+    /// Numbers that something below cannot take beyond a limit, and those limits.
+    fn limited(&self) -> [(&'static str, u64, u64); 8] {
+        let counted = COUNTED_MAX as u64;
+        [
+            ("shards", self.shards as u64, SHARDS_MAX as u64),
+            (
+                "devices.keepalive_idle_s",
+                self.devices.keepalive_idle_s.into(),
+                KEEPALIVE_S_MAX,
+            ),
+            (
+                "devices.keepalive_interval_s",
+                self.devices.keepalive_interval_s.into(),
+                KEEPALIVE_S_MAX,
+            ),
+            (
+                "devices.keepalive_count",
+                self.devices.keepalive_count.into(),
+                KEEPALIVE_COUNT_MAX,
+            ),
+            (
+                "devices.user_timeout_ms",
+                self.devices.user_timeout_ms.into(),
+                USER_TIMEOUT_MS_MAX,
+            ),
+            (
+                "commands.total_max",
+                self.commands.total_max as u64,
+                counted,
+            ),
+            (
+                "http_limits.connections_max",
+                self.http_limits.connections_max as u64,
+                counted,
+            ),
+            (
+                "http_limits.events_max",
+                self.http_limits.events_max as u64,
+                counted,
+            ),
+        ]
+    }
+
     /// Numbers of which none may be 0.
-    fn positive(&self) -> [(&'static str, u64); 23] {
+    fn positive(&self) -> [(&'static str, u64); 24] {
         [
             ("devices.known_max", self.devices.known_max as u64),
             (
@@ -287,6 +329,10 @@ impl Config {
             (
                 "http_limits.connections_max",
                 self.http_limits.connections_max as u64,
+            ),
+            (
+                "http_limits.read_timeout_ms",
+                self.http_limits.read_timeout_ms,
             ),
             ("http_limits.page_max", self.http_limits.page_max as u64),
         ]
@@ -450,7 +496,23 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let impossible: [(&str, Change); 15] = [
+        let impossible: [(&str, Change); 21] = [
+            ("shards is above 65536", |c| c.shards = 65_537),
+            ("devices.keepalive_idle_s", |c| {
+                c.devices.keepalive_idle_s = 32_768;
+            }),
+            ("devices.keepalive_interval_s", |c| {
+                c.devices.keepalive_interval_s = 32_768;
+            }),
+            ("devices.keepalive_count", |c| {
+                c.devices.keepalive_count = 128;
+            }),
+            ("devices.user_timeout_ms", |c| {
+                c.devices.user_timeout_ms = 1 << 31;
+            }),
+            ("http_limits.read_timeout_ms", |c| {
+                c.http_limits.read_timeout_ms = 0;
+            }),
             ("devices.known_max", |c| c.devices.known_max = 0),
             ("devices.interval_ms_min", |c| {
                 c.devices.interval_ms_min = 3_600_001;

@@ -216,13 +216,13 @@ impl Shared {
             datagrams.late.fetch_add(1, Relaxed);
             return Some(ack);
         }
-        match self.beat(&device, epoch, beat) {
+        match self.beat(&device, epoch, beat, None) {
             Beaten::SessionOver => {
                 refuse(DatagramRefusal::SessionOver);
                 return None;
             }
             Beaten::Trusted => self.tell_of_trust(&device, epoch),
-            Beaten::Heard => {}
+            Beaten::Heard | Beaten::Repaced => {}
         }
         datagrams.heard.fetch_add(1, Relaxed);
         self.counters.beat_bytes(datagram.len());

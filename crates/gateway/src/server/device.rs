@@ -111,6 +111,8 @@ pub(crate) enum Beaten {
     Heard,
     /// It is counted, and its device was a suspect until now.
     Trusted,
+    /// It is counted, and the interval is another one from now on.
+    Repaced,
     /// Another session speaks for the device.
     SessionOver,
 }
@@ -167,14 +169,25 @@ impl Device {
         self.state.lock().place.session()
     }
 
-    /// Takes a beat of the session `epoch`.
-    pub(crate) fn beat(&self, epoch: u64, now_ms: u64, beat: Beat, grace_ms: u32) -> Beaten {
+    /// Takes a beat of the session `epoch`, which may say another interval.
+    pub(crate) fn beat(
+        &self,
+        epoch: u64,
+        now_ms: u64,
+        beat: Beat,
+        interval_ms: Option<u32>,
+        grace_ms: u32,
+    ) -> Beaten {
         let mut state = self.state.lock();
-        let pulse = state.session_pulse(epoch);
-        match pulse.map(|pulse| pulse.beat(now_ms, beat, grace_ms)) {
-            Some(true) => Beaten::Trusted,
-            Some(false) => Beaten::Heard,
-            None => Beaten::SessionOver,
+        let Some(pulse) = state.session_pulse(epoch) else {
+            return Beaten::SessionOver;
+        };
+        let was_suspect = pulse.beat(now_ms, beat, grace_ms);
+        let is_repaced = interval_ms.is_some_and(|ms| pulse.repace(now_ms, ms, grace_ms));
+        match (was_suspect, is_repaced) {
+            (true, _) => Beaten::Trusted,
+            (false, true) => Beaten::Repaced,
+            (false, false) => Beaten::Heard,
         }
     }
 

@@ -407,14 +407,22 @@ impl Shared {
         }
     }
 
-    /// Takes a beat of the session `epoch` of a device.
-    pub(crate) fn beat(&self, device: &Device, epoch: u64, beat: Beat) -> Beaten {
-        let grace_ms = self.config.devices.grace_ms;
-        let beaten = device.beat(epoch, self.now_ms(), beat, grace_ms);
+    /// Takes a beat of the session `epoch` of a device, which may say another interval.
+    pub(crate) fn beat(
+        &self,
+        device: &Device,
+        epoch: u64,
+        beat: Beat,
+        interval_ms: Option<u32>,
+    ) -> Beaten {
+        let limits = &self.config.devices;
+        let interval_ms =
+            interval_ms.map(|ms| ms.clamp(limits.interval_ms_min, limits.interval_ms_max));
+        let beaten = device.beat(epoch, self.now_ms(), beat, interval_ms, limits.grace_ms);
         match beaten {
             Beaten::SessionOver => return beaten,
             Beaten::Trusted => self.counters.trusted_again(),
-            Beaten::Heard => {}
+            Beaten::Heard | Beaten::Repaced => {}
         }
         self.counters.beat(beat.rtt_ms);
         beaten

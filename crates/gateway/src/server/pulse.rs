@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use heartbeat_codec::beat::Beat;
+use heartbeat_codec::delta::INTERVAL_MS_MAX;
 use heartbeat_codec::detector::{PhiAccrual, PhiConfig};
 
 use super::device::Doubt;
@@ -37,6 +38,7 @@ enum State {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Reading {
     pub(crate) last_beat_ms_ago: Option<u64>,
+    pub(crate) interval_ms: Option<u32>,
     pub(crate) rtt_ms: Option<u16>,
     pub(crate) load_percent: Option<u8>,
     pub(crate) phi: Option<f32>,
@@ -85,6 +87,22 @@ impl Pulse {
         was_suspect
     }
 
+    /// The device beats at this interval from now on, at least 1. Returns whether that is another one than before.
+    pub(crate) fn repace(&mut self, now_ms: u64, interval_ms: u32, grace_ms: u32) -> bool {
+        let interval_ms = match interval_ms {
+            // All that a resync can say of an interval that is longer.
+            INTERVAL_MS_MAX => self.interval_ms().max(INTERVAL_MS_MAX),
+            interval_ms => interval_ms,
+        };
+        if interval_ms == self.interval_ms() {
+            return false;
+        }
+        self.interval_ms = NonZeroU32::new(interval_ms).unwrap_or(NonZeroU32::MIN);
+        // The rhythm of the other interval says nothing about this one.
+        self.detector = PhiAccrual::new(&config(interval_ms, grace_ms), now_ms);
+        true
+    }
+
     /// Drops a suspicion, and says whether there was one.
     pub(crate) fn trust(&mut self) -> bool {
         let (before, trusted) = match self.state {
@@ -120,6 +138,7 @@ impl Pulse {
         let config = config(self.interval_ms(), grace_ms);
         Reading {
             last_beat_ms_ago: Some(now_ms.saturating_sub(self.last_ms())),
+            interval_ms: Some(self.interval_ms()),
             rtt_ms: Some(self.rtt_ms).filter(|ms| *ms != RTT_UNKNOWN),
             load_percent: Some(self.load_percent).filter(|percent| *percent != LOAD_UNKNOWN),
             phi: Some(self.detector.phi(&config, now_ms)),
@@ -197,6 +216,22 @@ mod tests {
         let before_ms = doubt_in_ms(&mut fresh, 0);
         beats(&mut fresh, [1]);
         assert_eq!(doubt_in_ms(&mut fresh, 1), before_ms);
+    }
+
+    #[test]
+    fn another_interval_begins_another_rhythm() {
+        let mut pulse = pulse();
+        beats(&mut pulse, (0..100).map(|n| n * 30_000));
+        let now_ms = 99 * 30_000;
+        assert!(!pulse.repace(now_ms, 30_000, GRACE_MS), "the same");
+        assert!(pulse.repace(now_ms, 37_500, GRACE_MS));
+        assert!(doubt_in_ms(&mut pulse, now_ms) > 37_500);
+        assert!(pulse.repace(now_ms, 1_000, GRACE_MS));
+        assert!(doubt_in_ms(&mut pulse, now_ms) < 30_000);
+        // An hour is the most that a resync can say.
+        let mut pulse = Pulse::new(0, 7_200_000);
+        assert!(!pulse.repace(1, INTERVAL_MS_MAX, GRACE_MS));
+        assert_eq!(pulse.interval_ms(), 7_200_000);
     }
 
     #[test]

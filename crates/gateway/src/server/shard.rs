@@ -267,7 +267,10 @@ impl<P: FrontDoor> ShardHandler<P> {
         message: FromDevice<'_>,
     ) {
         match message {
-            FromDevice::Beat(beat) => self.on_beat(io, token, device, epoch, beat),
+            FromDevice::Beat(beat) => self.on_beat(io, token, device, epoch, beat, None),
+            FromDevice::Resync { beat, interval_ms } => {
+                self.on_beat(io, token, device, epoch, beat, Some(interval_ms));
+            }
             FromDevice::Result { id, status, body } => {
                 match self.shared.table.deliver(id, device, epoch, status, body) {
                     Delivery::Delivered => {}
@@ -316,9 +319,11 @@ impl<P: FrontDoor> ShardHandler<P> {
         device: &Device,
         epoch: u64,
         beat: Beat,
+        interval_ms: Option<u32>,
     ) {
-        if self.shared.beat(device, epoch, beat) == Beaten::Trusted {
-            self.trusted(io, token);
+        match self.shared.beat(device, epoch, beat, interval_ms) {
+            Beaten::Trusted | Beaten::Repaced => self.look_again(io, token),
+            Beaten::Heard | Beaten::SessionOver => {}
         }
         let ack = BeatAck {
             stamp_ms: beat.stamp_ms,
@@ -473,7 +478,9 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
                     message,
                 }) => {
                     consumed += bytes;
-                    if let (FromDevice::Beat(_), Phase::Open { .. }) = (&message, &conn.phase) {
+                    let is_beat =
+                        matches!(message, FromDevice::Beat(_) | FromDevice::Resync { .. });
+                    if is_beat && matches!(conn.phase, Phase::Open { .. }) {
                         self.shared.counters.beat_bytes(bytes);
                     }
                     self.on_message(io, token, message);
@@ -548,7 +555,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
             }
             ShardMessage::Trusted { session } => {
                 if Self::is_open(io, session.token) {
-                    self.trusted(io, session.token);
+                    self.look_again(io, session.token);
                 }
             }
             ShardMessage::Order(order) => self.obey(io, order),

@@ -85,6 +85,50 @@ fn both_forms_are_heard_and_a_delta_beat_is_one_byte() {
 }
 
 #[test]
+fn the_interval_of_a_resync_is_the_one_that_holds() {
+    let rig = Rig::with(|config| config.devices.grace_ms = 100);
+    let mut peer = Peer::connect(rig.device_addr);
+    peer.write(&greeting_with(Forms::DELTA, 0, "paced", BOOT, None));
+    assert_eq!(peer.welcome().interval_ms, 3_600_000);
+    assert_eq!(rig.device("paced")["interval_ms"], 3_600_000);
+    // A shorter one than the gateway allows becomes the shortest.
+    for (says, holds) in [
+        (20_000, 20_000),
+        (40_000, 40_000),
+        (3_600_000, 3_600_000),
+        (1, 50),
+    ] {
+        let mut encoder = DeltaEncoder::new(says);
+        peer.write(&beat(&mut encoder, 1_000, None));
+        assert_eq!(peer.hear(), Some(Heard::DeltaAck));
+        if holds != 50 {
+            assert_eq!(rig.device("paced")["interval_ms"], holds);
+        }
+    }
+    // Its deadline is near now, although it had an hour before.
+    peer.sent_away(GoAwayReason::Gone);
+    assert_eq!(rig.device("paced")["interval_ms"], 50);
+}
+
+#[test]
+fn an_adaptive_device_tells_its_gateway() {
+    let rig = Rig::start();
+    let device = Device::builder(rig.device_addr, "adaptive")
+        .adaptive_interval_ms(50, 1_000_000)
+        .start(|_| Answer::json("1"))
+        .unwrap();
+    until("it is welcome", || {
+        rig.metric("mainstay_devices{state=\"online\"}") == 1.0
+    });
+    until("it beats less often than at first", || {
+        let interval_ms = rig.device("adaptive")["interval_ms"].as_u64().unwrap();
+        (51..1_000_000).contains(&interval_ms)
+    });
+    assert_eq!(rig.state("adaptive"), "online");
+    device.stop().unwrap();
+}
+
+#[test]
 fn what_is_no_delta_beat_is_malformed() {
     let rig = Rig::start();
     let mut encoder = DeltaEncoder::new(INTERVAL_MS);

@@ -16,6 +16,8 @@ pub(crate) struct Gate {
     stream: Option<TcpStream>,
     phase: NativePhase,
     input: Vec<u8>,
+    /// What the last resync said.
+    pub(crate) interval_ms: Option<u32>,
 }
 
 /// An owned message of a device.
@@ -44,6 +46,7 @@ impl Gate {
             stream: None,
             phase: NativePhase::Preface,
             input: Vec::new(),
+            interval_ms: None,
         }
     }
 
@@ -123,6 +126,9 @@ impl Gate {
                 }
                 Step::Skip { consumed } => drop(self.input.drain(..consumed)),
                 Step::Message { consumed, message } => {
+                    if let FromDevice::Resync { interval_ms, .. } = message {
+                        self.interval_ms = Some(interval_ms);
+                    }
                     let said = own(message);
                     self.input.drain(..consumed);
                     return Some(said);
@@ -151,7 +157,7 @@ fn own(message: FromDevice<'_>) -> Said {
             boot: hello.boot,
             resume: hello.resume,
         },
-        FromDevice::Beat(beat) => Said::Beat(beat),
+        FromDevice::Beat(beat) | FromDevice::Resync { beat, .. } => Said::Beat(beat),
         FromDevice::Result { id, status, body } => Said::Result {
             id,
             status,

@@ -189,6 +189,7 @@ fn read_as_gateway(mut phase: NativePhase, input: &[u8]) -> Result<usize, TestCa
                 encode_from_device(&message, &mut again);
                 let mut phase = match message {
                     FromDevice::Hello(_) => NativePhase::Hello,
+                    FromDevice::Resync { .. } => NativePhase::Delta(DeltaDecoder::new()),
                     _ => NativePhase::Open,
                 };
                 match Native::decode(&mut phase, &again) {

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use gateway::device::{Answer, Device, Fleet, FleetConfig};
 use gateway::proto::{
-    BootId, CommandId, ErrorCode, GoAway, GoAwayReason, ResultStatus, SessionToken, ToDevice,
+    BootId, CommandId, ErrorCode, Forms, GoAway, GoAwayReason, ResultStatus, SessionToken, ToDevice,
 };
 
 use crate::gate::{Gate, Said};
@@ -74,6 +74,54 @@ fn a_command_that_comes_again_is_answered_again_and_not_executed() {
     );
     device.stop().unwrap();
     while gate.hear().is_some_and(|said| said != Said::GoAway) {}
+}
+
+/// Answers the next `beats` beats; the interval that the last of them said or left standing.
+fn answer_beats(gate: &mut Gate, beats: usize) -> Option<u32> {
+    for _ in 0..beats {
+        match gate.hear() {
+            Some(Said::Beat(beat)) => gate.say(&ToDevice::BeatAck(beat.ack())),
+            other => panic!("{other:?} instead of a beat"),
+        }
+    }
+    gate.interval_ms
+}
+
+#[test]
+fn an_adaptive_interval_grows_while_beats_are_answered_and_shrinks_after_a_loss() {
+    let mut gate = Gate::open();
+    let device = Device::builder(gate.addr(), "adaptive")
+        .adaptive_interval_ms(4, 4_000)
+        .reconnect_cap_ms(20)
+        .start(|_| Answer::json("1"))
+        .unwrap();
+    gate.accept();
+    // The gateway wants a beat every 32 ms, less than the device would come to by itself.
+    gate.welcome_with(Forms::DELTA, TOKEN, 32);
+    assert_eq!(answer_beats(&mut gate, 1), Some(4), "the first is a resync");
+    until("it has grown as far as it may", || {
+        answer_beats(&mut gate, 1) == Some(32)
+    });
+    // A beat that is not answered before the connection ends was lost.
+    assert!(matches!(gate.hear(), Some(Said::Beat(_))));
+    gate.accept();
+    gate.welcome_with(Forms::DELTA, TOKEN, 32);
+    assert_eq!(answer_beats(&mut gate, 1), Some(16));
+    // Nothing was lost on the way to a gateway that says goodbye.
+    assert!(matches!(gate.hear(), Some(Said::Beat(_))));
+    gate.say(&ToDevice::GoAway(GoAway {
+        reason: GoAwayReason::Draining,
+        retry_within_ms: 1,
+    }));
+    gate.accept();
+    gate.welcome_with(Forms::DELTA, TOKEN, 32);
+    assert_eq!(answer_beats(&mut gate, 1), Some(16));
+    // One that wants more beats than that gets them.
+    gate.accept();
+    gate.welcome_with(Forms::DELTA, TOKEN, 8);
+    assert_eq!(answer_beats(&mut gate, 1), Some(4));
+    drop(gate);
+    device.stop().unwrap();
 }
 
 #[test]

@@ -311,7 +311,7 @@ fn delta_beats_have_exactly_these_bytes() {
         match Native::decode(&mut phase, &stream) {
             Ok(Step::Message {
                 consumed,
-                message: FromDevice::Beat(there),
+                message: FromDevice::Beat(there) | FromDevice::Resync { beat: there, .. },
             }) => assert_eq!((consumed, there), (stream.len(), beat)),
             other => panic!("{other:?}"),
         }

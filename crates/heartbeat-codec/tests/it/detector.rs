@@ -121,6 +121,18 @@ fn an_age_of_silence_leaves_finite_estimates() {
     assert_eq!(peer.std_ms(&config), 100.0);
 }
 
+#[test]
+fn a_threshold_beyond_all_numbers_is_never_reached() {
+    for threshold in [1e38, f32::MAX, f32::INFINITY] {
+        let config = PhiConfig {
+            threshold,
+            ..PhiConfig::new(1_000)
+        };
+        let peer = taught(&config, [1_000; 20]);
+        assert_eq!(peer.deadline_ms(&config), u64::MAX, "{threshold}");
+    }
+}
+
 proptest! {
     #[test]
     fn suspicion_never_falls_and_the_deadline_is_where_it_crosses(

@@ -51,6 +51,24 @@ fn a_loss_ends_a_streak() {
     assert_eq!((quiet, pace.interval_ms()), (5, 10_625));
 }
 
+#[test]
+fn it_recovers_from_a_loss_however_short_the_intervals_are() {
+    for interval_min_ms in 0..20 {
+        let config = PaceConfig {
+            interval_min_ms,
+            interval_max_ms: 1_000,
+            stable_beats: 1,
+        };
+        let mut pace = Pace::new(&config);
+        for answers in 0..50 {
+            (0..answers).for_each(|_| _ = pace.answered(&config));
+            pace.lost(&config);
+        }
+        (0..1_000).for_each(|_| _ = pace.answered(&config));
+        assert_eq!(pace.interval_ms(), 1_000, "from {interval_min_ms}");
+    }
+}
+
 /// A middlebox forgets connections that were silent for this long: beats that come later are lost.
 #[test]
 fn it_finds_what_a_middlebox_bears() {

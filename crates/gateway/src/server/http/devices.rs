@@ -37,6 +37,7 @@ pub(crate) struct DeviceView {
     id: String,
     state: &'static str,
     last_beat_ms_ago: Option<u64>,
+    interval_ms: Option<u32>,
     rtt_ms: Option<u16>,
     load_percent: Option<u8>,
     /// Suspicion that the device is gone; `null` unless it is online.
@@ -100,6 +101,7 @@ fn view(shared: &Shared, device: &Device) -> DeviceView {
             presence => presence.name(),
         },
         last_beat_ms_ago: reading.last_beat_ms_ago,
+        interval_ms: reading.interval_ms,
         rtt_ms: reading.rtt_ms,
         load_percent: reading.load_percent,
         phi: reading.phi.filter(|phi| online && phi.is_finite()),

@@ -91,8 +91,9 @@ impl<P: FrontDoor> ShardHandler<P> {
         self.part(io, token, &ToDevice::GoAway(words), code);
     }
 
-    /// A beat came, and the device is no suspect any more. Its timer stands at a deadline that has moved.
-    pub(super) fn trusted(&mut self, io: &mut ShardIo<P>, token: Token) {
+    /// A beat came, and the device is no suspect any more or has another interval: its timer stands at a deadline that
+    /// is not the next one.
+    pub(super) fn look_again(&mut self, io: &mut ShardIo<P>, token: Token) {
         let now_ms = io.now_ms();
         if let Some(conn) = io.state(token) {
             let timer = conn.timer;
