@@ -46,12 +46,12 @@ impl Watch for Descriptors {
         self.tool.attached()
     }
 
-    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
-        self.tool.collect(duration)
+    fn collect(&mut self, duration: Duration) -> Result<(), Failure> {
+        Ok(self.tool.collect(duration)?)
     }
 
-    fn finish(&mut self) -> Result<Events, ScopeError> {
-        self.tool.finish()
+    fn finish(&mut self) -> Result<Events, Failure> {
+        Ok(self.tool.finish()?)
     }
 
     fn overhead(&self) -> Overhead {
