@@ -21,7 +21,7 @@ use super::session::{
     quantiles from slots that double. WAKER is the one that woke the task most often; softirq and \
     hardirq are interrupts, for which no task is to blame.\n\
     --svg draws where time went off the CPU, by wakeup reason; it costs several times as much as \
-    the table alone. Pids are those of the initial pid namespace."
+    the table alone. Wake-ups and sleeps for which there was no room are counted below the table. Pids are those of the initial pid namespace."
 )]
 pub(super) struct Args {
     #[command(flatten)]

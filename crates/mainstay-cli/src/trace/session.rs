@@ -23,7 +23,7 @@ use crate::units::parse_duration;
 /// What every tool takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// Only this process.
+    /// Only this process; watching ends when it does.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) pid: Option<u32>,
     /// How long, e.g. 500ms, 10s, 2m, 1h [default: until Ctrl-C].
