@@ -43,6 +43,16 @@ struct {
 	__type(value, struct runq_total_row);
 } wakers SEC(".maps");
 
+/* The numbers of threads that ran another program and so took the place, the number
+ * and the beginning of their leader, and when: the row by the old ones is never
+ * found again. Without room it stays until the end. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} left SEC(".maps");
+
 /* Small unless with_stacks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -213,6 +223,17 @@ static __always_inline int on_rename(const struct who *who)
 	return 0;
 }
 
+static __always_inline int on_exec(const struct who *who, __u32 old_tid)
+{
+	__u64 now;
+
+	if (!is_watched(who) || who->tid == old_tid)
+		return 0;
+	now = bpf_ktime_get_ns();
+	bpf_map_update_elem(&left, &old_tid, &now, BPF_ANY);
+	return 0;
+}
+
 /* After its last switch: nothing changes the row any more. */
 static __always_inline int on_process_free(const struct who *who)
 {
@@ -379,6 +400,23 @@ int raw_rename(__u64 *ctx)
 
 	who.comm = (const void *)ctx[1];
 	return on_rename(&who);
+}
+
+/* The arguments of sched_process_exec: the task, its thread number before. */
+SEC("tp_btf/sched_process_exec")
+int btf_exec(__u64 *ctx)
+{
+	struct who who = who_btf((struct task_struct *)ctx[0]);
+
+	return on_exec(&who, ctx[1]);
+}
+
+SEC("raw_tp/sched_process_exec")
+int raw_exec(__u64 *ctx)
+{
+	struct who who = who_raw(ctx[0]);
+
+	return on_exec(&who, ctx[1]);
 }
 
 AT_TASK(waking, sched_waking)

@@ -180,6 +180,7 @@ fn escaped(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '"' => out.push_str("&quot;"),
             // XML has no way to write these.
+            '\u{fffe}' | '\u{ffff}' => out.push('?'),
             control if control.is_control() => out.push('?'),
             other => out.push(other),
         }
@@ -210,10 +211,10 @@ mod tests {
     #[test]
     fn names_cannot_leave_their_place() {
         let mut graph = FlameGraph::new("<t>", "us");
-        graph.add(&["</title><script>\u{1b}\"&"], 1);
+        graph.add(&["</title><script>\u{1b}\"&\u{fffe}\u{ffff}"], 1);
         let svg = graph.to_string();
         assert!(!svg.contains("<script>") && !svg.contains('\u{1b}'));
-        assert!(svg.contains("&lt;/title&gt;&lt;script&gt;?&quot;&amp;"));
+        assert!(svg.contains("&lt;/title&gt;&lt;script&gt;?&quot;&amp;??"));
     }
 
     #[test]

@@ -18,8 +18,10 @@ pub(crate) fn check(pid: Option<u32>) -> Result<(), ScopeError> {
                 .into(),
         ));
     }
-    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = fs::read(format!("/proc/{pid}/status"));
     let status = status.map_err(|e| ScopeError::no_process(pid, e.to_string()))?;
+    // Its name is in there too, which is any bytes.
+    let status = String::from_utf8_lossy(&status);
     let of = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     match of.map(str::trim) {
         Some(of) if of != pid.to_string() => {
@@ -51,6 +53,19 @@ mod tests {
         // No Linux has a process of this number (`PID_MAX_LIMIT`).
         let error = check(Some((1 << 22) + 1)).expect_err("it is not there");
         assert!(error.is_no_process(), "{error}");
+    }
+
+    #[test]
+    fn a_process_may_be_named_by_any_bytes() {
+        let own = std::process::id();
+        if let Err(error) = check(Some(own)) {
+            return crate::skip::skip(error);
+        }
+        let before = std::fs::read("/proc/self/comm").expect("Linux tells");
+        std::fs::write("/proc/self/comm", b"\xff\xfe").expect("it is ours");
+        let checked = check(Some(own));
+        std::fs::write("/proc/self/comm", before).expect("it is ours");
+        checked.expect("it is there");
     }
 
     #[test]

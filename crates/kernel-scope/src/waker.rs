@@ -3,6 +3,8 @@ use std::fmt;
 use libbpf_rs::btf::types::{Composite, DataSec, MemberAttr};
 use libbpf_rs::btf::{Btf, BtfType};
 
+use crate::log::with_log;
+
 /// In whose context a sleeping task was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -59,7 +61,9 @@ impl fmt::Display for WakerClass {
 /// The knob `preempt_count_offset` of the programs: the way from a CPU's runqueue to its preempt
 /// count, both per-CPU variables. 0 where BTF does not know them, as on other machines than x86.
 pub(crate) fn preempt_count_offset() -> i64 {
-    let found = Btf::from_vmlinux().ok().and_then(|btf| {
+    // Where there is none, the tool says so better than libbpf.
+    let (btf, _) = with_log(Btf::from_vmlinux);
+    let found = btf.ok().and_then(|btf| {
         let (runqueues, count) = per_cpu_offsets(&btf)?;
         Some(count - runqueues)
     });

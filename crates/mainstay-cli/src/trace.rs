@@ -1,6 +1,7 @@
 //! `mainstay trace`: the tools of kernel-scope on a terminal, in a pipe, or as JSON lines.
 
 mod fds;
+mod live;
 mod map_iter;
 mod runq;
 mod session;

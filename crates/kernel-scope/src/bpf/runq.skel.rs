@@ -32,6 +32,7 @@ mod imp {
             .name("runq_bpf")
             .map("tasks", false)
             .map("wakers", false)
+            .map("left", false)
             .map("off_cpu", false)
             .map("stacks", false)
             .map("event_counts", false)
@@ -41,6 +42,8 @@ mod imp {
             .prog("raw_switch")
             .prog("btf_rename")
             .prog("raw_rename")
+            .prog("btf_exec")
+            .prog("raw_exec")
             .prog("btf_waking")
             .prog("raw_waking")
             .prog("btf_wakeup")
@@ -56,6 +59,7 @@ mod imp {
     pub struct OpenRunqMaps<'obj> {
         pub tasks: libbpf_rs::OpenMapMut<'obj>,
         pub wakers: libbpf_rs::OpenMapMut<'obj>,
+        pub left: libbpf_rs::OpenMapMut<'obj>,
         pub off_cpu: libbpf_rs::OpenMapMut<'obj>,
         pub stacks: libbpf_rs::OpenMapMut<'obj>,
         pub event_counts: libbpf_rs::OpenMapMut<'obj>,
@@ -74,6 +78,7 @@ mod imp {
         ) -> libbpf_rs::Result<Self> {
             let mut tasks = None;
             let mut wakers = None;
+            let mut left = None;
             let mut off_cpu = None;
             let mut stacks = None;
             let mut event_counts = None;
@@ -96,6 +101,7 @@ mod imp {
                 match name {
                     "tasks" => tasks = Some(map),
                     "wakers" => wakers = Some(map),
+                    "left" => left = Some(map),
                     "off_cpu" => off_cpu = Some(map),
                     "stacks" => stacks = Some(map),
                     "event_counts" => event_counts = Some(map),
@@ -108,13 +114,14 @@ mod imp {
             let slf = Self {
                 tasks: tasks.expect("map `tasks` not present"),
                 wakers: wakers.expect("map `wakers` not present"),
+                left: left.expect("map `left` not present"),
                 off_cpu: off_cpu.expect("map `off_cpu` not present"),
                 stacks: stacks.expect("map `stacks` not present"),
                 event_counts: event_counts.expect("map `event_counts` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(5)
+                        .map_mmap_ptr(6)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_mut()
@@ -122,7 +129,7 @@ mod imp {
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(6)
+                        .map_mmap_ptr(7)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -135,6 +142,7 @@ mod imp {
     pub struct RunqMaps<'obj> {
         pub tasks: libbpf_rs::MapMut<'obj>,
         pub wakers: libbpf_rs::MapMut<'obj>,
+        pub left: libbpf_rs::MapMut<'obj>,
         pub off_cpu: libbpf_rs::MapMut<'obj>,
         pub stacks: libbpf_rs::MapMut<'obj>,
         pub event_counts: libbpf_rs::MapMut<'obj>,
@@ -153,6 +161,7 @@ mod imp {
         ) -> libbpf_rs::Result<Self> {
             let mut tasks = None;
             let mut wakers = None;
+            let mut left = None;
             let mut off_cpu = None;
             let mut stacks = None;
             let mut event_counts = None;
@@ -173,6 +182,7 @@ mod imp {
                 match name {
                     "tasks" => tasks = Some(map),
                     "wakers" => wakers = Some(map),
+                    "left" => left = Some(map),
                     "off_cpu" => off_cpu = Some(map),
                     "stacks" => stacks = Some(map),
                     "event_counts" => event_counts = Some(map),
@@ -185,13 +195,14 @@ mod imp {
             let slf = Self {
                 tasks: tasks.expect("map `tasks` not present"),
                 wakers: wakers.expect("map `wakers` not present"),
+                left: left.expect("map `left` not present"),
                 off_cpu: off_cpu.expect("map `off_cpu` not present"),
                 stacks: stacks.expect("map `stacks` not present"),
                 event_counts: event_counts.expect("map `event_counts` not present"),
                 rodata: rodata.expect("map `rodata` not present"),
                 rodata_data: unsafe {
                     config
-                        .map_mmap_ptr(5)
+                        .map_mmap_ptr(6)
                         .expect("BPF map `rodata` does not have mmap pointer")
                         .cast::<types::rodata>()
                         .as_ref()
@@ -199,7 +210,7 @@ mod imp {
                 bss: bss.expect("map `bss` not present"),
                 bss_data: unsafe {
                     config
-                        .map_mmap_ptr(6)
+                        .map_mmap_ptr(7)
                         .expect("BPF map `bss` does not have mmap pointer")
                         .cast::<types::bss>()
                         .as_mut()
@@ -214,6 +225,8 @@ mod imp {
         pub raw_switch: libbpf_rs::OpenProgramMut<'obj>,
         pub btf_rename: libbpf_rs::OpenProgramMut<'obj>,
         pub raw_rename: libbpf_rs::OpenProgramMut<'obj>,
+        pub btf_exec: libbpf_rs::OpenProgramMut<'obj>,
+        pub raw_exec: libbpf_rs::OpenProgramMut<'obj>,
         pub btf_waking: libbpf_rs::OpenProgramMut<'obj>,
         pub raw_waking: libbpf_rs::OpenProgramMut<'obj>,
         pub btf_wakeup: libbpf_rs::OpenProgramMut<'obj>,
@@ -233,6 +246,8 @@ mod imp {
             let mut raw_switch = None;
             let mut btf_rename = None;
             let mut raw_rename = None;
+            let mut btf_exec = None;
+            let mut raw_exec = None;
             let mut btf_waking = None;
             let mut raw_waking = None;
             let mut btf_wakeup = None;
@@ -260,6 +275,8 @@ mod imp {
                     "raw_switch" => raw_switch = Some(prog),
                     "btf_rename" => btf_rename = Some(prog),
                     "raw_rename" => raw_rename = Some(prog),
+                    "btf_exec" => btf_exec = Some(prog),
+                    "raw_exec" => raw_exec = Some(prog),
                     "btf_waking" => btf_waking = Some(prog),
                     "raw_waking" => raw_waking = Some(prog),
                     "btf_wakeup" => btf_wakeup = Some(prog),
@@ -279,6 +296,8 @@ mod imp {
                 raw_switch: raw_switch.expect("prog `raw_switch` not present"),
                 btf_rename: btf_rename.expect("prog `btf_rename` not present"),
                 raw_rename: raw_rename.expect("prog `raw_rename` not present"),
+                btf_exec: btf_exec.expect("prog `btf_exec` not present"),
+                raw_exec: raw_exec.expect("prog `raw_exec` not present"),
                 btf_waking: btf_waking.expect("prog `btf_waking` not present"),
                 raw_waking: raw_waking.expect("prog `raw_waking` not present"),
                 btf_wakeup: btf_wakeup.expect("prog `btf_wakeup` not present"),
@@ -299,6 +318,8 @@ mod imp {
         pub raw_switch: libbpf_rs::ProgramMut<'obj>,
         pub btf_rename: libbpf_rs::ProgramMut<'obj>,
         pub raw_rename: libbpf_rs::ProgramMut<'obj>,
+        pub btf_exec: libbpf_rs::ProgramMut<'obj>,
+        pub raw_exec: libbpf_rs::ProgramMut<'obj>,
         pub btf_waking: libbpf_rs::ProgramMut<'obj>,
         pub raw_waking: libbpf_rs::ProgramMut<'obj>,
         pub btf_wakeup: libbpf_rs::ProgramMut<'obj>,
@@ -335,6 +356,12 @@ mod imp {
                     libbpf_rs::ProgramMut::new_mut(
                         open_progs.raw_rename.as_libbpf_object().as_mut(),
                     )
+                },
+                btf_exec: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.btf_exec.as_libbpf_object().as_mut())
+                },
+                raw_exec: unsafe {
+                    libbpf_rs::ProgramMut::new_mut(open_progs.raw_exec.as_libbpf_object().as_mut())
                 },
                 btf_waking: unsafe {
                     libbpf_rs::ProgramMut::new_mut(
@@ -637,6 +664,24 @@ mod imp {
                 }
             }
         }
+        #[derive(Debug, Copy, Clone)]
+        #[repr(C)]
+        pub struct __anon_3 {
+            pub r#type: *mut [i32; 1],
+            pub max_entries: *mut [i32; 1024],
+            pub key: *mut u32,
+            pub value: *mut u64,
+        }
+        impl Default for __anon_3 {
+            fn default() -> Self {
+                Self {
+                    r#type: std::ptr::null_mut(),
+                    max_entries: std::ptr::null_mut(),
+                    key: std::ptr::null_mut(),
+                    value: std::ptr::null_mut(),
+                }
+            }
+        }
         #[derive(Debug, Default, Copy, Clone)]
         #[repr(C)]
         pub struct runq_stack_row {
@@ -650,13 +695,13 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_3 {
+        pub struct __anon_4 {
             pub r#type: *mut [i32; 1],
             pub max_entries: *mut [i32; 1],
             pub key: *mut runq_stack_row,
             pub value: *mut runq_total_row,
         }
-        impl Default for __anon_3 {
+        impl Default for __anon_4 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -668,13 +713,13 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_4 {
+        pub struct __anon_5 {
             pub r#type: *mut [i32; 7],
             pub max_entries: *mut [i32; 1],
             pub key_size: *mut [i32; 4],
             pub value_size: *mut [i32; 1016],
         }
-        impl Default for __anon_4 {
+        impl Default for __anon_5 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -693,13 +738,13 @@ mod imp {
         }
         #[derive(Debug, Copy, Clone)]
         #[repr(C)]
-        pub struct __anon_5 {
+        pub struct __anon_6 {
             pub r#type: *mut [i32; 6],
             pub max_entries: *mut [i32; 4],
             pub key: *mut u32,
             pub value: *mut mr_counters,
         }
-        impl Default for __anon_5 {
+        impl Default for __anon_6 {
             fn default() -> Self {
                 Self {
                     r#type: std::ptr::null_mut(),
@@ -798,9 +843,10 @@ mod imp {
         pub struct maps {
             pub tasks: __anon_1,
             pub wakers: __anon_2,
-            pub off_cpu: __anon_3,
-            pub stacks: __anon_4,
-            pub event_counts: __anon_5,
+            pub left: __anon_3,
+            pub off_cpu: __anon_4,
+            pub stacks: __anon_5,
+            pub event_counts: __anon_6,
         }
     }
     pub struct OpenRunqSkel<'obj> {
@@ -865,6 +911,8 @@ mod imp {
         pub raw_switch: Option<libbpf_rs::Link>,
         pub btf_rename: Option<libbpf_rs::Link>,
         pub raw_rename: Option<libbpf_rs::Link>,
+        pub btf_exec: Option<libbpf_rs::Link>,
+        pub raw_exec: Option<libbpf_rs::Link>,
         pub btf_waking: Option<libbpf_rs::Link>,
         pub raw_waking: Option<libbpf_rs::Link>,
         pub btf_wakeup: Option<libbpf_rs::Link>,
@@ -912,25 +960,29 @@ mod imp {
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
                 raw_rename: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(3)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
+                btf_exec: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(4)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
+                raw_exec: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(5)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(6)?)
+                btf_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(6)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(7)?)
+                raw_waking: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(7)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(8)?)
+                btf_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(8)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(9)?)
+                raw_wakeup: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(9)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(10)?)
+                btf_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(10)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(11)?)
+                raw_wakeup_new: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(11)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                btf_process_free: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(12)?)
+                btf_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(12)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
-                raw_process_free: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(13)?)
+                raw_migrate: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(13)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                btf_process_free: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(14)?)
+                    .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
+                raw_process_free: core::ptr::NonNull::new(self.skel_config.prog_link_ptr(15)?)
                     .map(|ptr| unsafe { libbpf_rs::Link::from_ptr(ptr) }),
             };
 
@@ -947,5 +999,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 62688] = *include_bytes!("runq.bpf.o");
+    static DATA: [u8; 65792] = *include_bytes!("runq.bpf.o");
 }

@@ -2,7 +2,8 @@
 //!
 //! Events tell who opens and closes; about every second, and at the end, an iterator of the kernel
 //! lists what is open. That list decides, so the result is what `/proc/PID/fd` shows, also when
-//! events were lost; and what appears in it without an event is there as `unknown`.
+//! events were lost; and what appears in it without an event is there as `unknown`. Where events were
+//! lost, the origin may be that of a descriptor that had the same number before.
 //!
 //! ```no_run
 //! use std::time::Duration;

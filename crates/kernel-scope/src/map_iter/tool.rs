@@ -116,7 +116,8 @@ impl MapIter {
     }
 
     /// The addresses of a [caller](Event::caller), innermost first, for
-    /// [`Symbols::user`](crate::Symbols::user). They end where the program keeps no frame pointers.
+    /// [`Symbols::user`](crate::Symbols::user). They end where the program keeps no frame pointers, and
+    /// are those of the program that ran then, if the process has run another one since.
     #[must_use]
     pub fn caller(&self, number: u32) -> Vec<u64> {
         self.stacks.addresses(number.cast_signed())

@@ -6,7 +6,8 @@ use super::row::{TaskId, TaskRow};
 use super::task::{Task, Waker};
 use super::total::TotalRow;
 use super::waker_key::WakerKey;
-use crate::entries::entries;
+use crate::bytes::word;
+use crate::entries::{Entry, entries};
 use crate::error::ScopeError;
 
 /// Tasks that have ended, taken out of the kernel to make room there.
@@ -28,7 +29,9 @@ impl Ended {
         }
     }
 
-    /// Takes the rows of tasks that have ended, and of their wakers, out of the maps.
+    /// Takes the rows of tasks that have ended, and of their wakers, out of the maps. `left`: numbers
+    /// that threads gave up for their leader's when they ran another program, and when; what they were
+    /// by those has ended too.
     ///
     /// A row that cannot be taken out stays, is told from there, and keeps none of the others back:
     /// its error comes when all of them are done.
@@ -36,14 +39,11 @@ impl Ended {
         &mut self,
         tasks: &impl MapCore,
         wakers: &impl MapCore,
+        left: &impl MapCore,
     ) -> Result<(), ScopeError> {
-        let mut dead = Vec::new();
-        for (key, row) in entries(tasks)? {
-            if TaskRow::from_bytes(&row)?.dead != 0 {
-                dead.push(key);
-            }
-        }
-        if dead.is_empty() {
+        let left_at: HashMap<_, _> = entries(left)?.into_iter().collect();
+        let dead = dead_among(&entries(tasks)?, &left_at)?;
+        if dead.is_empty() && left_at.is_empty() {
             return Ok(());
         }
         // Everything that is only read comes first: a failure of it must not cost what is taken out.
@@ -55,7 +55,9 @@ impl Ended {
         for key in &dead {
             let taken = take(tasks, key, TaskRow::from_bytes);
             if let Some(row) = or_later(taken, &mut failed) {
-                found.insert(row.id(), Task::new(&row));
+                let mut task = Task::new(&row);
+                task.has_ended = true;
+                found.insert(row.id(), task);
             }
         }
         for bytes in &waker_keys {
@@ -70,15 +72,22 @@ impl Ended {
                 }
             }
         }
+        for tid in left_at.keys() {
+            or_later(take(left, tid, |_| Ok(())), &mut failed);
+        }
         found.into_iter().for_each(|(id, task)| self.add(id, task));
         failed
     }
 
     fn add(&mut self, id: TaskId, task: Task) {
+        let waits = task.all_waits().count();
+        if waits == 0 {
+            return;
+        }
         if self.tasks.len() < self.tasks_max {
             self.tasks.insert(id, task);
         } else {
-            self.ungrouped += task.all_waits().count();
+            self.ungrouped += waits;
         }
     }
 
@@ -96,6 +105,23 @@ impl Ended {
         let kept = self.tasks.values().map(|task| task.all_waits().count());
         kept.sum::<u64>() + self.ungrouped
     }
+}
+
+/// The keys of tasks that have ended.
+fn dead_among(
+    tasks: &[Entry],
+    left_at: &HashMap<Vec<u8>, Vec<u8>>,
+) -> Result<Vec<Vec<u8>>, ScopeError> {
+    let mut dead = Vec::new();
+    for (key, row) in tasks {
+        let row = TaskRow::from_bytes(row)?;
+        let left_at = left_at.get(&row.tid.to_ne_bytes()[..]);
+        // Who has the number since then began later.
+        if row.dead != 0 || left_at.is_some_and(|at| row.start_ns < word(at, 0)) {
+            dead.push(key.clone());
+        }
+    }
+    Ok(dead)
 }
 
 /// What is at `key`, and no longer; `None` when it is gone already.
@@ -130,8 +156,8 @@ mod tests {
     use crate::entries::tests::map;
 
     /// Two tasks that have ended and one that runs; each has waited `tid` times, and thread 9 woke
-    /// each once more.
-    fn maps() -> Option<(MapHandle, MapHandle)> {
+    /// each once more. And room for numbers that were left.
+    fn maps() -> Option<(MapHandle, MapHandle, MapHandle)> {
         let tasks = map(4, size_of::<TaskRow>(), 16)?;
         let wakers = map(size_of::<WakerKey>(), size_of::<TotalRow>(), 16)?;
         for tid in [1u32, 2, 3] {
@@ -151,7 +177,7 @@ mod tests {
             total[0] = 1;
             wakers.update(&waker, &total, any).expect("room");
         }
-        Some((tasks, wakers))
+        Some((tasks, wakers, map(4, 8, 16)?))
     }
 
     fn rows(map: &MapHandle) -> usize {
@@ -160,11 +186,13 @@ mod tests {
 
     #[test]
     fn the_ended_leave_the_kernel_with_their_wakers() {
-        let Some((tasks, wakers)) = maps() else {
+        let Some((tasks, wakers, left)) = maps() else {
             return;
         };
         let mut ended = Ended::new(9);
-        ended.harvest(&tasks, &wakers).expect("maps that work");
+        ended
+            .harvest(&tasks, &wakers, &left)
+            .expect("maps that work");
         assert_eq!((rows(&tasks), rows(&wakers)), (1, 1));
         assert_eq!((ended.tasks().len(), ended.waits()), (2, 3));
         assert!(ended.tasks().values().all(|task| task.wakers.len() == 1));
@@ -172,32 +200,56 @@ mod tests {
 
     #[test]
     fn of_more_than_are_kept_the_waits_are_counted() {
-        let Some((tasks, wakers)) = maps() else {
+        let Some((tasks, wakers, left)) = maps() else {
             return;
         };
         let mut ended = Ended::new(1);
-        ended.harvest(&tasks, &wakers).expect("maps that work");
+        ended
+            .harvest(&tasks, &wakers, &left)
+            .expect("maps that work");
         assert_eq!((ended.tasks().len(), ended.waits()), (1, 3));
         assert!(ended.ungrouped() > 0);
+    }
+
+    /// Thread 3, which began at 0, ran another program in place of its leader.
+    #[test]
+    fn what_a_thread_was_before_it_took_its_leaders_place_has_ended() {
+        let leave = |at: u64| {
+            let (tasks, wakers, left) = maps()?;
+            let (tid, at) = (3u32.to_ne_bytes(), at.to_ne_bytes());
+            left.update(&tid, &at, MapFlags::ANY).expect("room");
+            let mut ended = Ended::new(9);
+            ended
+                .harvest(&tasks, &wakers, &left)
+                .expect("maps that work");
+            assert_eq!(rows(&left), 0);
+            assert!(ended.tasks().values().all(|task| task.has_ended));
+            Some((rows(&tasks), ended.tasks().len()))
+        };
+        let Some(taken) = leave(1) else {
+            return;
+        };
+        assert_eq!(taken, (0, 3));
+        assert_eq!(leave(0), Some((1, 2)), "it has the number since");
     }
 
     /// A frozen map refuses every change.
     #[test]
     fn what_cannot_be_taken_out_stays_and_is_counted_once() {
-        let Some((tasks, wakers)) = maps() else {
+        let Some((tasks, wakers, left)) = maps() else {
             return;
         };
         tasks.freeze().expect("it is not mapped");
         let mut ended = Ended::new(9);
-        assert!(ended.harvest(&tasks, &wakers).is_err());
+        assert!(ended.harvest(&tasks, &wakers, &left).is_err());
         assert_eq!((rows(&tasks), rows(&wakers)), (3, 3));
         assert_eq!((ended.tasks().len(), ended.waits()), (0, 0));
 
-        let Some((tasks, wakers)) = maps() else {
+        let Some((tasks, wakers, left)) = maps() else {
             return;
         };
         wakers.freeze().expect("it is not mapped");
-        assert!(ended.harvest(&tasks, &wakers).is_err());
+        assert!(ended.harvest(&tasks, &wakers, &left).is_err());
         assert_eq!((rows(&tasks), rows(&wakers)), (1, 3));
         assert_eq!((ended.tasks().len(), ended.waits()), (2, 3));
     }

@@ -79,6 +79,9 @@ fn outside_of_the_scheduler(kernel: &[String]) -> &[String] {
 
 /// Draws where time went off the CPU: by reason at the root, then task, user functions, functions of
 /// the kernel, and the waker at the tip; widths in proportion to time.
+///
+/// Names are those of the program that a process runs now: addresses from before an exec are looked
+/// up in the wrong one.
 #[must_use]
 pub fn flame_graph(off_cpu: &[OffCpu], symbols: &Symbols) -> FlameGraph {
     let mut graph = FlameGraph::new("Off-CPU time by wakeup reason", "us");

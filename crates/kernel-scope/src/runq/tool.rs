@@ -30,6 +30,7 @@ const FORMS: Forms = Forms {
             programs: &[
                 "btf_process_free",
                 "btf_rename",
+                "btf_exec",
                 "btf_switch",
                 "btf_migrate",
                 "btf_waking",
@@ -42,6 +43,7 @@ const FORMS: Forms = Forms {
             programs: &[
                 "raw_process_free",
                 "raw_rename",
+                "raw_exec",
                 "raw_switch",
                 "raw_migrate",
                 "raw_waking",
@@ -140,6 +142,7 @@ pub struct RunQ {
 struct Maps {
     tasks: MapHandle,
     wakers: MapHandle,
+    left: MapHandle,
     off_cpu: MapHandle,
     stacks: Stacks,
     counts: [MapCounters; 3],
@@ -169,6 +172,7 @@ impl RunQ {
             let maps = Maps {
                 tasks: handle(&skel.maps.tasks)?,
                 wakers: handle(&skel.maps.wakers)?,
+                left: handle(&skel.maps.left)?,
                 off_cpu: handle(&skel.maps.off_cpu)?,
                 stacks: Stacks::new(&skel.maps.stacks, counts(STACKS)?)?,
                 counts: [counts(WAITS)?, counts(OFF_CPU)?, counts(WAKERS)?],
@@ -202,7 +206,7 @@ impl RunQ {
             self.meter.tick();
             if self.harvested.elapsed() >= HARVEST {
                 self.harvested = Instant::now();
-                self.ended.harvest(&self.maps.tasks, &self.maps.wakers)?;
+                self.harvest()?;
             }
             let left = duration.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -306,10 +310,21 @@ impl RunQ {
             let events = self.events()?;
             tries += 1;
             if events.is_balanced() || tries > STRAGGLERS_MS_MAX {
+                self.harvest()?;
                 return Ok(events);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn harvest(&mut self) -> Result<(), ScopeError> {
+        let Maps {
+            tasks,
+            wakers,
+            left,
+            ..
+        } = &self.maps;
+        self.ended.harvest(tasks, wakers, left)
     }
 }
 

@@ -165,7 +165,19 @@ impl Wake {
     ///
     /// As [`drain`](Self::drain).
     pub fn finish(&mut self, summary: &mut Summary) -> Result<Events, ScopeError> {
-        self.feed.finish(|bytes| summary.add(bytes))
+        self.finish_each(|event| summary.record(event))
+    }
+
+    /// As [`finish`](Self::finish), but hands each event that is left to `each`.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    pub fn finish_each(&mut self, mut each: impl FnMut(&Event)) -> Result<Events, ScopeError> {
+        self.feed.finish(|bytes| {
+            each(&Event::from_bytes(bytes)?);
+            Ok(())
+        })
     }
 }
 

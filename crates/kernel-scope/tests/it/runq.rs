@@ -1,6 +1,8 @@
 //! runq counts the waits of tasks whose switches are known.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -210,9 +212,9 @@ fn tasks_that_end_make_room_and_keep_their_waits() {
     };
     // This program again, listing its tests: a machine may have no other.
     let program = std::env::current_exe().expect("Linux tells");
-    let mut child = std::process::Command::new(&program)
+    let mut child = Command::new(&program)
         .arg("--list")
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .expect("it runs already");
     let pid = child.id();
@@ -244,6 +246,58 @@ fn tasks_that_end_make_room_and_keep_their_waits() {
     assert!(events.is_balanced(), "{events:?}");
 }
 
+const LEADER_LEAVES: &str = "MAINSTAY_RUNQ_LEADER_LEAVES";
+
+/// No test: the process of the next one. A thread of it that is not its leader runs another program.
+#[test]
+fn leave_the_leader() {
+    if std::env::var_os(LEADER_LEAVES).is_none() {
+        return;
+    }
+    let exec = || {
+        thread::sleep(Duration::from_millis(5));
+        let program = std::env::current_exe().expect("Linux tells");
+        panic!("{}", Command::new(program).arg("--list").exec());
+    };
+    drop(named("heir").spawn(exec).expect("room").join());
+}
+
+/// Exec gives such a thread the number of its leader: by its own one it is never heard of again.
+#[test]
+fn a_thread_that_takes_its_leaders_place_has_ended() {
+    for attach in ATTACHMENTS {
+        let Some(mut tool) = open(&Options::default().attach(attach)) else {
+            continue;
+        };
+        let program = std::env::current_exe().expect("Linux tells");
+        let mut child = Command::new(program)
+            .args(["--exact", "runq::leave_the_leader"])
+            .env(LEADER_LEAVES, "1")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it runs already");
+        let pid = child.id();
+        assert!(child.wait().expect("it is ours").success());
+        // The kernel forgets the process some time after it has ended.
+        let mut threads = Vec::new();
+        let has_ended = |task: &Task| task.tid == pid && task.has_ended;
+        while !threads.iter().any(has_ended) {
+            tool.collect(Duration::from_millis(10))
+                .expect("maps can be read");
+            threads = tool.tasks().expect("maps can be read");
+            threads.retain(|task| task.pid == pid);
+        }
+        let events = tool.finish().expect("maps can be read");
+        assert!(events.is_balanced(), "{events:?}");
+        let tasks = tool.tasks().expect("maps can be read");
+        let heir = tasks
+            .iter()
+            .find(|task| task.pid == pid && task.comm == "heir");
+        let heir = heir.expect("it slept");
+        assert!(heir.tid != pid && heir.has_ended, "{heir:?}");
+    }
+}
+
 /// The kernel gives the number of a process that has ended to another one.
 #[test]
 fn a_number_that_is_given_again_is_another_task() {
@@ -251,9 +305,9 @@ fn a_number_that_is_given_again_is_another_task() {
     const TRIES_MAX: usize = 1000;
     let run = || {
         let program = std::env::current_exe().expect("Linux tells");
-        let child = std::process::Command::new(program)
+        let child = Command::new(program)
             .arg("--list")
-            .stdout(std::process::Stdio::null())
+            .stdout(Stdio::null())
             .spawn();
         let mut child = child.expect("it runs already");
         let pid = child.id();

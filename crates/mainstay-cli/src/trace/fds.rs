@@ -46,12 +46,12 @@ impl Watch for Descriptors {
         self.tool.attached()
     }
 
-    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
-        self.tool.collect(duration)
+    fn collect(&mut self, duration: Duration) -> Result<(), Failure> {
+        Ok(self.tool.collect(duration)?)
     }
 
-    fn finish(&mut self) -> Result<Events, ScopeError> {
-        self.tool.finish()
+    fn finish(&mut self) -> Result<Events, Failure> {
+        Ok(self.tool.finish()?)
     }
 
     fn overhead(&self) -> Overhead {
@@ -87,7 +87,7 @@ impl Watch for Descriptors {
 }
 
 fn line(group: &Group) -> String {
-    format!(
+    let line = format!(
         "{:>8} {:<16} {:<16} {:>7} {:>9.1}  {}",
         group.pid,
         printable(&group.comm),
@@ -98,7 +98,8 @@ fn line(group: &Group) -> String {
             true => STACK_LOST.to_owned(),
             false => printable(&group.stack.join(" < ")),
         },
-    )
+    );
+    line.trim_end().to_owned()
 }
 
 fn object(group: &Group) -> Value {

@@ -57,12 +57,12 @@ impl Watch for Walks {
         self.tool.attached()
     }
 
-    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
-        self.tool.collect(duration, &mut self.summary)
+    fn collect(&mut self, duration: Duration) -> Result<(), Failure> {
+        Ok(self.tool.collect(duration, &mut self.summary)?)
     }
 
-    fn finish(&mut self) -> Result<Events, ScopeError> {
-        self.tool.finish(&mut self.summary)
+    fn finish(&mut self) -> Result<Events, Failure> {
+        Ok(self.tool.finish(&mut self.summary)?)
     }
 
     fn overhead(&self) -> Overhead {

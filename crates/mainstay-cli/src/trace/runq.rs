@@ -9,7 +9,7 @@ use kernel_scope::{Attachment, Events, Log2Histogram, Overhead, ScopeError, Symb
 use serde_json::{Map, Value, json};
 
 use super::session::{
-    Common, Failure, Interval, Rates, Watch, micros, printable, watch, write_line,
+    Common, Failure, Interval, Rates, Watch, micros, printable, say, watch, write_line,
 };
 
 /// How long tasks wait for a CPU after they were woken or preempted, and who woke them.
@@ -21,7 +21,7 @@ use super::session::{
     quantiles from slots that double. WAKER is the one that woke the task most often; softirq and \
     hardirq are interrupts, for which no task is to blame.\n\
     --svg draws where time went off the CPU, by wakeup reason; it costs several times as much as \
-    the table alone. Pids are those of the initial pid namespace."
+    the table alone. Wake-ups and sleeps for which there was no room are counted below the table. Pids are those of the initial pid namespace."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         std::fs::write(path, graph.to_string()).map_err(|e| {
             io::Error::new(e.kind(), format!("cannot write {}: {e}", path.display()))
         })?;
-        writeln!(io::stderr(), "the flame graph is in {}", path.display())?;
+        say(format_args!("the flame graph is in {}", path.display()));
     }
     watching
 }
@@ -72,8 +72,8 @@ impl Watch for Tasks {
         self.tool.attached()
     }
 
-    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
-        self.tool.collect(duration)
+    fn collect(&mut self, duration: Duration) -> Result<(), Failure> {
+        Ok(self.tool.collect(duration)?)
     }
 
     fn look(&mut self) -> Result<(), ScopeError> {
@@ -81,8 +81,8 @@ impl Watch for Tasks {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<Events, ScopeError> {
-        self.tool.finish()
+    fn finish(&mut self) -> Result<Events, Failure> {
+        Ok(self.tool.finish()?)
     }
 
     fn overhead(&self) -> Overhead {
@@ -121,14 +121,13 @@ impl Watch for Tasks {
         Ok(())
     }
 
-    fn totals(&self) -> Map<String, Value> {
-        let (off_cpu, wakers) = self.tool.without_room().unwrap_or_default();
-        let lost = json!({ "off_cpu": off_cpu, "wakers": wakers });
-        Map::from_iter([("without_room".to_owned(), lost)])
-    }
-
     fn losses(&self) -> Result<Vec<(&'static str, u64)>, ScopeError> {
-        Ok(vec![("stacks_lost", self.tool.stacks_lost()?)])
+        let (off_cpu, wakers) = self.tool.without_room()?;
+        Ok(vec![
+            ("stacks_lost", self.tool.stacks_lost()?),
+            ("wakers_without_room", wakers),
+            ("off_cpu_without_room", off_cpu),
+        ])
     }
 
     fn ungrouped(&self) -> u64 {

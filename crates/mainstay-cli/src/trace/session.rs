@@ -4,21 +4,26 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kernel_scope::{Attachment, DropReason, Events, Options, Overhead, ScopeError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::live::Live;
 use crate::units::parse_duration;
 
 /// What every tool takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// Only this process.
+    /// Only this process; watching ends when it does.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) pid: Option<u32>,
     /// How long, e.g. 500ms, 10s, 2m, 1h [default: until Ctrl-C].
@@ -26,7 +31,7 @@ pub(super) struct Common {
     duration: Option<Duration>,
     /// One JSON object a line, the account of the events last.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Rows of the live table; the final one has all.
     #[arg(long, value_name = "ROWS", default_value_t = 20)]
     top: usize,
@@ -57,7 +62,12 @@ pub(super) trait Watch {
     fn attached(&self) -> &Attachment;
 
     /// Collects for as long as `duration`.
-    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError>;
+    fn collect(&mut self, duration: Duration) -> Result<(), Failure>;
+
+    /// Whether `collect` writes lines of its own: then there is no live table.
+    fn writes_lines(&self) -> bool {
+        false
+    }
 
     /// Brings what [`table`](Self::table) and [`json`](Self::json) show up to date, where `collect`
     /// has not done that.
@@ -66,7 +76,7 @@ pub(super) trait Watch {
     }
 
     /// Detaches and returns the exact account.
-    fn finish(&mut self) -> Result<Events, ScopeError>;
+    fn finish(&mut self) -> Result<Events, Failure>;
 
     fn overhead(&self) -> Overhead;
 
@@ -96,22 +106,23 @@ pub(super) trait Watch {
 /// Where the names of a stack would be that the program lost.
 pub(super) const STACK_LOST: &str = "[stack lost]";
 
-/// How often a live table is drawn, and how soon Ctrl-C is noticed.
-const REDRAW: Duration = Duration::from_secs(1);
+/// How soon Ctrl-C, and the end of the process that is watched, are noticed.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs an attached tool until its time is over or it is interrupted, and reports.
+/// Runs an attached tool until its time is over, it is interrupted, or the process that it watches has
+/// ended, and reports.
 pub(super) fn watch(common: &Common, tool: &mut impl Watch) -> Result<(), Failure> {
     let stop = stop_on_signals()?;
+    let process = common.pid.and_then(Process::open);
     let until = match common.duration {
         Some(_) => "",
         None => "; Ctrl-C ends it",
     };
     let (what, how) = (tool.watching(), tool.attached());
-    writeln!(io::stderr(), "watching {what} by {how}{until}")?;
+    say(format_args!("watching {what} by {how}{until}"));
 
     let start = Instant::now();
-    let mut live = Live::new(common, start);
+    let mut live = Live::new(!common.json && !tool.writes_lines(), common.top);
     while !stop.load(Ordering::Relaxed) {
         let left = common
             .duration
@@ -121,6 +132,10 @@ pub(super) fn watch(common: &Common, tool: &mut impl Watch) -> Result<(), Failur
         }
         tool.collect(left.min(LOOK))?;
         live.draw(tool)?;
+        if let Some(ended) = process.as_ref().filter(|process| process.has_ended()) {
+            say(format_args!("process {} has ended", ended.pid));
+            break;
+        }
     }
     let events = tool.finish()?;
     tool.look()?;
@@ -186,6 +201,39 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Tells whoever looks on. Nobody has to: what the tool is for goes to stdout.
+pub(super) fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+/// The process that is watched: after its end there is nothing more to see, and its number may become
+/// another one's.
+struct Process {
+    pid: u32,
+    /// `None`: it had ended before there could be one.
+    handle: Option<OwnedFd>,
+}
+
+impl Process {
+    /// `None` where the kernel gives no handles.
+    fn open(pid: u32) -> Option<Self> {
+        let number = Pid::from_raw(pid.try_into().ok()?)?;
+        let handle = match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(handle) => Some(handle),
+            Err(Errno::SRCH) => None,
+            Err(_) => return None,
+        };
+        Some(Self { pid, handle })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.handle.as_ref().is_none_or(|handle| {
+            let mut polled = [PollFd::new(handle, PollFlags::IN)];
+            matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1..))
+        })
+    }
+}
+
 /// Set by the first Ctrl-C or SIGTERM; a second one ends the process as if nothing listened.
 fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -194,65 +242,6 @@ fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)
-}
-
-/// A table that redraws itself in place on a terminal.
-struct Live {
-    enabled: bool,
-    rows_max: usize,
-    drawn: Instant,
-    lines: usize,
-}
-
-impl Live {
-    fn new(common: &Common, start: Instant) -> Self {
-        Self {
-            enabled: !common.json && io::stdout().is_terminal(),
-            rows_max: common.top,
-            drawn: start,
-            lines: 0,
-        }
-    }
-
-    fn draw(&mut self, tool: &mut impl Watch) -> Result<(), Failure> {
-        if !self.enabled || self.drawn.elapsed() < REDRAW {
-            return Ok(());
-        }
-        tool.look()?;
-        self.erase()?;
-        let mut lines = tool.table(Interval::Since(self.drawn.elapsed()));
-        let more = lines.len().saturating_sub(self.rows_max + 1);
-        lines.truncate(self.rows_max + 1);
-        if more > 0 {
-            lines.push(format!("... and {more} more"));
-        }
-        let mut out = io::stdout().lock();
-        let columns = columns();
-        for line in &lines {
-            // A line that wraps would be two to go back over.
-            let line: String = line.chars().take(columns).collect();
-            writeln!(out, "{line}")?;
-        }
-        self.lines = lines.len();
-        self.drawn = Instant::now();
-        Ok(out.flush()?)
-    }
-
-    /// Back to the first line of the table, and clear from there.
-    fn erase(&mut self) -> io::Result<()> {
-        if self.lines > 0 {
-            write!(io::stdout(), "\x1b[{}F\x1b[J", self.lines)?;
-            self.lines = 0;
-        }
-        Ok(())
-    }
-}
-
-fn columns() -> usize {
-    match rustix::termios::tcgetwinsize(io::stdout()) {
-        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
-        _ => usize::MAX,
-    }
 }
 
 /// The time that a table speaks of.
@@ -306,7 +295,9 @@ fn overhead_line(overhead: &Overhead) -> String {
         |time: Duration| 100.0 * time.as_secs_f64() / overhead.elapsed.as_secs_f64().max(1e-9);
     let tool = format!("overhead: the tool {:.2}% of a CPU", percent(overhead.tool));
     match overhead.programs {
-        None => format!("{tool}, its programs not measured by this kernel"),
+        None => {
+            format!("{tool}, its programs not measured: that takes CAP_SYS_ADMIN and Linux 5.8")
+        }
         Some(programs) => {
             let each = programs.as_nanos() / u128::from(overhead.runs.max(1));
             format!(
@@ -400,10 +391,11 @@ pub(super) fn write_line(
     writeln!(out)
 }
 
-/// A process chooses its name: no control characters of its reach the terminal.
+/// A process chooses its name: none of its characters drives the terminal, or turns its line around.
 pub(super) fn printable(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
+        .map(|c| if c.is_control() || turns(c) { '?' } else { c })
         .collect()
 }
 
@@ -446,7 +438,7 @@ mod tests {
 
     #[test]
     fn names_cannot_drive_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb"), "a?[2Jb");
+        assert_eq!(printable("a\x1b[2Jb\u{9b}\u{202e}c"), "a?[2Jb??c");
     }
 
     #[test]

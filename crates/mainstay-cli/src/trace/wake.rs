@@ -1,7 +1,7 @@
 //! `mainstay trace wake`.
 
-use std::io::{self, Write};
-use std::time::Duration;
+use std::io::{self, BufWriter, Write};
+use std::time::{Duration, Instant};
 
 use kernel_scope::wake::{Event, Row, Summary, Wake, Waker};
 use kernel_scope::{Attachment, Events, Histogram, Overhead, ScopeError};
@@ -17,12 +17,18 @@ use super::session::{
     ASLEEP is the time until somebody began to wake the thread, QUEUED the wait for a CPU after \
     that. The line below each row is the timeline of its slowest call, in microseconds since it was \
     entered. softirq and hardirq are interrupts (the network, timers), for which no task is to \
-    blame. Calls that have not ended are not shown. Pids are those of the initial pid namespace.")]
+    blame. Calls that have not ended are not shown. Pids are those of the initial pid namespace.\n\n\
+    All times are in microseconds, but for the first column of --timeline: seconds of CLOCK_MONOTONIC, when the call was \
+    entered. Where a call slept several times, its timeline is of the longest sleep. Whoever reads the lines too slowly loses \
+    events, which the last line counts.")]
 pub(super) struct Args {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     ring: Ring,
+    /// Also a line for each call when it ends, before the totals; instead of the live table.
+    #[arg(long)]
+    timeline: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -31,15 +37,63 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         tool: Wake::open(&options)?,
         summary: Summary::default(),
         rates: Rates::default(),
+        write_call: match (args.timeline, args.common.json) {
+            (false, _) => None,
+            (true, false) => Some(call_text),
+            (true, true) => Some(call_json),
+        },
     };
     watch(&args.common, &mut watched)
 }
+
+type WriteCall = fn(&mut dyn Write, &Event) -> io::Result<()>;
+
+/// Written at once, and then to whoever waits for lines.
+const EVENTS_AT_ONCE: u64 = 1000;
 
 struct Calls {
     tool: Wake,
     summary: Summary,
     /// By thread, as tid and beginning, and number of the call.
     rates: Rates<(u32, u64, u32)>,
+    /// How each call is told by itself, if it is.
+    write_call: Option<WriteCall>,
+}
+
+impl Calls {
+    /// Adds what `read` hands on to the totals, and writes it down where that is wanted.
+    fn record<T>(
+        &mut self,
+        read: impl FnOnce(&mut Wake, &mut dyn FnMut(&Event)) -> Result<T, ScopeError>,
+    ) -> Result<T, Failure> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let mut written = Ok(());
+        let done = read(&mut self.tool, &mut |event| {
+            self.summary.record(event);
+            if let (Some(write_call), Ok(())) = (self.write_call, &written) {
+                written = write_call(&mut out, event);
+            }
+        });
+        written?;
+        out.flush()?;
+        Ok(done?)
+    }
+}
+
+fn call_json(out: &mut dyn Write, event: &Event) -> io::Result<()> {
+    write_line(out, &call_object(event))
+}
+
+fn call_text(out: &mut dyn Write, event: &Event) -> io::Result<()> {
+    let entered = Duration::from_nanos(event.entered_ns).as_secs_f64();
+    writeln!(
+        out,
+        "{entered:>14.6} {:>8} {:>8} {:<16} {}",
+        event.pid,
+        event.tid,
+        printable(&event.comm()),
+        timeline(event),
+    )
 }
 
 impl Watch for Calls {
@@ -51,12 +105,24 @@ impl Watch for Calls {
         self.tool.attached()
     }
 
-    fn collect(&mut self, duration: Duration) -> Result<(), ScopeError> {
-        self.tool.collect(duration, &mut self.summary)
+    fn writes_lines(&self) -> bool {
+        self.write_call.is_some()
     }
 
-    fn finish(&mut self) -> Result<Events, ScopeError> {
-        self.tool.finish(&mut self.summary)
+    fn collect(&mut self, duration: Duration) -> Result<(), Failure> {
+        let start = Instant::now();
+        loop {
+            let left = duration.saturating_sub(start.elapsed());
+            self.tool.wait(left)?;
+            self.record(|tool, each| tool.drain(EVENTS_AT_ONCE, each))?;
+            if left.is_zero() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Events, Failure> {
+        self.record(|tool, each| tool.finish_each(each))
     }
 
     fn overhead(&self) -> Overhead {
@@ -195,6 +261,25 @@ fn times(times: &Histogram, total_ns: u64) -> Value {
         "max": micros(times.max()),
         "histogram": histogram,
     })
+}
+
+/// A call by itself: of all lines, only these have `entered_ns`.
+fn call_object(event: &Event) -> Value {
+    let mut object = slowest(event);
+    let call = json!({
+        "entered_ns": event.entered_ns,
+        "pid": event.pid,
+        "tid": event.tid,
+        "start_ns": event.start_ns,
+        "comm": event.comm(),
+        "call": event.call_name(),
+        "asleep_us": micros(event.asleep_ns),
+        "queued_us": micros(event.queued_ns),
+    });
+    if let (Value::Object(object), Value::Object(call)) = (&mut object, call) {
+        object.extend(call);
+    }
+    object
 }
 
 /// Times since the call was entered.

@@ -6,6 +6,10 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
 use serde_json::Value;
 
+#[path = "../../../kernel-scope/tests/it/skip.rs"]
+mod skip;
+use skip::skip;
+
 fn mainstay(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
     command
@@ -37,7 +41,7 @@ impl Tracing {
             line.contains("CAP_BPF") || line.contains("forbids"),
             "no reason: {line}"
         );
-        println!("SKIP: {line}");
+        skip(line.trim_end());
         None
     }
 
@@ -187,6 +191,16 @@ fn until_done(sleeper: &mut Child) {
     assert_eq!(line, "done\n");
 }
 
+fn wait_until_asleep(pid: &str) {
+    let state = format!("/proc/{pid}/status");
+    while !std::fs::read_to_string(&state)
+        .expect("the child lives")
+        .contains("State:\tS")
+    {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn runq_tells_who_woke_a_task_and_draws_where_it_slept() {
     let folder = tempfile::tempdir().expect("temporary folders can be made");
@@ -214,7 +228,8 @@ fn runq_tells_who_woke_a_task_and_draws_where_it_slept() {
     let by_timer = wakers.iter().find(|waker| waker["class"] == "hardirq");
     let count = by_timer.expect("timers woke it")["count"].as_u64();
     assert!(count >= Some(50), "{row}");
-    assert_eq!(last["without_room"]["wakers"], 0);
+    assert_eq!(last["wakers_without_room"], 0);
+    assert_eq!(last["off_cpu_without_room"], 0);
     let svg = std::fs::read_to_string(svg).expect("it was drawn");
     assert!(svg.contains("woken by hardirq") && svg.contains("<title>bash: "));
 }
@@ -231,13 +246,7 @@ fn wake_tells_which_calls_slept_and_who_woke_them() {
     say_a_word(&mut child);
     until_done(&mut child);
     // The last read is woken by this test: once the child sleeps in it.
-    let state = format!("/proc/{pid}/status");
-    while !std::fs::read_to_string(&state)
-        .expect("the child lives")
-        .contains("State:\tS")
-    {
-        std::thread::yield_now();
-    }
+    wait_until_asleep(&pid);
     say_a_word(&mut child);
     child.wait().expect("it is ours");
     let (rows, _) = json_lines(tracing.interrupt());
@@ -258,9 +267,111 @@ fn wake_tells_which_calls_slept_and_who_woke_them() {
         .iter()
         .find(|waker| waker["pid"] == std::process::id());
     assert_eq!(us.expect("it was woken by us")["class"], "task");
-    let slowest = &row["slowest"];
-    let at = |name: &str| slowest[name].as_f64().expect("a time");
-    assert!(at("blocked_us") <= at("woken_us") && at("woken_us") <= at("left_us"));
+    assert_in_order(&row["slowest"]);
+}
+
+fn assert_in_order(call: &Value) {
+    let at = |name: &str| call[name].as_f64().expect("a time");
+    assert!(at("blocked_us") <= at("woken_us"), "{call}");
+    assert!(at("woken_us") <= at("running_us"), "{call}");
+    assert!(at("running_us") <= at("left_us"), "{call}");
+}
+
+/// Each call has its line, and all of them together are the totals.
+#[test]
+fn wake_tells_each_call_on_a_timeline() {
+    let mut child = sleeper();
+    let pid = child.id().to_string();
+    let args = ["trace", "wake", "--json", "--timeline", "--pid", &pid];
+    let tracing = Tracing::start(&args);
+    say_a_word(&mut child);
+    until_done(&mut child);
+    let lines = tracing.map(|tracing| json_lines(tracing.interrupt()).0);
+    child.kill().expect("it is ours");
+    child.wait().expect("it is ours");
+    let Some(lines) = lines else {
+        return;
+    };
+    let is_call = |line: &&Value| line.get("entered_ns").is_some();
+    let calls: Vec<&Value> = lines.iter().filter(is_call).collect();
+    let rows: Vec<&Value> = lines.iter().filter(|line| !is_call(line)).collect();
+    assert!(calls.len() >= 50, "{lines:?}");
+    for call in &calls {
+        assert_eq!(
+            (&call["pid"], &call["comm"]),
+            (&child.id().into(), &"bash".into())
+        );
+        assert_in_order(call);
+    }
+    let told: u64 = rows.iter().filter_map(|row| row["calls"].as_u64()).sum();
+    assert_eq!(told, calls.len() as u64);
+    // Rows come after the calls that they sum up.
+    assert!(lines[..calls.len()].iter().all(|line| is_call(&line)));
+}
+
+/// Its number may be given to another process.
+#[test]
+fn watching_a_process_ends_when_it_does() {
+    for tool in ["fds", "map-iter", "runq", "wake"] {
+        let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn();
+        let cat = cat.as_mut().expect("cat exists");
+        let pid = cat.id().to_string();
+        let tracing = Tracing::start(&["trace", tool, "--pid", &pid]);
+        drop(cat.stdin.take());
+        cat.wait().expect("it is ours");
+        let Some(mut tracing) = tracing else {
+            return;
+        };
+        // Nobody interrupts it.
+        let mut stderr = String::new();
+        let read = tracing.stderr.read_to_string(&mut stderr);
+        read.expect("it is text");
+        assert_eq!(stderr, format!("process {pid} has ended\n"));
+        let output = tracing.child.wait_with_output().expect("it is ours");
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.contains("\nevents: "), "{text}");
+    }
+}
+
+/// The reader of its messages goes away, nobody looks at them: the result is the same.
+#[test]
+fn messages_that_nobody_reads_cost_no_result() {
+    let Some(tracing) = Tracing::start(&["trace", "runq", "--for", "1ms"]) else {
+        return;
+    };
+    tracing.child.wait_with_output().expect("it is ours");
+    let (reader, writer) = std::io::pipe().expect("descriptors are left");
+    drop(reader);
+    let output = mainstay(&["trace", "runq", "--for", "300ms"])
+        .stderr(writer)
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains("\nevents: "), "{text}");
+}
+
+/// A table tells as much of what was lost as JSON does.
+#[test]
+fn runq_tells_below_its_table_for_what_it_had_no_room() {
+    let mut child = sleeper();
+    let pid = child.id().to_string();
+    let args = ["trace", "runq", "--tasks-max", "1", "--pid", &pid];
+    let tracing = Tracing::start(&args);
+    // By us, by timers, and by us again: there is room for one that is not the last.
+    wait_until_asleep(&pid);
+    say_a_word(&mut child);
+    until_done(&mut child);
+    wait_until_asleep(&pid);
+    say_a_word(&mut child);
+    child.wait().expect("it is ours");
+    let Some(tracing) = tracing else {
+        return;
+    };
+    let output = tracing.interrupt();
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains(" wakers without room\n"), "{text}");
 }
 
 #[test]
@@ -361,8 +472,9 @@ fn without_capabilities_the_error_names_them() {
     let output = match dropped {
         Ok(output) if output.status.code() == Some(2) => output,
         other => {
-            println!("SKIP: setpriv cannot drop privileges here: {other:?}");
-            return;
+            return skip(format_args!(
+                "setpriv cannot drop privileges here: {other:?}"
+            ));
         }
     };
     let text = String::from_utf8(output.stderr).expect("text");
