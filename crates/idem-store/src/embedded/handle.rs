@@ -220,6 +220,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         patience_ends: None,
         waits: Default::default(),
         wait_number: 0,
+        head_told: found.head,
         last_removal: None,
         settling: Vec::new(),
         now_ms: 0,
@@ -302,6 +303,7 @@ fn create_first(vfs: &dyn Vfs, options: &Options, found: &mut Replay) -> Result<
         sequence,
     };
     found.segments.insert(FIRST, segment);
+    found.head = FIRST;
     Ok(Location {
         segment: FIRST,
         offset: BLOCK,

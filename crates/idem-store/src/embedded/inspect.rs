@@ -129,6 +129,12 @@ fn compared(view: &View, whole: &Replay) -> IndexReport {
         let Location { segment, offset } = place;
         report.bad = Some(format!("{reason}: segment {segment}, offset {offset}"));
     }
+    if header.head > whole.head {
+        let (told, head) = (header.head, whole.head);
+        report.bad = Some(format!(
+            "it begins with segment {told}, the log with {head}"
+        ));
+    }
     report
 }
 

@@ -374,6 +374,7 @@ impl State {
         let record = Record::bare(Kind::Head, u64::from(head), &[]);
         self.tail.admit(record.padded_len(), Purpose::Upkeep)?;
         let place = self.append(&record, Purpose::Upkeep);
+        self.head_told = head;
         self.urgent = true;
         Ok(place)
     }
