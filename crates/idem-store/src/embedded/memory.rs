@@ -134,7 +134,11 @@ impl VfsFile for File {
         let rest = bytes.written.get(offset as usize..).unwrap_or_default();
         let n = rest.len().min(buf.len());
         buf[..n].copy_from_slice(&rest[..n]);
-        Ok(n)
+        // What was allocated and not written reads as zeros.
+        let zeros = bytes.allocated.saturating_sub(offset + n as u64);
+        let zeros = zeros.min((buf.len() - n) as u64) as usize;
+        buf[n..n + zeros].fill(0);
+        Ok(n + zeros)
     }
 
     fn write_all_at(&self, new: &[u8], offset: u64) -> io::Result<()> {

@@ -26,6 +26,10 @@ const CARRY_SLICE: usize = 8 << 10;
 const RETRY: Duration = Duration::from_millis(200);
 /// How long to wait when there is no room to carry records, or a batch must be durable first.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How long to let an old segment be that has no room to go to: it is read anew then.
+const RETRY_CARRYING: Duration = Duration::from_secs(5);
+/// How long to let an old segment be that could not be read back: reading may have failed for once.
+const RETRY_READING: Duration = Duration::from_secs(60);
 /// How often to look for what has expired when nothing else happens.
 const IDLE: Duration = Duration::from_secs(60);
 /// Dropped segments kept for use as spares: so many, and a quarter of the log's.
@@ -34,10 +38,10 @@ const RECYCLED_MIN: usize = 2;
 #[derive(Default)]
 pub(crate) struct Upkeep {
     compaction: Option<Compaction>,
-    /// There is no room to carry records now.
+    /// There is no room to carry records now, or a batch must be durable first.
     paused: bool,
-    /// An old segment could not be read back: leave it alone until the store is opened again.
-    given_up: bool,
+    /// No segment is emptied before: the last attempt failed, or there was no room on the disk.
+    no_drop_before: Option<Instant>,
     pub(crate) index: IndexUpkeep,
     clock: Clock,
     /// Segments still to be looked through for outcomes past their retention.
@@ -167,10 +171,9 @@ impl Shared {
         let spare = self.prepare_spare(now);
         let was_compacting = upkeep.compaction.is_some();
         if let Err(error) = self.compact(&mut upkeep, now) {
-            tracing::error!(%error, "an old segment cannot be dropped: run verify");
-            upkeep.given_up = true;
-            upkeep.sweeping.clear();
-            upkeep.compaction = None;
+            tracing::error!(%error, "an old segment cannot be read: run verify");
+            self.lock().stats.upkeep_failed = true;
+            upkeep.no_drop_before = Some(now + RETRY_READING);
         }
         let pause = Due::At(now + PAUSE);
         let index = match self.write_index(&mut upkeep.index) {
@@ -183,7 +186,7 @@ impl Shared {
             Some(_) => Due::Now,
             // Perhaps the next segment can go too.
             None if was_compacting || !upkeep.sweeping.is_empty() => Due::Now,
-            None => Due::WhenAsked,
+            None => upkeep.no_drop_before.map_or(Due::WhenAsked, Due::At),
         };
         spare.min(compaction).min(index)
     }
@@ -230,7 +233,7 @@ impl Shared {
 
     fn compact(&self, upkeep: &mut Upkeep, now: Instant) -> Result<(), Error> {
         upkeep.paused = false;
-        if upkeep.compaction.is_none() && !upkeep.given_up {
+        if upkeep.compaction.is_none() {
             upkeep.compaction = self.lock().next_walk(upkeep, now);
         }
         let Some(mut old) = upkeep.compaction.take() else {
@@ -254,15 +257,23 @@ impl Shared {
             let carried = state.stats.bytes_carried;
             match old.carry(&mut state)? {
                 Walk::More => {}
+                Walk::NoRoom if matches!(state.tail.spare, Spare::Lacks(_)) => {
+                    // What is past its retention needs no room to go, and can be what makes some.
+                    old.only_sweeps = true;
+                    upkeep.no_drop_before = Some(now + RETRY_CARRYING);
+                }
                 Walk::NoRoom => upkeep.paused = true,
                 Walk::Finished if old.only_sweeps => return Ok(()),
-                Walk::Finished => match state.append_head(old.segment + 1) {
-                    Ok(place) => {
-                        old.cut = Some(place);
-                        self.wake_flusher(&mut state);
-                    }
-                    Err(_) => upkeep.paused = true,
-                },
+                Walk::Finished => {
+                    let Ok(place) = state.append_head(old.segment + 1) else {
+                        // Nothing lives there now: it goes as soon as there is room for the mark.
+                        upkeep.no_drop_before = Some(now + RETRY_CARRYING);
+                        return Ok(());
+                    };
+                    state.stats.upkeep_failed = false;
+                    old.cut = Some(place);
+                    self.wake_flusher(&mut state);
+                }
             }
             upkeep.moved_bytes += state.stats.bytes_carried - carried;
         }
@@ -327,8 +338,10 @@ impl State {
         if self.book.take_swept_bytes() > 0 {
             upkeep.sweeping = self.segments.keys().copied().collect();
         }
-        if self.log_bytes() > self.log_bytes_wanted() {
-            let oldest = *self.segments.keys().next()?;
+        upkeep.no_drop_before.take_if(|at| *at <= now);
+        let oldest = self.head();
+        let may_drop = upkeep.no_drop_before.is_none() || self.is_ready_to_go(oldest);
+        if may_drop && self.log_bytes() > self.log_bytes_wanted() {
             return self.walk(oldest, false, now_ms);
         }
         loop {
@@ -368,6 +381,12 @@ impl State {
             now_ms,
             told_ms: self.now_ms,
         })
+    }
+
+    /// Whether nothing lives in a segment, and there is room to say that it goes.
+    fn is_ready_to_go(&self, segment: u32) -> bool {
+        let len = Record::bare(Kind::Head, 0, &[]).padded_len();
+        self.book.held_by(segment) == 0 && self.tail.admit(len, Purpose::Upkeep).is_ok()
     }
 
     fn append_head(&mut self, head: u32) -> Result<Location, Error> {
@@ -522,5 +541,93 @@ impl State {
         let full = matches!(self.tail.spare, Spare::Lacks(_)) && self.tail.goes_on();
         let half = self.tail.segment_bytes() / 2;
         !full && (self.tail.spare == Spare::Ready || self.tail.room() > half)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::embedded::memory::Memory;
+    use crate::embedded::spare::Lack;
+    use crate::embedded::vfs::Vfs;
+    use crate::{Begin, Fingerprint, Options, Store};
+
+    /// A store of a few segments; of every four keys one is retained.
+    fn filled(disk: &Arc<Memory>) -> Store {
+        let options = Options::new()
+            .segment_bytes_max(64 << 10)
+            .outcome_bytes_max(4 << 10)
+            .batch_bytes_max(16 << 10);
+        let store = Store::open_on(Arc::clone(disk) as Arc<dyn Vfs>, options).expect("opens");
+        for key in 0..225_u32 {
+            let bytes = key.to_le_bytes();
+            let begin = Begin::new(&bytes, Fingerprint([1; 32]), 1_000, 5);
+            let begun = store.begin(&begin).wait().expect("begins");
+            let permit = begun.into_fresh().expect("is new");
+            let retain_ms = if key % 4 == 0 { 1 << 40 } else { 1_000 };
+            let done = store.complete(permit, &[7; 1_000], retain_ms, 5);
+            store.drive();
+            done.wait().expect("completes");
+        }
+        let shared = &store.of_this_machine().shared;
+        assert_eq!(shared.lock().stats.segments_dropped, 0);
+        assert!(shared.lock().segments.len() > 3);
+        store
+    }
+
+    #[test]
+    fn an_old_segment_that_cannot_be_read_is_told_and_tried_again_later() {
+        let disk = Arc::new(Memory::default());
+        let store = filled(&disk);
+        let shared = &store.of_this_machine().shared;
+        let first = disk.open(&segment_name(1)).expect("opens");
+        let mut record = [0; 64];
+        first.read_at(&mut record, 8_192).expect("reads");
+        first.write_all_at(&[0xa5; 64], 8_192).expect("writes");
+        shared.lock().now_ms = 1 << 30;
+        let now = Instant::now();
+        let slices = || (0..1_000).map(|_| (shared.flush_once(), shared.upkeep_slice(now)).1);
+        let due = slices().find(|due| *due > Due::Now && shared.stats().upkeep_failed);
+        assert_eq!(due, Some(Due::At(now + RETRY_READING)));
+        assert_eq!(shared.stats().segments_dropped, 0);
+
+        first.write_all_at(&record, 8_192).expect("writes");
+        let later = now + RETRY_READING;
+        for _ in 0..1_000 {
+            shared.upkeep_slice(later);
+            shared.flush_once();
+        }
+        let stats = shared.stats();
+        assert!(
+            stats.segments_dropped > 0 && !stats.upkeep_failed,
+            "{stats:?}"
+        );
+    }
+
+    #[test]
+    fn a_segment_without_room_to_go_to_stops_no_sweep_and_is_not_asked_after_all_the_time() {
+        let disk = Arc::new(Memory::default());
+        let store = filled(&disk);
+        let shared = &store.of_this_machine().shared;
+        let now = Instant::now();
+        {
+            let mut state = shared.lock();
+            let half = state.tail.segment_bytes() / 2;
+            assert!(state.tail.room() < half, "{} bytes", state.tail.room());
+            state.tail.spare = Spare::Lacks(Lack::Space);
+            state.spare_retry_at = Some(now + 9 * RETRY_CARRYING);
+            state.now_ms = 1 << 30;
+        }
+        let mut slices = 0;
+        let due = loop {
+            match shared.upkeep_slice(now) {
+                Due::Now => slices += 1,
+                due => break due,
+            }
+            assert!(slices < 1_000, "it goes on without room");
+        };
+        assert_eq!(due, Due::At(now + RETRY_CARRYING));
+        let stats = shared.stats();
+        assert_eq!((stats.keys_stored, stats.segments_dropped), (57, 0));
     }
 }
