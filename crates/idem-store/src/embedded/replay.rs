@@ -38,6 +38,8 @@ pub(crate) struct Replay {
     pub(crate) unproven: Option<Location>,
     pub(crate) next_sequence: u64,
     pub(crate) store_id: Option<u64>,
+    /// The size of the largest segment, as the headers tell.
+    pub(crate) segment_bytes_max: u32,
     /// Where each segment's batches end, and the sequence it starts with.
     pub(crate) ends: BTreeMap<u32, u32>,
     pub(crate) starts: BTreeMap<u32, u64>,
@@ -135,6 +137,7 @@ impl Replay {
             unproven: None,
             next_sequence: 1,
             store_id: None,
+            segment_bytes_max: 0,
             ends: BTreeMap::new(),
             starts: BTreeMap::new(),
             damage: Vec::new(),
@@ -239,6 +242,7 @@ impl Replay {
                 Ok(header) => {
                     self.store_id.get_or_insert(header.store_id);
                     self.head = self.head.max(header.head);
+                    self.segment_bytes_max = self.segment_bytes_max.max(header.segment_bytes);
                     Some(header)
                 }
                 Err(BadHeader::Newer(version)) => {

@@ -366,6 +366,11 @@ fn a_second_store_is_told_that_the_first_has_it() {
     // Looking is allowed.
     let report = idem_store::verify(dir.path()).unwrap();
     assert!(report.ok && report.in_use, "{report:?}");
+    // Also when somebody has removed what a process with the store open locks.
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    let error = Store::open(dir.path(), Options::new()).unwrap_err();
+    assert!(error.is_locked(), "{error}");
+    assert!(idem_store::verify(dir.path()).unwrap().in_use);
     drop(store);
     assert!(!idem_store::verify(dir.path()).unwrap().in_use);
     Store::open(dir.path(), Options::new()).unwrap();
@@ -434,6 +439,7 @@ fn options_that_contradict_each_other_are_refused() {
         Options::new().outcome_bytes_max(8 << 20),
         Options::new().batch_bytes_max(16 << 20),
         Options::new().key_bytes_max(0),
+        Options::new().batch_bytes_max(64 + 512 + 255),
     ] {
         assert!(Store::open(dir.path(), wrong).unwrap_err().is_options());
     }

@@ -70,6 +70,46 @@ fn an_index_behind_the_dropping_of_segments_is_used() {
 }
 
 #[test]
+fn what_lives_in_a_large_segment_has_room_in_those_of_a_later_opening() {
+    let disk = Disk::new(23);
+    let large = options()
+        .segment_bytes_max(512 << 10)
+        .outcome_bytes_max(120 << 10);
+    let store = Store::open_on(disk.mount(), large).unwrap();
+    end(&store, b"large", 120_000, 1 << 40);
+    let fill = |store: &Store, keys: std::ops::Range<u32>| {
+        for key in keys {
+            end(store, &key.to_le_bytes(), 4_000, 1_000);
+            (0..4).for_each(|_| _ = store.drive());
+        }
+    };
+    fill(&store, 0..150);
+    assert_eq!(store.stats().segments, 2);
+    store.close().unwrap();
+
+    let store = Store::open_on(disk.mount(), options()).unwrap();
+    for keys in [150..160, 160..400, 400..640] {
+        fill(&store, keys);
+        tell(&store, NOW + (1 << 22));
+        (0..300).for_each(|_| _ = store.drive());
+    }
+    let stats = store.stats();
+    assert!(
+        stats.records_carried > 0 && !stats.upkeep_failed,
+        "{stats:?}"
+    );
+    for name in disk.names().iter().filter(|name| name.ends_with(".seg")) {
+        let bytes = disk.read(name);
+        let allocated = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+        assert_eq!(bytes.len() as u64, allocated, "{name} has grown");
+    }
+    let found = now(store.get(b"large", NOW)).unwrap();
+    assert!(matches!(found, Lookup::Stored(stored) if stored.outcome() == [1; 120_000]));
+    store.close().unwrap();
+    assert!(verify_on(&*disk.mount()).unwrap().ok);
+}
+
+#[test]
 fn outcomes_past_their_retention_go_while_the_log_stands_still() {
     const HOUR: u64 = 3_600_000;
     let disk = Disk::new(17);
