@@ -175,7 +175,11 @@ impl Shared {
             self.lock().stats.upkeep_failed = true;
             upkeep.no_drop_before = Some(now + RETRY_READING);
         }
-        let pause = Due::At(now + PAUSE);
+        let pause = match self.lock().tail.is_stuck() {
+            true => RETRY,
+            false => PAUSE,
+        };
+        let pause = Due::At(now + pause);
         let index = match self.write_index(&mut upkeep.index) {
             Slice::More => Due::Now,
             Slice::Later => pause,
@@ -629,5 +633,25 @@ mod tests {
         assert_eq!(due, Due::At(now + RETRY_CARRYING));
         let stats = shared.stats();
         assert_eq!((stats.keys_stored, stats.segments_dropped), (57, 0));
+    }
+
+    #[test]
+    fn what_waits_for_a_batch_that_is_held_rests_until_there_may_be_space() {
+        let disk = Arc::new(Memory::default());
+        let store = filled(&disk);
+        let shared = &store.of_this_machine().shared;
+        let now = Instant::now();
+        shared.lock().now_ms = 1 << 30;
+        // The record that cuts the first segment off waits to be written.
+        let mut slices = (0..1_000).map(|_| shared.upkeep_slice(now));
+        let due = slices.find(|due| *due > Due::Now);
+        assert_eq!(due, Some(Due::At(now + PAUSE)));
+        {
+            let mut state = shared.lock();
+            state.tail.hold(None, Lack::Space);
+            state.spare_retry_at = Some(now + RETRY);
+        }
+        assert_eq!(shared.upkeep_slice(now), Due::At(now + RETRY));
+        shared.lock().tail.rolled(1);
     }
 }
