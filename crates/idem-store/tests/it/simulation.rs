@@ -123,6 +123,8 @@ struct World {
     waits: Vec<(u64, u64, Completion<Waited>)>,
     /// How long what was taken waits for disk space: not at all, or for ever.
     patience_ms: u64,
+    /// Many outcomes outlive the segment that they are in.
+    keeps: bool,
     /// Now and then holders give more than a full disk has segments for.
     floods: bool,
     /// A batch waits for disk space.
@@ -166,6 +168,7 @@ impl World {
             calm: seed.is_multiple_of(4),
             relaxed: seed % 5 == 1,
             patience_ms: if seed % 3 == 2 { 0 } else { 1 << 40 },
+            keeps: seed % 6 == 0,
             floods: seed % 7 == 3,
             holds: false,
             bug: None,
@@ -312,6 +315,7 @@ impl World {
             known.acked = 0;
             known.claim = doubt;
         }
+        self.check_unresolved();
         true
     }
 

@@ -206,7 +206,8 @@ impl World {
             return;
         };
         let outcome = vec![self.rng.next() as u8; len];
-        let retain = self.rng.below(5_000);
+        let long = self.keeps && self.rng.one_in(3);
+        let retain = self.rng.below(if long { 3_600_000 } else { 5_000 });
         let failed = self.rng.one_in(5);
         let (now, store) = (self.now, self.store());
         let completion = if failed {
