@@ -319,6 +319,8 @@ impl Helper for Shared {
             // the time of the next sync.
             return self.wake_flusher(&mut self.lock());
         }
+        // Outlives the writer's lock, which a panic releases first: wakers are foreign code.
+        let guard = PoisonOnPanic(self);
         let Some(mut writer) = self.writer.try_lock() else {
             // Somebody writes at this moment: the flush thread goes on behind.
             return self.wake_flusher(&mut self.lock());
@@ -336,7 +338,6 @@ impl Helper for Shared {
             }
             state.cut()
         };
-        let guard = PoisonOnPanic(self);
         let settling = cut.map(|cut| self.write_cut(&mut writer, cut));
         drop(writer);
         settling.into_iter().flatten().for_each(Settling::settle);
