@@ -168,7 +168,7 @@ impl World {
             calm: seed.is_multiple_of(4),
             relaxed: seed % 5 == 1,
             patience_ms: if seed % 3 == 2 { 0 } else { 1 << 40 },
-            keeps: seed % 6 == 0,
+            keeps: seed.is_multiple_of(6),
             floods: seed % 7 == 3,
             holds: false,
             bug: None,
