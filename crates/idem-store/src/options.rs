@@ -61,6 +61,9 @@ impl Default for Options {
     }
 }
 
+/// Bytes of a claim beside its key and memo.
+const CLAIM_BYTES: u32 = (format::RECORD_HEADER + format::BODY) as u32;
+
 impl Options {
     /// The defaults.
     #[must_use]
@@ -69,7 +72,8 @@ impl Options {
     }
 
     /// Size of a segment file, allocated as a whole. Default 16 MiB, from 64 KiB to 2 GiB. Two of
-    /// them (one in use, one spare) are the least disk space that a store takes.
+    /// them (one in use, one spare) are the least disk space that a store takes. A store that has
+    /// larger ones goes on with their size: what lives in them must fit where it is moved to.
     #[must_use]
     pub fn segment_bytes_max(mut self, bytes: u32) -> Self {
         self.segment_bytes_max = bytes;
@@ -108,7 +112,8 @@ impl Options {
 
     /// How many bytes may wait for the next sync before new keys are refused
     /// ([`Error::is_busy`]). Operations that end or extend a claim are never refused for this.
-    /// Default 4 MiB, at most half a segment.
+    /// Default 4 MiB, at most half a segment, at least 64 bytes and the longest key and memo; or 0,
+    /// which refuses every new key.
     #[must_use]
     pub fn batch_bytes_max(mut self, bytes: u32) -> Self {
         self.batch_bytes_max = bytes;
@@ -187,6 +192,10 @@ impl Options {
         }
         if self.batch_bytes_max > self.segment_bytes_max / 2 {
             return fail("batch_bytes_max is more than half of segment_bytes_max");
+        }
+        let claim_max = CLAIM_BYTES + self.key_bytes_max + self.memo_bytes_max;
+        if self.batch_bytes_max > 0 && self.batch_bytes_max < claim_max {
+            return fail("batch_bytes_max has no room for one key with its memo");
         }
         Ok(())
     }

@@ -109,6 +109,9 @@ pub struct Stats {
     pub disk_full: bool,
     /// Too many files are open to make the next segment: new keys are refused.
     pub no_descriptors: bool,
+    /// An old segment could not be read back: it keeps its disk space, and what ended in it its
+    /// memory. The oldest one is tried again every minute; `verify` tells what is wrong.
+    pub upkeep_failed: bool,
     /// A write or sync failed: everything is refused.
     pub poisoned: bool,
 }

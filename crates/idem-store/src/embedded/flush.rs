@@ -12,7 +12,7 @@ use crate::embedded::tail::{Chunk, Cut};
 use crate::embedded::vfs::{Aligned, VfsFile};
 use crate::error::Error;
 use crate::options::Durability;
-use crate::sync::{MutexGuard, Ordering};
+use crate::sync::Ordering;
 
 /// What only the flusher touches.
 pub(crate) struct Writer {
@@ -61,12 +61,19 @@ impl Shared {
         flushed
     }
 
-    /// Writes the batch that is held, else the open one; whether it was written.
+    /// Writes the batch that is held, else the open one; whether that ended, well or not.
     fn write_next(&self) -> bool {
-        let settling = self.flush_batch(self.writer.lock());
-        let flushed = settling.is_some();
+        let mut writer = self.writer.lock();
+        let cut = match writer.held.take() {
+            Some(held) => Some(held),
+            None => self.lock().cut(),
+        };
+        let Some(cut) = cut else { return false };
+        let settling = self.write_cut(&mut writer, cut);
+        let held = writer.held.is_some();
+        drop(writer);
         settling.into_iter().for_each(Settling::settle);
-        flushed
+        !held
     }
 
     fn answer_flushes(&self, events: Vec<Arc<Event>>) {
@@ -87,16 +94,8 @@ impl Shared {
         }
     }
 
-    fn flush_batch(&self, mut writer: MutexGuard<'_, Writer>) -> Option<Settling> {
-        let cut = match writer.held.take() {
-            Some(held) => Some(held),
-            None => self.lock().cut(),
-        };
-        self.write_cut(&mut writer, cut?)
-    }
-
-    /// Writes a batch; what is to be settled once the writer is released.
-    fn write_cut(&self, writer: &mut Writer, mut cut: Cut) -> Option<Settling> {
+    /// Writes a batch; what is to be settled once the writer is released: wakers are foreign code.
+    fn write_cut(&self, writer: &mut Writer, mut cut: Cut) -> Vec<Settling> {
         let mut cost = Cost::default();
         let result = self.write(writer, &mut cut, &mut cost);
         let mut state = self.lock();
@@ -105,7 +104,7 @@ impl Shared {
                 state.record(&cost, u64::from(cut.records));
                 state.unsynced = writer.synced_below < writer.written_below;
                 state.tail.written(cut.end, cut.chunks);
-                Some(Settling::Done(cut.event))
+                state.settling.push(Settling::Done(cut.event));
             }
             Ok(Wrote::Part(lack)) => {
                 state.count(&cost);
@@ -117,13 +116,13 @@ impl Shared {
                 // The next segment may have been made ready a moment ago.
                 state.upkeep_asked = true;
                 self.upkeep_work.notify_one();
-                None
             }
             Err(error) => {
                 let error = state.poison(error);
-                Some(Settling::Failed(cut.event, error))
+                state.settling.push(Settling::Failed(cut.event, error));
             }
         }
+        std::mem::take(&mut state.settling)
     }
 
     fn write(&self, writer: &mut Writer, cut: &mut Cut, cost: &mut Cost) -> Result<Wrote, Error> {
@@ -177,7 +176,12 @@ impl Shared {
     /// Syncs what was written and not synced yet.
     pub(crate) fn sync_written(&self) -> Result<(), Error> {
         let mut writer = self.writer.lock();
-        self.sync_through(&mut writer)
+        let result = self.sync_through(&mut writer);
+        drop(writer);
+        result.map_err(|(error, settling)| {
+            settling.into_iter().for_each(Settling::settle);
+            error
+        })
     }
 
     /// An answer once everything appended so far is synced, whatever the durability.
@@ -203,10 +207,11 @@ impl Shared {
     /// Makes everything that was written durable, whatever the durability of the store.
     ///
     /// Never after a failure: the kernel may have dropped what it could not write, and the next
-    /// sync would succeed without it.
-    pub(crate) fn sync_through(&self, writer: &mut Writer) -> Result<(), Error> {
+    /// sync would succeed without it. With the error comes what is to be settled once the writer is
+    /// released.
+    fn sync_through(&self, writer: &mut Writer) -> Result<(), (Error, Vec<Settling>)> {
         if let Some(poison) = &self.lock().poison {
-            return Err(poison.clone());
+            return Err((poison.clone(), Vec::new()));
         }
         let mut cost = Cost::default();
         let result = writer.sync(&mut cost);
@@ -217,7 +222,10 @@ impl Shared {
                 state.unsynced = false;
                 Ok(())
             }
-            Err(error) => Err(state.poison(error)),
+            Err(error) => {
+                let error = state.poison(error);
+                Err((error, std::mem::take(&mut state.settling)))
+            }
         }
     }
 
@@ -311,6 +319,8 @@ impl Helper for Shared {
             // the time of the next sync.
             return self.wake_flusher(&mut self.lock());
         }
+        // Outlives the writer's lock, which a panic releases first: wakers are foreign code.
+        let guard = PoisonOnPanic(self);
         let Some(mut writer) = self.writer.try_lock() else {
             // Somebody writes at this moment: the flush thread goes on behind.
             return self.wake_flusher(&mut self.lock());
@@ -328,10 +338,9 @@ impl Helper for Shared {
             }
             state.cut()
         };
-        let guard = PoisonOnPanic(self);
-        let settling = cut.and_then(|cut| self.write_cut(&mut writer, cut));
+        let settling = cut.map(|cut| self.write_cut(&mut writer, cut));
         drop(writer);
-        settling.into_iter().for_each(Settling::settle);
+        settling.into_iter().flatten().for_each(Settling::settle);
         drop(guard);
     }
 
@@ -509,9 +518,13 @@ impl State {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::task::{Context, Wake, Waker};
+
     use super::*;
     use crate::embedded::memory::Memory;
-    use crate::{Options, Store};
+    use crate::embedded::vfs::Vfs;
+    use crate::sync::AtomicBool;
+    use crate::{Begin, Fingerprint, Options, Store};
 
     #[test]
     fn everybody_who_asks_for_a_flush_is_answered_when_a_batch_was_held_meanwhile() {
@@ -528,5 +541,58 @@ mod tests {
         for flushed in [first, second] {
             assert!(flushed.try_now().expect("answered").is_ok());
         }
+    }
+
+    /// What runs when a completion is settled: it looks whether the writer could be locked.
+    struct Looks(Arc<Shared>, AtomicBool);
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            let free = self.0.writer.try_lock().is_some();
+            self.1.store(free, Ordering::Relaxed);
+        }
+    }
+
+    /// A waker may drop the last handle, and that writes the end of the log.
+    #[test]
+    fn wakers_run_when_the_writer_is_free() {
+        let begin_and_poison = |sync_alone: bool| {
+            let disk = Arc::new(Memory::default());
+            let store = Store::open_on(Arc::clone(&disk) as Arc<dyn Vfs>, options(sync_alone));
+            let store = store.expect("opens");
+            let shared = Arc::clone(&store.of_this_machine().shared);
+            let begin = Begin::new(b"key", Fingerprint([1; 32]), 1_000, 5);
+            let _permit = store.begin(&begin).wait().expect("begins");
+            let mut waits = Box::pin(store.wait(b"key", 60_000));
+            let looks = Arc::new(Looks(Arc::clone(&shared), AtomicBool::new(false)));
+            let waker = Waker::from(Arc::clone(&looks));
+            assert!(
+                waits
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+            if sync_alone {
+                shared.lock().urgent = true;
+                shared.flush_once();
+                disk.fail();
+                shared.sync_written().expect_err("the disk fails");
+            } else {
+                disk.fail();
+                shared.lock().urgent = true;
+                shared.flush_once();
+            }
+            assert!(shared.stats().poisoned);
+            assert!(looks.1.load(Ordering::Relaxed), "woken under the lock");
+        };
+        begin_and_poison(false);
+        begin_and_poison(true);
+    }
+
+    fn options(sync_alone: bool) -> Options {
+        Options::new().durability(match sync_alone {
+            true => Durability::None,
+            false => Durability::Sync,
+        })
     }
 }

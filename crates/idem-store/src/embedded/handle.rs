@@ -12,6 +12,7 @@ use crate::embedded::cache::Cache;
 use crate::embedded::flush::Writer;
 use crate::embedded::format::{BLOCK, Kind, Record, segment_name};
 use crate::embedded::index_snapshot;
+use crate::embedded::repair;
 use crate::embedded::replay::{Replay, replay_from_index};
 use crate::embedded::shared::{Segment, Shared, State};
 use crate::embedded::spare::{Spares, Unready, is_spare_name};
@@ -154,7 +155,9 @@ pub(crate) fn take_lock(vfs: &dyn Vfs) -> Result<Box<dyn Any + Send + Sync>, Err
     }
 }
 
-fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Shared, Error> {
+fn assemble(vfs: Arc<dyn Vfs>, mut options: Options, mut found: Replay) -> Result<Shared, Error> {
+    // What lives in a large segment may be too long for smaller ones.
+    options.segment_bytes_max = options.segment_bytes_max.max(found.segment_bytes_max);
     // The higher one first, and for good: a gap below it would be damage.
     for unused in found.unused.iter().rev() {
         let removed = vfs.remove(&segment_name(*unused));
@@ -220,6 +223,7 @@ fn assemble(vfs: Arc<dyn Vfs>, options: Options, mut found: Replay) -> Result<Sh
         patience_ends: None,
         waits: Default::default(),
         wait_number: 0,
+        head_told: found.head,
         last_removal: None,
         settling: Vec::new(),
         now_ms: 0,
@@ -251,7 +255,9 @@ fn clear_away(vfs: &dyn Vfs, found: &Replay) -> Result<(), Error> {
         // Ignored while it is there; tried again when the store is next opened.
         let _ = vfs.remove(&segment_name(*stale));
     }
-    let _ = vfs.remove(index_snapshot::TEMPORARY);
+    for temporary in [index_snapshot::TEMPORARY, repair::TEMPORARY] {
+        let _ = vfs.remove(temporary);
+    }
     if found.bad_index {
         // It must not be there when the log has grown over the place that it tells of.
         let removed = vfs.remove(index_snapshot::NAME);
@@ -302,6 +308,7 @@ fn create_first(vfs: &dyn Vfs, options: &Options, found: &mut Replay) -> Result<
         sequence,
     };
     found.segments.insert(FIRST, segment);
+    found.head = FIRST;
     Ok(Location {
         segment: FIRST,
         offset: BLOCK,

@@ -17,7 +17,8 @@ pub(crate) const TEMPORARY: &str = "index.tmp";
 pub(crate) const FIRST_SECTION: u64 = BLOCK as u64;
 
 const MAGIC: [u8; 8] = *b"\x89IDXS\r\n\x1a";
-const VERSION: u16 = 1;
+/// The newest version that this code reads and the one that it writes. Version 1 had zeros for `head`.
+const VERSION: u16 = 2;
 const HEADER: usize = 128;
 const SECTION_HEADER: usize = 32;
 const ENTRY: usize = 16;
@@ -41,6 +42,8 @@ pub(crate) struct Header {
     pub(crate) outcomes: u64,
     pub(crate) claims: u64,
     pub(crate) expired_below_ms: u64,
+    /// The lowest segment of the log, as far as it was told before the end.
+    pub(crate) head: u32,
 }
 
 impl Header {
@@ -60,6 +63,7 @@ impl Header {
         out[88..96].copy_from_slice(&self.outcomes.to_le_bytes());
         out[96..104].copy_from_slice(&self.claims.to_le_bytes());
         out[104..112].copy_from_slice(&self.expired_below_ms.to_le_bytes());
+        out[112..116].copy_from_slice(&self.head.to_le_bytes());
         let crc = crc32c::crc32c(&out[..124]);
         out[124..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -72,10 +76,9 @@ impl Header {
         if u32_at(bytes, 124) != crc32c::crc32c(&bytes[..124]) {
             return Err("the checksum of its header does not match");
         }
+        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
         let sections = u16::from_le_bytes([bytes[10], bytes[11]]);
-        if u16::from_le_bytes([bytes[8], bytes[9]]) != VERSION
-            || usize::from(sections) != SHARDS + 1
-        {
+        if !(1..=VERSION).contains(&version) || usize::from(sections) != SHARDS + 1 {
             return Err("it is of another version");
         }
         let header = Self {
@@ -90,6 +93,7 @@ impl Header {
             outcomes: u64_at(bytes, 88),
             claims: u64_at(bytes, 96),
             expired_below_ms: u64_at(bytes, 104),
+            head: u32_at(bytes, 112),
         };
         if header.start > header.end || header.start.offset < BLOCK {
             return Err("its places are out of order");

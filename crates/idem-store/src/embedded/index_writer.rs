@@ -50,6 +50,7 @@ struct End {
     place: Location,
     sequence: u64,
     expired_below_ms: u64,
+    head: u32,
 }
 
 /// What a call of [`Shared::write_index`] left to do.
@@ -171,6 +172,7 @@ impl Shared {
             outcomes: writing.outcomes,
             claims: writing.claims,
             expired_below_ms: end.expired_below_ms,
+            head: end.head,
         };
         writing.file.write_all_at(&header.encode(), 0)?;
         writing.file.sync_data()?;
@@ -222,6 +224,7 @@ impl Writing {
                 place,
                 sequence: state.tail.next_sequence(),
                 expired_below_ms: state.book.expired_below_ms(),
+                head: state.head_told,
             });
         }
         seal_sections(&mut self.buffer);

@@ -129,6 +129,12 @@ fn compared(view: &View, whole: &Replay) -> IndexReport {
         let Location { segment, offset } = place;
         report.bad = Some(format!("{reason}: segment {segment}, offset {offset}"));
     }
+    if header.head > whole.head {
+        let (told, head) = (header.head, whole.head);
+        report.bad = Some(format!(
+            "it begins with segment {told}, the log with {head}"
+        ));
+    }
     report
 }
 
@@ -218,7 +224,7 @@ impl Snapshot {
     /// minutes). What ended before now takes space until its segment is dropped.
     pub fn retention_bytes(&self) -> impl Iterator<Item = (u64, u64)> {
         let buckets = self.replay.view.book.expiring();
-        buckets.map(|(bucket, bytes)| ((bucket + 1) << EXPIRY_SHIFT, bytes))
+        buckets.map(|(bucket, bytes)| ((bucket + 1).saturating_mul(1 << EXPIRY_SHIFT), bytes))
     }
 
     /// What is damaged.

@@ -29,6 +29,8 @@ struct Bytes {
     synced: Vec<u8>,
     /// The size of the file, should less have been written.
     allocated: u64,
+    /// Syncs fail.
+    fails: bool,
 }
 
 impl Memory {
@@ -44,6 +46,14 @@ impl Memory {
         renamed.map(|(_, disk)| disk)
     }
 
+    /// From now on no sync of a file that is there succeeds.
+    #[cfg(not(loom))]
+    pub(crate) fn fail(&self) {
+        for file in self.disk().files.values() {
+            file.0.lock().expect("sound").fails = true;
+        }
+    }
+
     #[cfg(not(loom))]
     fn after_power_cut(files: &BTreeMap<String, Arc<File>>) -> Self {
         let survivors = files.iter().map(|(name, file)| {
@@ -52,6 +62,7 @@ impl Memory {
                 written: bytes.synced.clone(),
                 synced: bytes.synced.clone(),
                 allocated: bytes.allocated,
+                fails: false,
             }));
             (name.clone(), Arc::new(file))
         });
@@ -134,7 +145,11 @@ impl VfsFile for File {
         let rest = bytes.written.get(offset as usize..).unwrap_or_default();
         let n = rest.len().min(buf.len());
         buf[..n].copy_from_slice(&rest[..n]);
-        Ok(n)
+        // What was allocated and not written reads as zeros.
+        let zeros = bytes.allocated.saturating_sub(offset + n as u64);
+        let zeros = zeros.min((buf.len() - n) as u64) as usize;
+        buf[n..n + zeros].fill(0);
+        Ok(n + zeros)
     }
 
     fn write_all_at(&self, new: &[u8], offset: u64) -> io::Result<()> {
@@ -153,6 +168,9 @@ impl VfsFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut bytes = self.0.lock().expect("sound");
+        if bytes.fails {
+            return Err(io::Error::other("simulated I/O error"));
+        }
         bytes.synced = bytes.written.clone();
         Ok(())
     }

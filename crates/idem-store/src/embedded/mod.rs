@@ -25,5 +25,7 @@ pub(crate) mod slab;
 pub(crate) mod spare;
 pub(crate) mod tail;
 pub(crate) mod upkeep;
+#[cfg(all(test, not(loom)))]
+mod upkeep_tests;
 pub mod vfs;
 pub(crate) mod view;

@@ -14,6 +14,9 @@ use crate::embedded::scan::{Damage, salvage};
 use crate::embedded::vfs::{OsVfs, Vfs};
 use crate::error::Error;
 
+/// The name of a repaired segment while it is written.
+pub(crate) const TEMPORARY: &str = "repair.tmp";
+
 /// What [`repair`] did, or would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -134,7 +137,8 @@ fn repair_segment(
         file.sync_data().map_err(failed)?;
         report.backups.push(backup);
     }
-    const TEMPORARY: &str = "repair.tmp";
+    // The copy keeps its name whatever becomes of the segment.
+    vfs.sync_dir().map_err(failed)?;
     let whole = SegmentHeader::decode(&new, number).map_or(0, |header| header.segment_bytes);
     let size = new.len().max(old.len()).max(whole as usize);
     let size = size.next_multiple_of(BLOCK as usize);

@@ -38,6 +38,8 @@ pub(crate) struct Replay {
     pub(crate) unproven: Option<Location>,
     pub(crate) next_sequence: u64,
     pub(crate) store_id: Option<u64>,
+    /// The size of the largest segment, as the headers tell.
+    pub(crate) segment_bytes_max: u32,
     /// Where each segment's batches end, and the sequence it starts with.
     pub(crate) ends: BTreeMap<u32, u32>,
     pub(crate) starts: BTreeMap<u32, u64>,
@@ -135,6 +137,7 @@ impl Replay {
             unproven: None,
             next_sequence: 1,
             store_id: None,
+            segment_bytes_max: 0,
             ends: BTreeMap::new(),
             starts: BTreeMap::new(),
             damage: Vec::new(),
@@ -156,6 +159,8 @@ impl Replay {
             Ok(view) => replay.view = view,
             Err(doubt) => return Ok(Err(doubt)),
         }
+        // It may be told only in front of the start.
+        replay.head = replay.head.max(header.head);
         replay.read_log(Some((header.start, header.start_sequence)))?;
         if !replay.damage.is_empty() {
             return Ok(Err("the log is damaged".into()));
@@ -166,12 +171,13 @@ impl Replay {
     /// What an index says of this log, as far as it can be told before the log is read.
     fn view_of(&self, index: Index) -> Result<View, Doubt> {
         let start = index.header.start.segment;
+        let head = self.head.max(index.header.head);
         // A missing one was dropped, as a Head record then tells, or is damage that is told anyway.
-        if !self.starts_of.contains_key(&start) || start < self.head {
+        if !self.starts_of.contains_key(&start) || start < head {
             return Err(Doubt::Outdated);
         }
         // Also of those that need not be read: without it they cannot be emptied and dropped later.
-        let mut starts = self.starts_of.range(self.head..=start);
+        let mut starts = self.starts_of.range(head..=start);
         if starts.any(|(_, start)| start.sequence.is_none()) {
             return Err("a segment does not tell where the log went on in it".into());
         }
@@ -180,7 +186,7 @@ impl Replay {
         if store != self.store_id || sequence != self.starts_of[&start].sequence {
             return Err("it belongs to another log".into());
         }
-        View::resume(index, &self.segments, self.head)
+        View::resume(index, &self.segments, head)
     }
 
     /// Reads the log from `from` on: a place, and the sequence there.
@@ -236,6 +242,7 @@ impl Replay {
                 Ok(header) => {
                     self.store_id.get_or_insert(header.store_id);
                     self.head = self.head.max(header.head);
+                    self.segment_bytes_max = self.segment_bytes_max.max(header.segment_bytes);
                     Some(header)
                 }
                 Err(BadHeader::Newer(version)) => {

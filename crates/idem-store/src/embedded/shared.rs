@@ -68,6 +68,8 @@ pub(crate) struct State {
     /// Pending `wait` calls by deadline and number.
     pub(crate) waits: BTreeMap<(Instant, u64), KeyWait>,
     pub(crate) wait_number: u64,
+    /// The lowest segment of the log, once what was appended is durable.
+    pub(crate) head_told: u32,
     /// Where a key last became unknown: until that is durable, a crash brings the key back.
     pub(crate) last_removal: Option<Location>,
     /// Events to settle as soon as the lock is released: wakers are foreign code.

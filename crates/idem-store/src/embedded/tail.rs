@@ -173,7 +173,9 @@ impl Tail {
             if let Spare::Lacks(lack) = self.spare {
                 return Err(lack.error());
             }
-            if self.bytes + len > self.batch_bytes_max as usize {
+            // One record is taken in any case: a claim in doubt can be of a time with longer memos.
+            let alone = self.bytes == 0 && self.batch_bytes_max > 0;
+            if !alone && self.bytes + len > self.batch_bytes_max as usize {
                 return Err(Error::new(Kind::Busy("too much waits for the next sync")));
             }
         }

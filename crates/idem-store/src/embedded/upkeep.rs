@@ -23,9 +23,13 @@ const READ_SLICE: usize = 256 << 10;
 const RECORDS_SLICE: usize = 32;
 const CARRY_SLICE: usize = 8 << 10;
 /// How long to wait before trying again on a full disk.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// How long to wait when there is no room to carry records, or a batch must be durable first.
-const PAUSE: Duration = Duration::from_millis(1);
+pub(super) const PAUSE: Duration = Duration::from_millis(1);
+/// How long to let an old segment be that has no room to go to: it is read anew then.
+pub(super) const RETRY_CARRYING: Duration = Duration::from_secs(5);
+/// How long to let an old segment be that could not be read back: reading may have failed for once.
+pub(super) const RETRY_READING: Duration = Duration::from_secs(60);
 /// How often to look for what has expired when nothing else happens.
 const IDLE: Duration = Duration::from_secs(60);
 /// Dropped segments kept for use as spares: so many, and a quarter of the log's.
@@ -34,10 +38,10 @@ const RECYCLED_MIN: usize = 2;
 #[derive(Default)]
 pub(crate) struct Upkeep {
     compaction: Option<Compaction>,
-    /// There is no room to carry records now.
+    /// There is no room to carry records now, or a batch must be durable first.
     paused: bool,
-    /// An old segment could not be read back: leave it alone until the store is opened again.
-    given_up: bool,
+    /// No segment is emptied before: the last attempt failed, or there was no room on the disk.
+    no_drop_before: Option<Instant>,
     pub(crate) index: IndexUpkeep,
     clock: Clock,
     /// Segments still to be looked through for outcomes past their retention.
@@ -167,12 +171,15 @@ impl Shared {
         let spare = self.prepare_spare(now);
         let was_compacting = upkeep.compaction.is_some();
         if let Err(error) = self.compact(&mut upkeep, now) {
-            tracing::error!(%error, "an old segment cannot be dropped: run verify");
-            upkeep.given_up = true;
-            upkeep.sweeping.clear();
-            upkeep.compaction = None;
+            tracing::error!(%error, "an old segment cannot be read: run verify");
+            self.lock().stats.upkeep_failed = true;
+            upkeep.no_drop_before = Some(now + RETRY_READING);
         }
-        let pause = Due::At(now + PAUSE);
+        let pause = match self.lock().tail.is_stuck() {
+            true => RETRY,
+            false => PAUSE,
+        };
+        let pause = Due::At(now + pause);
         let index = match self.write_index(&mut upkeep.index) {
             Slice::More => Due::Now,
             Slice::Later => pause,
@@ -183,7 +190,7 @@ impl Shared {
             Some(_) => Due::Now,
             // Perhaps the next segment can go too.
             None if was_compacting || !upkeep.sweeping.is_empty() => Due::Now,
-            None => Due::WhenAsked,
+            None => upkeep.no_drop_before.map_or(Due::WhenAsked, Due::At),
         };
         spare.min(compaction).min(index)
     }
@@ -230,7 +237,7 @@ impl Shared {
 
     fn compact(&self, upkeep: &mut Upkeep, now: Instant) -> Result<(), Error> {
         upkeep.paused = false;
-        if upkeep.compaction.is_none() && !upkeep.given_up {
+        if upkeep.compaction.is_none() {
             upkeep.compaction = self.lock().next_walk(upkeep, now);
         }
         let Some(mut old) = upkeep.compaction.take() else {
@@ -254,15 +261,23 @@ impl Shared {
             let carried = state.stats.bytes_carried;
             match old.carry(&mut state)? {
                 Walk::More => {}
+                Walk::NoRoom if matches!(state.tail.spare, Spare::Lacks(_)) => {
+                    // What is past its retention needs no room to go, and can be what makes some.
+                    old.only_sweeps = true;
+                    upkeep.no_drop_before = Some(now + RETRY_CARRYING);
+                }
                 Walk::NoRoom => upkeep.paused = true,
                 Walk::Finished if old.only_sweeps => return Ok(()),
-                Walk::Finished => match state.append_head(old.segment + 1) {
-                    Ok(place) => {
-                        old.cut = Some(place);
-                        self.wake_flusher(&mut state);
-                    }
-                    Err(_) => upkeep.paused = true,
-                },
+                Walk::Finished => {
+                    let Ok(place) = state.append_head(old.segment + 1) else {
+                        // Nothing lives there now: it goes as soon as there is room for the mark.
+                        upkeep.no_drop_before = Some(now + RETRY_CARRYING);
+                        return Ok(());
+                    };
+                    state.stats.upkeep_failed = false;
+                    old.cut = Some(place);
+                    self.wake_flusher(&mut state);
+                }
             }
             upkeep.moved_bytes += state.stats.bytes_carried - carried;
         }
@@ -327,8 +342,10 @@ impl State {
         if self.book.take_swept_bytes() > 0 {
             upkeep.sweeping = self.segments.keys().copied().collect();
         }
-        if self.log_bytes() > self.log_bytes_wanted() {
-            let oldest = *self.segments.keys().next()?;
+        upkeep.no_drop_before.take_if(|at| *at <= now);
+        let oldest = self.head();
+        let may_drop = upkeep.no_drop_before.is_none() || self.is_ready_to_go(oldest);
+        if may_drop && self.log_bytes() > self.log_bytes_wanted() {
             return self.walk(oldest, false, now_ms);
         }
         loop {
@@ -370,10 +387,17 @@ impl State {
         })
     }
 
+    /// Whether nothing lives in a segment, and there is room to say that it goes.
+    fn is_ready_to_go(&self, segment: u32) -> bool {
+        let len = Record::bare(Kind::Head, 0, &[]).padded_len();
+        self.book.held_by(segment) == 0 && self.tail.admit(len, Purpose::Upkeep).is_ok()
+    }
+
     fn append_head(&mut self, head: u32) -> Result<Location, Error> {
         let record = Record::bare(Kind::Head, u64::from(head), &[]);
         self.tail.admit(record.padded_len(), Purpose::Upkeep)?;
         let place = self.append(&record, Purpose::Upkeep);
+        self.head_told = head;
         self.urgent = true;
         Ok(place)
     }

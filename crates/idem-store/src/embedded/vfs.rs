@@ -153,18 +153,26 @@ impl Vfs for OsVfs {
             .write(true)
             .open(self.dir.join(LOCK))?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Somebody may remove the file, and the next one who opens would make and lock another.
+        let dir = File::open(&self.dir)?;
+        match dir.try_lock() {
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+            // Some network file systems lock no directories: the file alone has to do there.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Box::new((file, dir))),
         }
     }
 
     fn is_locked(&self) -> bool {
-        let Ok(file) = File::open(self.dir.join(LOCK)) else {
-            return false;
-        };
         // Held for a moment: an opener that meets it tries again.
-        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+        let is_locked = |path: &Path| {
+            let file = File::open(path);
+            file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        };
+        is_locked(&self.dir.join(LOCK)) || is_locked(&self.dir)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

@@ -197,6 +197,30 @@ fn a_second_repair_keeps_the_copy_that_the_first_one_made() {
 }
 
 #[test]
+fn a_crash_in_a_repair_loses_neither_the_segment_nor_its_copy() {
+    for calls in 0..200 {
+        let disk = filled();
+        let name = segments(&disk)[0].clone();
+        flip(&disk, &name, 9_000);
+        let damaged = disk.read(&name);
+        disk.die_in(calls);
+        let repaired = repair_on(&*disk.mount(), false);
+        disk.crash();
+        let copy = format!("{name}.damaged");
+        let has_copy = disk.names().contains(&copy) && disk.read(&copy) == damaged;
+        assert!(has_copy || disk.read(&name) == damaged, "at call {calls}");
+        if repaired.is_ok() {
+            return;
+        }
+        disk.put("repair.tmp", Vec::new());
+        repair_on(&*disk.mount(), false).unwrap();
+        drop(open(&disk).unwrap());
+        assert!(!disk.names().contains(&"repair.tmp".to_owned()));
+    }
+    panic!("a repair takes more calls");
+}
+
+#[test]
 fn repair_restores_a_segment_header_without_losing_a_record() {
     for segment in 0..3 {
         let disk = filled();

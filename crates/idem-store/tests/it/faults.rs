@@ -345,158 +345,6 @@ fn a_store_that_ends_on_a_full_disk_fails_what_it_holds() {
 }
 
 #[test]
-fn outcomes_past_their_retention_go_while_the_log_stands_still() {
-    const HOUR: u64 = 3_600_000;
-    let disk = Disk::new(17);
-    let store = Store::open_on(disk.mount(), options()).unwrap();
-    let end = |key: &[u8], retain_ms| {
-        let begun = begin(&store, key);
-        store.drive();
-        let permit = now(begun).unwrap().into_fresh().unwrap();
-        let done = store.complete(permit, &[1; 1_000], retain_ms, NOW);
-        store.drive();
-        now(done).unwrap();
-    };
-    (0..80u8).for_each(|key| end(&[key], 1_000));
-    end(b"long", 9 * HOUR);
-    let segments = store.stats().segments;
-    assert!(segments > 1);
-    // A caller tells the time, and writes nothing.
-    let later = Begin::new(b"long", Fingerprint([1; 32]), 1_000, NOW + HOUR);
-    let Begun::Replay(_) = now(store.begin(&later)).unwrap() else {
-        panic!("it is stored");
-    };
-    let records = store.stats().records;
-    for _ in 0..100 {
-        store.drive();
-    }
-    let stats = store.stats();
-    assert_eq!(stats.keys_stored, 1, "{stats:?}");
-    // But for the mark that cuts dropped segments off, and what is carried.
-    let marks = stats.segments_dropped + stats.records_carried;
-    assert_eq!(stats.records - records, marks, "{stats:?}");
-    assert!(
-        now(store.get(b"long", NOW + HOUR)).is_ok_and(|known| known != idem_store::Lookup::Absent)
-    );
-}
-
-#[test]
-fn a_walk_that_began_under_a_wrong_clock_forgets_nothing_more_once_it_is_right() {
-    let disk = Disk::new(20);
-    let store = Store::open_on(disk.mount(), options()).unwrap();
-    for key in 0..80u8 {
-        let begun = begin(&store, &[key]);
-        store.drive();
-        let permit = now(begun).unwrap().into_fresh().unwrap();
-        let done = store.complete(permit, &[1; 100], 1_000_000, NOW);
-        store.drive();
-        now(done).unwrap();
-    }
-    let tell = |now_ms| {
-        let busy = Begin::new(b"held", Fingerprint([1; 32]), u64::MAX, now_ms);
-        drop(store.begin(&busy));
-    };
-    tell(NOW + (1 << 30));
-    let mut turns = 0;
-    while store.stats().keys_stored == 80 {
-        store.drive();
-        turns += 1;
-        assert!(turns < 100, "it never looks");
-    }
-    tell(NOW);
-    let left = store.stats().keys_stored;
-    assert!(left > 0);
-    for _ in 0..100 {
-        store.drive();
-    }
-    assert_eq!(store.stats().keys_stored, left);
-}
-
-#[test]
-fn a_full_disk_gets_room_from_what_ends_its_retention() {
-    let disk = Disk::new(19);
-    let store = Store::open_on(disk.mount(), options().disk_full_wait_ms(0)).unwrap();
-    let mut keys = 0u32;
-    let mut try_end = |stop: bool| {
-        let begun = begin(&store, &keys.to_le_bytes());
-        store.drive();
-        let permit = match now(begun) {
-            Ok(begun) => begun.into_fresh().unwrap(),
-            Err(error) if stop && error.is_full() => return false,
-            Err(error) => panic!("{error}"),
-        };
-        let done = store.complete(permit, &[1; 1_000], 1_000, NOW);
-        store.drive();
-        now(done).unwrap();
-        keys += 1;
-        true
-    };
-    while store.stats().segments < 6 {
-        try_end(false);
-    }
-    let begun: Vec<_> = (0..40u8).map(|key| begin(&store, &[key])).collect();
-    store.drive();
-    disk.set_full(true);
-    while try_end(true) {}
-    // They take more than half of the segment that the log came to last.
-    for begun in begun {
-        let permit = now(begun).unwrap().into_fresh().unwrap();
-        let done = store.complete(permit, &[1; 1_000], 1_000, NOW);
-        store.drive();
-        now(done).unwrap();
-    }
-    let full = store.stats();
-    assert!(full.disk_full && full.segments_dropped == 0, "{full:?}");
-
-    let later = NOW + (1 << 22);
-    assert!(now(store.begin(&Begin::new(b"new", Fingerprint([1; 32]), 1_000, later))).is_err());
-    let mut turns = 0;
-    while store.stats().disk_full {
-        store.drive();
-        std::thread::yield_now();
-        turns += 1;
-        assert!(turns < 100_000_000, "nothing goes: {:?}", store.stats());
-    }
-    let begun = now(store.begin(&Begin::new(b"new", Fingerprint([1; 32]), 1_000, later)));
-    assert!(begun.unwrap().into_fresh().is_some());
-}
-
-#[test]
-fn a_segment_where_nothing_lives_is_dropped_unread() {
-    let disk = Disk::new(18);
-    let store = Store::open_on(disk.mount(), options()).unwrap();
-    let fill = |keys: std::ops::Range<u8>| {
-        for key in keys {
-            let begun = begin(&store, &[key]);
-            store.drive();
-            let permit = now(begun).unwrap().into_fresh().unwrap();
-            let done = store.complete(permit, &[key; 4_000], 1_000_000, NOW);
-            store.drive();
-            now(done).unwrap();
-            let forgotten = store.forget(&[key]);
-            store.drive();
-            assert!(now(forgotten).unwrap());
-        }
-    };
-    fill(0..16);
-    assert_eq!(store.stats().segments_dropped, 0);
-    // What nobody needs may rot.
-    disk.change("0000000001.seg", |bytes| bytes[5_000..50_000].fill(0xa5));
-    fill(16..60);
-    let stats = store.stats();
-    assert!(
-        stats.segments_dropped > 0 && stats.segments <= 3,
-        "{stats:?}"
-    );
-    // Its file is a segment again.
-    let spares = disk
-        .names()
-        .into_iter()
-        .filter(|name| name.starts_with("spare-"));
-    assert!(spares.count() <= 3);
-}
-
-#[test]
 fn opening_on_a_full_disk_says_so() {
     let disk = Disk::new(5);
     disk.set_full(true);
@@ -518,6 +366,11 @@ fn a_second_store_is_told_that_the_first_has_it() {
     // Looking is allowed.
     let report = idem_store::verify(dir.path()).unwrap();
     assert!(report.ok && report.in_use, "{report:?}");
+    // Also when somebody has removed what a process with the store open locks.
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    let error = Store::open(dir.path(), Options::new()).unwrap_err();
+    assert!(error.is_locked(), "{error}");
+    assert!(idem_store::verify(dir.path()).unwrap().in_use);
     drop(store);
     assert!(!idem_store::verify(dir.path()).unwrap().in_use);
     Store::open(dir.path(), Options::new()).unwrap();
@@ -586,6 +439,7 @@ fn options_that_contradict_each_other_are_refused() {
         Options::new().outcome_bytes_max(8 << 20),
         Options::new().batch_bytes_max(16 << 20),
         Options::new().key_bytes_max(0),
+        Options::new().batch_bytes_max(64 + 512 + 255),
     ] {
         assert!(Store::open(dir.path(), wrong).unwrap_err().is_options());
     }

@@ -40,3 +40,4 @@ mod snapshot;
 mod sql;
 #[cfg(feature = "token")]
 mod token;
+mod upkeep;

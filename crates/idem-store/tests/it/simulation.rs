@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use idem_store::vfs::Vfs;
-use idem_store::{Begun, Completion, Durability, Lookup, Options, Permit, Store, verify_on};
+use idem_store::{
+    Begun, Completion, Durability, Lookup, Options, Permit, Store, Waited, verify_on,
+};
 
 use parking_lot::Mutex;
 
@@ -117,8 +119,12 @@ struct World {
     calm: bool,
     /// Nothing is synced but when it is asked for: a power cut may lose what was acknowledged.
     relaxed: bool,
+    /// Calls of `wait` that were pending when they were last looked at: the key and its holder's token.
+    waits: Vec<(u64, u64, Completion<Waited>)>,
     /// How long what was taken waits for disk space: not at all, or for ever.
     patience_ms: u64,
+    /// Many outcomes outlive the segment that they are in.
+    keeps: bool,
     /// Now and then holders give more than a full disk has segments for.
     floods: bool,
     /// A batch waits for disk space.
@@ -156,11 +162,13 @@ impl World {
             keys: (0..KEYS).map(|key| (key, absent())).collect(),
             permits: Vec::new(),
             pending: Vec::new(),
+            waits: Vec::new(),
             token_max: 0,
             dead: false,
             calm: seed.is_multiple_of(4),
             relaxed: seed % 5 == 1,
             patience_ms: if seed % 3 == 2 { 0 } else { 1 << 40 },
+            keeps: seed.is_multiple_of(6),
             floods: seed % 7 == 3,
             holds: false,
             bug: None,
@@ -183,6 +191,9 @@ impl World {
             }
             if !self.dead {
                 self.step();
+            }
+            if !self.dead {
+                self.look_at_waits();
             }
             let stats = self.store.as_ref().map(Store::stats);
             let poisoned = stats.is_some_and(|stats| stats.poisoned);
@@ -226,7 +237,10 @@ impl World {
             return;
         }
         match dice {
-            0..=29 => self.begin(),
+            0..=26 => self.begin(),
+            27 => self.extend(),
+            28 => self.wait(),
+            29 => self.check_unresolved(),
             30..=49 => self.complete(),
             50..=54 => self.fail(),
             55..=59 => self.declare(),
@@ -301,6 +315,7 @@ impl World {
             known.acked = 0;
             known.claim = doubt;
         }
+        self.check_unresolved();
         true
     }
 
@@ -403,6 +418,7 @@ impl World {
         }
         self.permits.clear();
         self.pending.clear();
+        self.waits.clear();
         self.holds = false;
         for key in self.keys.values_mut() {
             key.claim = None;

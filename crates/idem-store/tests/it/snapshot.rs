@@ -22,6 +22,21 @@ fn forget(store: &Store, key: &[u8]) {
     assert!(forgotten.try_now().unwrap().unwrap());
 }
 
+#[test]
+fn what_is_retained_for_ever_has_not_expired() {
+    let dir = tempfile::tempdir().unwrap();
+    let vfs = OsVfs::create(dir.path()).unwrap();
+    let store = Store::open_on(Arc::new(vfs), Options::new()).unwrap();
+    let begin = Begin::new(b"k", Fingerprint([1; 32]), 1_000, NOW);
+    let permit = store.begin(&begin).try_now().unwrap().unwrap();
+    let done = store.complete(permit.into_fresh().unwrap(), b"x", u64::MAX, NOW);
+    store.close().unwrap();
+    done.try_now().unwrap().unwrap();
+    let snapshot = Snapshot::read(dir.path()).unwrap();
+    let retained: Vec<_> = snapshot.retention_bytes().map(|(until, _)| until).collect();
+    assert_eq!(retained, [u64::MAX]);
+}
+
 /// The outcome is read when it is asked for, and the file that held it may be another segment by
 /// then: "absent" would be a lie about a key that was done.
 #[test]

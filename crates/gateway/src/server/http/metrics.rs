@@ -251,6 +251,11 @@ impl Page {
             store.no_descriptors.into(),
         )?;
         page.gauge(
+            "store_upkeep_failed",
+            "1 while an old segment cannot be read back and keeps its disk space",
+            store.upkeep_failed.into(),
+        )?;
+        page.gauge(
             "store_poisoned",
             "1 after a write or sync failed",
             store.poisoned.into(),

@@ -8,6 +8,11 @@ pub(super) struct Coverage {
     pub(super) doubts: u64,
     pub(super) conflicts: u64,
     pub(super) fenced: u64,
+    pub(super) extended: u64,
+    /// Calls of `wait` that a holder's end woke.
+    pub(super) woken: u64,
+    /// Claims that were listed as unresolved.
+    pub(super) unresolved: u64,
     pub(super) disk_full: u64,
     /// Batches that waited for disk space.
     pub(super) held: u64,
@@ -23,7 +28,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    pub(super) fn fields(&self) -> [u64; 15] {
+    pub(super) fn fields(&self) -> [u64; 18] {
         [
             self.crashes,
             self.poisonings,
@@ -31,6 +36,9 @@ impl Coverage {
             self.doubts,
             self.conflicts,
             self.fenced,
+            self.extended,
+            self.woken,
+            self.unresolved,
             self.disk_full,
             self.held,
             self.resumed,
@@ -54,6 +62,9 @@ impl Coverage {
         self.doubts += other.doubts;
         self.conflicts += other.conflicts;
         self.fenced += other.fenced;
+        self.extended += other.extended;
+        self.woken += other.woken;
+        self.unresolved += other.unresolved;
         self.disk_full += other.disk_full;
         self.held += other.held;
         self.resumed += other.resumed;

@@ -1,6 +1,6 @@
 //! The operations at random, each compared with the model at once.
 
-use idem_store::{Begin, Begun, Completion, Failure, Fingerprint, Lookup, Permit};
+use idem_store::{Begin, Begun, Completion, Failure, Fingerprint, Lookup, Permit, Waited};
 
 use super::model::{Claim, Image};
 use super::{KEYS, LEASE, Pending, World, died, name};
@@ -206,7 +206,8 @@ impl World {
             return;
         };
         let outcome = vec![self.rng.next() as u8; len];
-        let retain = self.rng.below(5_000);
+        let long = self.keeps && self.rng.one_in(3);
+        let retain = self.rng.below(if long { 3_600_000 } else { 5_000 });
         let failed = self.rng.one_in(5);
         let (now, store) = (self.now, self.store());
         let completion = if failed {
@@ -420,5 +421,81 @@ impl World {
             }
             other => panic!("key {key}: {other:?}"),
         }
+    }
+
+    pub(super) fn extend(&mut self) {
+        let Some((key, permit, holds)) = self.pick() else {
+            return;
+        };
+        let lease = self.rng.below(2 * LEASE);
+        match self.store().extend(&permit, lease, self.now).try_now() {
+            Ok(Ok(())) => {
+                assert!(holds, "somebody else has key {key}");
+                let claim = self.keys.get_mut(&key).expect("all").claim.as_mut();
+                claim.expect("the holder has a claim").until_ms = self.now + lease;
+                self.seen.extended += 1;
+            }
+            Ok(Err(error)) => assert!(
+                error.is_poisoned() || error.is_fenced() && !holds,
+                "{error}"
+            ),
+            Err(pending) => panic!("{pending:?}"),
+        }
+        self.permits.push((key, permit));
+    }
+
+    pub(super) fn wait(&mut self) {
+        let key = self.rng.below(KEYS);
+        let claim = self.keys[&key].claim.as_ref();
+        let holder = claim.filter(|claim| claim.held).map(|claim| claim.token);
+        match (self.store().wait(&name(key), 1 << 40).try_now(), holder) {
+            (Ok(Ok(Waited::Ended)), None) => {}
+            (Ok(Err(error)), _) => self.check_failed(&error),
+            (Err(pending), Some(token)) => self.waits.push((key, token, pending)),
+            other => panic!("key {key}: {other:?}"),
+        }
+    }
+
+    /// Whoever waits for a key is told when its holder has ended, and not before.
+    pub(super) fn look_at_waits(&mut self) {
+        let Some(poisoned) = self.store.as_ref().map(|store| store.stats().poisoned) else {
+            return;
+        };
+        for (key, token, wait) in std::mem::take(&mut self.waits) {
+            let claim = self.keys[&key].claim.as_ref();
+            let holder = claim.filter(|claim| claim.held).map(|claim| claim.token);
+            match wait.try_now() {
+                Ok(Ok(ended)) => {
+                    let same = holder == Some(token) && token != 0;
+                    assert!(ended == Waited::Ended && !same, "key {key}: {ended:?}");
+                    self.seen.woken += 1;
+                }
+                Ok(Err(error)) => assert!(error.is_poisoned(), "{error}"),
+                Err(wait) => {
+                    assert!(holder.is_some() && !poisoned, "key {key} has ended");
+                    self.waits.push((key, token, wait));
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_unresolved(&mut self) {
+        let found = match self.store().unresolved(0, usize::MAX).try_now() {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return self.check_failed(&error),
+            Err(pending) => panic!("{pending:?}"),
+        };
+        self.seen.unresolved += found.len() as u64;
+        assert!(found.is_sorted_by(|a, b| a.token < b.token), "{found:?}");
+        let mut found: Vec<_> = found
+            .into_iter()
+            .map(|doubt| (doubt.key, doubt.memo, doubt.fingerprint.0[0], doubt.held))
+            .collect();
+        found.sort();
+        let claims = self.keys.iter().filter_map(|(&key, known)| {
+            let claim = known.claim.as_ref().filter(|claim| claim.declared)?;
+            Some((name(key), claim.memo.clone(), claim.print, claim.held))
+        });
+        assert_eq!(found, claims.collect::<Vec<_>>());
     }
 }
