@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::completion::Completion;
+use crate::completion::{Completion, Promise};
 use crate::error::{Error, Kind};
 use crate::permit::{Lookup, Waited};
 use crate::remote::{Counters, Remote};
@@ -28,7 +28,7 @@ impl Remote {
         let timeout = Duration::from_millis(timeout_ms.min(1 << 42));
         let now = Instant::now();
         let (until, patience) = (now + timeout, now + timeout.max(PAUSE_MAX));
-        let (promise, completion) = self.promise(|_| ());
+        let (promise, completion) = Promise::new(|_| ());
         let key = key.to_vec();
         self.served.runtime.spawn(async move {
             let waited = poll(&place.store, &key, until, patience).await;
