@@ -217,6 +217,11 @@ impl<T: Send + 'static> Promise<T> {
         (Self { event, value }, completion)
     }
 
+    /// Nobody waits for it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.value) == 1
+    }
+
     pub(crate) fn keep(self, result: Result<T, Error>) {
         match result {
             Ok(value) => {

@@ -30,8 +30,9 @@ use crate::stats::Stats;
 pub(crate) use counters::Counters;
 pub(crate) use crew::Crew;
 pub(crate) use engine::{Answer, ClaimId, Engine, Found, Op, Release, perhaps_forgotten};
-pub(crate) use job::{Job, Jobs, in_time, no_answer};
+pub(crate) use job::{Job, Jobs, fitting, in_time, no_answer};
 pub(crate) use service::Service;
+use wait::Waits;
 
 /// A lease or a retention longer than this (142,000 years) makes no difference, and shorter ones
 /// stay exact in the numbers of a Lua script.
@@ -50,6 +51,7 @@ pub(crate) struct Remote {
     claim_prefix: [u8; 8],
     claims: AtomicU64,
     closed: AtomicBool,
+    waits: Arc<Waits>,
     served: Served,
 }
 
@@ -87,6 +89,7 @@ impl Remote {
             claim_prefix,
             claims: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            waits: Arc::default(),
             served,
         }))
     }
