@@ -4,21 +4,17 @@
 //!
 //! Starts a redis-server of its own (appendfsync always) in a temporary directory.
 
-#![expect(clippy::print_stdout, reason = "this program exists to print")]
-
 mod floor;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use floor::{Outcome, Rounds};
-use idem_store::{Begin, Begun, Completion, Error, Fingerprint, Options, Store};
+use floor::{LEASE_MS, Outcome, Rounds, VALUE};
+use idem_store::{Options, Store};
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
-const LEASE_MS: u64 = 60_000;
-const VALUE: [u8; 64] = [7; 64];
 const BARE: &str = "return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])";
 
 #[tokio::main]
@@ -31,43 +27,7 @@ async fn main() -> Outcome<()> {
     // Connected already: the server is up.
     let by_thread = Store::connect(&url, Options::new())?;
     let bare = Bare::connect(&url).await?;
-    println!("callers   operation     bare/s  store/s   ratio (quartiles)");
-    for callers in rounds.callers() {
-        let bare = bare.clone();
-        let one = move |key| bare.clone().set(key);
-        let floor = || floor::tasks(callers, rounds.time, one.clone());
-        for (name, declared) in [("begin", false), ("declared", true)] {
-            let handle = store.clone();
-            let begin = move |key| {
-                let handle = handle.clone();
-                async move { kept(begin(&handle, key, declared).await) }
-            };
-            let store = || floor::tasks(callers, rounds.time, begin.clone());
-            let compared = floor::compare(rounds, floor, store).await?;
-            println!("{callers:>7}   {name:<11} {compared}");
-        }
-        let handle = by_thread.clone();
-        let begin = move |key| kept(begin(&handle, key, false).wait());
-        let store = || floor::threads(callers, rounds.time, begin.clone());
-        let compared = floor::compare(rounds, floor, store).await?;
-        println!("{callers:>7}   blocking    {compared}");
-    }
-    Ok(())
-}
-
-fn begin(store: &Store, key: [u8; 16], declared: bool) -> Completion<Begun> {
-    let mut begin = Begin::new(&key, Fingerprint([1; 32]), LEASE_MS, 0);
-    if declared {
-        begin = begin.declare(&VALUE);
-    }
-    store.begin(&begin)
-}
-
-fn kept(begun: Result<Begun, Error>) -> Outcome<()> {
-    let permit = begun?.into_fresh();
-    // Giving it back would be one more operation.
-    std::mem::forget(permit.ok_or("a key that was new is not")?);
-    Ok(())
+    floor::beside(rounds, [store, by_thread], move |key| bare.clone().set(key)).await
 }
 
 struct Server(Child);

@@ -5,22 +5,19 @@
 //!
 //! Makes the tables `floor_bare` and `floor_...` there.
 
-#![expect(clippy::print_stdout, reason = "this program exists to print")]
-
 mod floor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use floor::{Outcome, Rounds};
-use idem_store::{Begin, Begun, Completion, Error, Fingerprint, Options, Store};
+use floor::{Outcome, Rounds, VALUE};
+use idem_store::{Options, Store};
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 use tokio_postgres::NoTls;
 
 /// Of the store, and of the floor: what the store has when its URL does not say.
 const CONNECTIONS: usize = 8;
-const VALUE: [u8; 64] = [7; 64];
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
@@ -32,46 +29,11 @@ async fn main() -> Outcome<()> {
     let store = Store::connect_async(&of_store, Options::new()).await?;
     let by_thread = Store::connect(&of_store, Options::new())?;
     let bare = Arc::new(Bare::connect(&url).await?);
-    println!("callers   operation     bare/s  store/s   ratio (quartiles)");
-    for callers in rounds.callers() {
+    let one = move |key: [u8; 16]| {
         let bare = Arc::clone(&bare);
-        let one = move |key: [u8; 16]| {
-            let bare = Arc::clone(&bare);
-            async move { bare.upsert(&key).await }
-        };
-        let floor = || floor::tasks(callers, rounds.time, one.clone());
-        for (name, declared) in [("begin", false), ("declared", true)] {
-            let handle = store.clone();
-            let begin = move |key| {
-                let handle = handle.clone();
-                async move { kept(begin(&handle, key, declared).await) }
-            };
-            let store = || floor::tasks(callers, rounds.time, begin.clone());
-            let compared = floor::compare(rounds, floor, store).await?;
-            println!("{callers:>7}   {name:<11} {compared}");
-        }
-        let handle = by_thread.clone();
-        let begin = move |key| kept(begin(&handle, key, false).wait());
-        let store = || floor::threads(callers, rounds.time, begin.clone());
-        let compared = floor::compare(rounds, floor, store).await?;
-        println!("{callers:>7}   blocking    {compared}");
-    }
-    Ok(())
-}
-
-fn begin(store: &Store, key: [u8; 16], declared: bool) -> Completion<Begun> {
-    let mut begin = Begin::new(&key, Fingerprint([1; 32]), 60_000, 0);
-    if declared {
-        begin = begin.declare(&VALUE);
-    }
-    store.begin(&begin)
-}
-
-fn kept(begun: Result<Begun, Error>) -> Outcome<()> {
-    let permit = begun?.into_fresh();
-    // Giving it back would be one more operation.
-    std::mem::forget(permit.ok_or("a key that was new is not")?);
-    Ok(())
+        async move { bare.upsert(&key).await }
+    };
+    floor::beside(rounds, [store, by_thread], one).await
 }
 
 /// An upsert that knows nothing of states, over several connections.

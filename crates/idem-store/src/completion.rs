@@ -204,7 +204,8 @@ pub(crate) struct Promise<T> {
 #[cfg(feature = "_remote")]
 impl<T: Send + 'static> Promise<T> {
     /// `finish` is applied to the value as it is handed out.
-    pub(crate) fn new(event: Arc<Event>, finish: fn(&mut T)) -> (Self, Completion<T>) {
+    pub(crate) fn new(finish: fn(&mut T)) -> (Self, Completion<T>) {
+        let event = Event::new();
         let value = Arc::new(Mutex::new(None));
         let promised = Arc::clone(&value);
         let completion = Completion::then(Arc::clone(&event), move || {
@@ -214,6 +215,11 @@ impl<T: Send + 'static> Promise<T> {
             Completion::ready(Ok(value))
         });
         (Self { event, value }, completion)
+    }
+
+    /// Nobody waits for it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.value) == 1
     }
 
     pub(crate) fn keep(self, result: Result<T, Error>) {
@@ -243,9 +249,8 @@ const FAILED: u32 = 3;
 
 /// Whoever settles events, asked by those who wait for one.
 pub(crate) trait Helper: Send + Sync {
-    /// Somebody is about to block for `event`: does what is due on this thread, if nobody else is at
-    /// it.
-    fn help(&self, event: &Event);
+    /// Somebody is about to block: does what is due on this thread, if nobody else is at it.
+    fn help(&self);
     /// Somebody waits: sees to it that what is due is done.
     fn nudge(&self);
 }
@@ -347,7 +352,7 @@ impl Event {
             return;
         }
         if let Some(helper) = self.helper() {
-            helper.help(self);
+            helper.help();
             if self.is_settled() {
                 return;
             }
@@ -366,24 +371,6 @@ impl Event {
     /// Whether the event is settled; registers the waker when not. `slot` remembers the place, so
     /// that polling again does not add another.
     fn poll(&self, slot: &mut Option<usize>, waker: &Waker) -> bool {
-        let settled = self.register(slot, waker);
-        if !settled {
-            self.nudge();
-        }
-        settled
-    }
-
-    /// As [`poll`](Self::poll), for a helper that is at it already.
-    #[cfg(feature = "_remote")]
-    pub(crate) fn settled(&self) -> impl Future<Output = ()> {
-        let mut slot = None;
-        std::future::poll_fn(move |cx| match self.register(&mut slot, cx.waker()) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-    }
-
-    fn register(&self, slot: &mut Option<usize>, waker: &Waker) -> bool {
         if self.is_settled() {
             return true;
         }
@@ -398,6 +385,8 @@ impl Event {
                 wakers.push(waker.clone());
             }
         }
+        drop(wakers);
+        self.nudge();
         false
     }
 }

@@ -2,9 +2,17 @@
 //! the median of the ratios of rounds that lie beside each other. What else the machine does hits
 //! both alike; the best or the sum of many rounds would compare one's luck with the other's.
 
+#![expect(clippy::print_stdout, reason = "what uses this exists to print")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use idem_store::{Begin, Begun, Completion, Error, Fingerprint, Store};
+
+/// What is kept with a key, by the store and beside it.
+pub(crate) const VALUE: [u8; 64] = [7; 64];
+pub(crate) const LEASE_MS: u64 = 60_000;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -12,8 +20,8 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>
 /// the command line.
 #[derive(Clone, Copy)]
 pub(crate) struct Rounds {
-    pub(crate) count: usize,
-    pub(crate) time: Duration,
+    count: usize,
+    time: Duration,
     callers: Option<usize>,
 }
 
@@ -27,19 +35,66 @@ impl Rounds {
         })
     }
 
-    pub(crate) fn callers(self) -> Vec<usize> {
+    fn callers(self) -> Vec<usize> {
         self.callers
             .map_or_else(|| vec![1, 64, 256], |callers| vec![callers])
     }
 }
 
+/// Prints how many keys are begun a second beside what `bare` does to one: by tasks, plain and with the
+/// effect declared, on the runtime of the first store, and by threads that block for the second one.
+pub(crate) async fn beside<F>(
+    rounds: Rounds,
+    [on_runtime, by_thread]: [Store; 2],
+    bare: impl Fn([u8; 16]) -> F + Clone + Send + 'static,
+) -> Outcome<()>
+where
+    F: Future<Output = Outcome<()>> + Send,
+{
+    println!("callers   operation     bare/s  store/s   ratio (quartiles)");
+    for callers in rounds.callers() {
+        let floor = || tasks(callers, rounds.time, bare.clone());
+        for (name, declared) in [("begin", false), ("declared", true)] {
+            let handle = on_runtime.clone();
+            let begin = move |key| {
+                let begun = begin(&handle, key, declared);
+                async move { kept(begun.await) }
+            };
+            let store = || tasks(callers, rounds.time, begin.clone());
+            let compared = compare(rounds, floor, store).await?;
+            println!("{callers:>7}   {name:<11} {compared}");
+        }
+        let handle = by_thread.clone();
+        let begin = move |key| kept(begin(&handle, key, false).wait());
+        let store = || threads(callers, rounds.time, begin.clone());
+        let compared = compare(rounds, floor, store).await?;
+        println!("{callers:>7}   blocking    {compared}");
+    }
+    Ok(())
+}
+
+fn begin(store: &Store, key: [u8; 16], declared: bool) -> Completion<Begun> {
+    let mut begin = Begin::new(&key, Fingerprint([1; 32]), LEASE_MS, 0);
+    if declared {
+        begin = begin.declare(&VALUE);
+    }
+    store.begin(&begin)
+}
+
+fn kept(begun: Result<Begun, Error>) -> Outcome<()> {
+    let permit = begun?.into_fresh();
+    // Giving it back would be one more operation.
+    std::mem::forget(permit.ok_or("a key that was new is not")?);
+    Ok(())
+}
+
 /// What came of one comparison.
-pub(crate) struct Compared {
+struct Compared {
     /// Operations a second, medians.
-    pub(crate) floor: f64,
-    pub(crate) store: f64,
+    floor: f64,
+    store: f64,
     /// The quartiles of the ratios.
-    pub(crate) ratios: [f64; 3],
+    ratios: [f64; 3],
 }
 
 impl std::fmt::Display for Compared {
@@ -57,7 +112,7 @@ impl std::fmt::Display for Compared {
 }
 
 /// Runs both in turns: each call is one round and tells its operations a second.
-pub(crate) async fn compare<F, S>(
+async fn compare<F, S>(
     rounds: Rounds,
     floor: impl Fn() -> F,
     store: impl Fn() -> S,
@@ -95,7 +150,7 @@ where
 }
 
 /// A round with so many tasks, each of which does one operation after the other on new keys.
-pub(crate) async fn tasks<F>(
+async fn tasks<F>(
     callers: usize,
     time: Duration,
     operation: impl Fn([u8; 16]) -> F + Clone + Send + 'static,
@@ -124,7 +179,7 @@ where
 }
 
 /// As [`tasks`], with threads that block.
-pub(crate) async fn threads(
+async fn threads(
     callers: usize,
     time: Duration,
     operation: impl Fn([u8; 16]) -> Outcome<()> + Clone + Send + 'static,

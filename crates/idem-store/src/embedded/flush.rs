@@ -313,7 +313,7 @@ impl Shared {
 /// A blocked caller lends its thread when the flush thread sleeps: with one caller the write is on
 /// its way without a change of threads, of which there would be two per operation.
 impl Helper for Shared {
-    fn help(&self, _: &Event) {
+    fn help(&self) {
         if self.options.durability != Durability::Sync {
             // Where nobody waits for the disk there is little to gain, and the flush thread keeps
             // the time of the next sync.

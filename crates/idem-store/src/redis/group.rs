@@ -62,21 +62,11 @@ pub(crate) fn group<'a>(
             groups.len() - 1
         });
         groups[place].ops.push(op);
-        bytes[place] += payload(op);
+        bytes[place] += op.payload_bytes();
         last.insert(key, place);
         places.push(place);
     }
     (groups, places)
-}
-
-/// The part of an operation that can be long.
-fn payload(op: &Op) -> usize {
-    match op {
-        Op::Begin { memo, .. } => memo.len(),
-        Op::Declare { memo, .. } => memo.len(),
-        Op::Complete { outcome, .. } => outcome.len(),
-        _ => 0,
-    }
 }
 
 #[cfg(test)]

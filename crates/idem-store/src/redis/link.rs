@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -84,6 +85,15 @@ impl Link {
             self.counters.reconnects.fetch_add(1, Ordering::Relaxed);
         }
         Ok((connection, current.number))
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.current.lock().connection.is_some()
+    }
+
+    /// An attempt takes half the time, so that another one is left.
+    pub(crate) fn attempt_time(&self) -> Duration {
+        self.config.timeout / 2
     }
 
     fn current(&self) -> Option<(Connection, u64)> {

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::permit::Unresolved;
 use crate::remote::{
-    Answer, Counters, Crew, Engine, Job, Jobs, Limits, Op, Service, in_time, no_answer,
+    Answer, Counters, Crew, Engine, Job, Jobs, Limits, Op, Service, fitting, in_time, no_answer,
     perhaps_forgotten,
 };
 
@@ -94,16 +94,25 @@ impl RedisEngine {
             if !jobs.more(&mut batch, BATCH_MAX).await {
                 break;
             }
-            let run = Run {
-                link: Arc::clone(&self.link),
-                counters: Arc::clone(&self.counters),
-            };
-            let (keyed, others) = sort(std::mem::take(&mut batch));
-            let held = (place, sent.held());
-            self.crew.add(async move {
-                run.run(keyed).await;
-                drop(held);
-            });
+            let (mut keyed, others) = sort(std::mem::take(&mut batch));
+            let mut held = (place, sent.held());
+            loop {
+                let run = Run {
+                    link: Arc::clone(&self.link),
+                    counters: Arc::clone(&self.counters),
+                };
+                let rest = keyed.split_off(fitting(&keyed));
+                let jobs = std::mem::replace(&mut keyed, rest);
+                self.crew.add(async move {
+                    run.run(jobs).await;
+                    drop(held);
+                });
+                if keyed.is_empty() {
+                    break;
+                }
+                let place = Arc::clone(&places).acquire_owned().await;
+                held = (place.expect("it is never closed"), sent.held());
+            }
             for job in others {
                 self.serve_other(job, &places, &mut sent).await;
             }
@@ -191,6 +200,8 @@ impl Run {
         let mut pause = PAUSE_MIN;
         let mut how = How::default();
         let mut why = no_answer();
+        let attempt = self.link.is_connected().then(|| self.link.attempt_time());
+        jobs.retain(|job| job.is_to_be_sent(&why, attempt));
         loop {
             jobs.retain(|job| !job.is_over(&why));
             let attempt = self.attempt(&jobs, how);
@@ -394,7 +405,10 @@ fn is_passing(error: &RedisError) -> bool {
                     | ServerErrorKind::TryAgain
             )
     ) || error.is_connection_dropped()
-        || matches!(error.code(), Some("BUSY" | "NOREPLICAS" | "UNBLOCKED"))
+        || matches!(
+            error.code(),
+            Some("BUSY" | "MISCONF" | "NOREPLICAS" | "UNBLOCKED")
+        )
 }
 
 /// Lists until it is answered or its time is up.

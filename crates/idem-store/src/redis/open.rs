@@ -51,8 +51,7 @@ impl Link {
     async fn open_single(&self, client: &Client) -> Result<Connection, RedisError> {
         let options = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.timeout))
-            // An attempt takes half the time, so that another one is left.
-            .set_response_timeout(Some(self.config.timeout / 2))
+            .set_response_timeout(Some(self.attempt_time()))
             .set_pipeline_buffer_size(BUFFER);
         match client.get_connection_info().addr() {
             ConnectionAddr::Tcp(host, port) => {

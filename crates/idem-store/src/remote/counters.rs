@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use tokio::sync::Notify;
-
 use crate::stats::Stats;
 
 #[derive(Default)]
@@ -12,8 +10,6 @@ pub(crate) struct Counters {
     pending: AtomicU64,
     /// Calls of `wait` that have not ended.
     waiters: AtomicU32,
-    /// Tells those who wait for it that nothing is under way.
-    pub(crate) idle: Notify,
     /// Operations that were sent.
     pub(crate) operations: AtomicU64,
     /// Bytes that were sent.
@@ -30,37 +26,23 @@ impl Counters {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// Operations and waits that have not ended.
-    pub(crate) fn under_way(&self) -> u64 {
-        // In one order with whose turn it is to drive.
-        self.pending.load(Ordering::SeqCst) + u64::from(self.waiters.load(Ordering::SeqCst))
-    }
-
     pub(crate) fn asked(&self) {
-        self.pending.fetch_add(1, Ordering::SeqCst);
+        self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn answered(&self) {
-        self.pending.fetch_sub(1, Ordering::SeqCst);
-        self.tell_if_idle();
+        self.pending.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether there was room for one more waiter.
     pub(crate) fn wait_begins(&self, max: u32) -> bool {
         let below = |waiters| (waiters < max).then_some(waiters + 1);
-        let order = Ordering::SeqCst;
+        let order = Ordering::Relaxed;
         self.waiters.fetch_update(order, order, below).is_ok()
     }
 
     pub(crate) fn wait_ends(&self) {
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
-        self.tell_if_idle();
-    }
-
-    fn tell_if_idle(&self) {
-        if self.under_way() == 0 {
-            self.idle.notify_waiters();
-        }
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn add(counter: &AtomicU64, count: u64) {

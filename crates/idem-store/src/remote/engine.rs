@@ -65,6 +65,22 @@ pub(crate) enum Op {
     Stop,
 }
 
+impl Op {
+    /// Of the part that can be long.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Begin { memo, .. } => memo.len(),
+            Self::Declare { memo, .. } => memo.len(),
+            Self::Complete { outcome, .. } => outcome.len(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn ends_a_claim(&self) -> bool {
+        matches!(self, Self::Complete { .. } | Self::Release { .. })
+    }
+}
+
 /// The token that a forget found with its key, once it has: it forgets what has this token, and
 /// nothing that came since. Otherwise a copy that was given up, and arrives when another one was answered,
 /// would forget a newer outcome.

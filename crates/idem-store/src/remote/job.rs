@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -16,14 +17,24 @@ use crate::remote::engine::{Answer, Op};
 /// Hands an answer to whoever waits for it.
 type Reply = Box<dyn FnOnce(Result<Answer, Error>) + Send + Sync>;
 
+/// Most bytes of memos and outcomes that are sent together, but for a single longer one: all of them are
+/// answered when the last one is there, or sent again.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
 /// An operation and who waits for its answer. Dropped, it says that the store is closed.
 pub(crate) struct Job {
     pub(crate) op: Op,
     /// Who asked is told by then, whatever became of it.
     deadline: Instant,
     counters: Arc<Counters>,
+    state: Mutex<State>,
+}
+
+struct State {
     /// None once it was told.
-    reply: Mutex<Option<Reply>>,
+    reply: Option<Reply>,
+    /// It is tried until then although who asked was told.
+    owed_until: Option<Instant>,
 }
 
 impl Job {
@@ -33,18 +44,34 @@ impl Job {
             op,
             deadline,
             counters: Arc::clone(counters),
-            reply: Mutex::new(Some(reply)),
+            state: Mutex::new(State {
+                reply: Some(reply),
+                owed_until: None,
+            }),
         }
     }
 
-    /// Does nothing if who asked was told before.
+    /// Whether it is to be sent for the first time. Whose time is up is told `why` and is not sent, except
+    /// that what ends a claim is not lost because the server was slow: it is tried for the time of an
+    /// `attempt` if there is one, over a connection that stands.
+    pub(crate) fn is_to_be_sent(&self, why: &Error, attempt: Option<Duration>) -> bool {
+        if !self.is_over(why) {
+            return true;
+        }
+        let attempt = attempt.filter(|_| self.op.ends_a_claim());
+        self.state.lock().owed_until = attempt.map(|time| Instant::now() + time);
+        attempt.is_some()
+    }
+
+    /// Tells nobody who was told before.
     pub(crate) fn answer(&self, result: Result<Answer, Error>) {
+        self.state.lock().owed_until = None;
         if let Some(reply) = self.take_reply() {
             reply(result);
         }
     }
 
-    /// Whether who asked was told. Whose time is up is told `why`.
+    /// Whether nothing is left to do. Whose time is up is told `why`.
     pub(crate) fn is_over(&self, why: &Error) -> bool {
         if self.deadline <= Instant::now()
             && let Some(reply) = self.take_reply()
@@ -52,16 +79,18 @@ impl Job {
             Counters::add(&self.counters.unavailable, 1);
             reply(Err(why.clone()));
         }
-        self.reply.lock().is_none()
+        self.open_until().is_none()
     }
 
-    /// None once it was told.
+    /// None when nothing is left to do.
     fn open_until(&self) -> Option<Instant> {
-        self.reply.lock().as_ref().map(|_| self.deadline)
+        let state = self.state.lock();
+        let owed = state.owed_until.filter(|until| *until > Instant::now());
+        state.reply.as_ref().map(|_| self.deadline).or(owed)
     }
 
     fn take_reply(&self) -> Option<Reply> {
-        let reply = self.reply.lock().take()?;
+        let reply = self.state.lock().reply.take()?;
         // Whoever is told finds it counted.
         self.counters.answered();
         Some(reply)
@@ -72,6 +101,17 @@ impl Drop for Job {
     fn drop(&mut self) {
         drop(self.take_reply());
     }
+}
+
+/// How many of the first are sent together, at least one.
+pub(crate) fn fitting(jobs: &[Job]) -> usize {
+    let mut bytes = 0;
+    let fits = |job: &Job| {
+        bytes += job.op.payload_bytes();
+        bytes <= BATCH_BYTES_MAX
+    };
+    let first_that_does_not = jobs.iter().map(fits).position(|fits| !fits);
+    first_that_does_not.map_or(jobs.len(), |count| count.max(1))
 }
 
 /// Does `work` for the `doing`, while others are `waiting`. Whose time runs out meanwhile is told

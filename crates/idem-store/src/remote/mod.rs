@@ -6,14 +6,13 @@
 
 mod counters;
 mod crew;
-mod driver;
 mod engine;
 mod job;
 mod service;
 mod wait;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
-use crate::completion::{Completion, Event, Helper, Promise};
+use crate::completion::{Completion, Promise};
 use crate::error::{Error, Kind};
 use crate::options::Options;
 use crate::permit::{Begin, Begun, Failure, Lookup, Owner, Permit, Unresolved};
@@ -30,10 +29,10 @@ use crate::stats::Stats;
 
 pub(crate) use counters::Counters;
 pub(crate) use crew::Crew;
-use driver::Driver;
 pub(crate) use engine::{Answer, ClaimId, Engine, Found, Op, Release, perhaps_forgotten};
-pub(crate) use job::{Job, Jobs, in_time, no_answer};
+pub(crate) use job::{Job, Jobs, fitting, in_time, no_answer};
 pub(crate) use service::Service;
+use wait::Waits;
 
 /// A lease or a retention longer than this (142,000 years) makes no difference, and shorter ones
 /// stay exact in the numbers of a Lua script.
@@ -52,6 +51,7 @@ pub(crate) struct Remote {
     claim_prefix: [u8; 8],
     claims: AtomicU64,
     closed: AtomicBool,
+    waits: Arc<Waits>,
     served: Served,
 }
 
@@ -68,8 +68,7 @@ pub(crate) struct Limits {
 struct Served {
     queue: UnboundedSender<Job>,
     runtime: Handle,
-    /// Nobody when the runtime is the caller's.
-    driver: Option<Weak<Driver>>,
+    /// None when the runtime is the caller's.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -90,6 +89,7 @@ impl Remote {
             claim_prefix,
             claims: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            waits: Arc::default(),
             served,
         }))
     }
@@ -286,13 +286,11 @@ impl Remote {
             let stop = self.job(Op::Stop, |_| ());
             // The thread has ended by itself otherwise.
             drop(self.served.queue.send(stop));
-            self.driver().inspect(|driver| driver.nudge());
         }
         let thread = self.served.thread.lock().take();
-        // A waker may run on the thread that drives the runtime, and drop the last handle there.
-        let ours = self.served.runtime.id();
-        let drives = Handle::try_current().is_ok_and(|current| current.id() == ours);
-        if let Some(thread) = thread.filter(|_| !drives) {
+        // A waker may run on that thread, and drop the last handle there.
+        let ours = std::thread::current().id();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != ours) {
             thread.join().map_err(|_| Error::new(Kind::Poisoned))?;
         }
         Ok(())
@@ -308,7 +306,7 @@ impl Remote {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Closed));
         }
-        let (promise, completion) = self.promise(finish);
+        let (promise, completion) = Promise::new(finish);
         let reply = move |result: Result<Answer, Error>| promise.keep(result.and_then(read));
         let sent = self.served.queue.send(self.job(op, reply));
         sent.map_err(|_| Error::new(Kind::Closed))?;
@@ -322,19 +320,6 @@ impl Remote {
     ) -> Job {
         let deadline = Instant::now() + self.limits.timeout;
         Job::new(op, deadline, &self.counters, Box::new(reply))
-    }
-
-    /// An answer that whoever waits for it helps to get.
-    fn promise<T: Send + 'static>(&self, finish: fn(&mut T)) -> (Promise<T>, Completion<T>) {
-        let event = match &self.served.driver {
-            Some(driver) => Event::helped(driver.clone() as Weak<dyn Helper>),
-            None => Event::new(),
-        };
-        Promise::new(event, finish)
-    }
-
-    fn driver(&self) -> Option<Arc<Driver>> {
-        self.served.driver.as_ref()?.upgrade()
     }
 
     fn held(&self, permit: &Permit) -> Result<(Arc<[u8]>, u64), Error> {

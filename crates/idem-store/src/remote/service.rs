@@ -3,15 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::error::Error;
 use crate::options::Options;
-use crate::remote::driver::{Driver, REST};
 use crate::remote::{Counters, Engine, Jobs, Limits, Remote, Served};
 
 /// A store that is yet to be connected.
@@ -58,35 +56,30 @@ impl Service {
 
     /// Connects and serves on a new thread, whose runtime is its own. Blocks until it is connected.
     pub(crate) fn on_thread(self) -> Result<Arc<Remote>, Error> {
-        self.on_thread_that_rests(REST)
-    }
-
-    pub(super) fn on_thread_that_rests(self, rest: Duration) -> Result<Arc<Remote>, Error> {
         let (queue, receiver) = unbounded_channel();
         let (report, reported) = mpsc::channel();
         let (connecting, counters) = (self.connecting, Arc::clone(&self.counters));
-        let driver = Driver::new(Arc::clone(&counters), rest)?;
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::io("start the store's runtime", error))?;
+        let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new().name(self.thread.to_owned());
         let thread = thread.spawn(move || {
-            let driver = Arc::new(driver);
-            let serve = match driver.runtime().block_on(connecting) {
+            let serve = match runtime.block_on(connecting) {
                 Ok(serve) => serve,
                 Err(error) => return drop(report.send(Err(error))),
             };
-            let runtime = driver.runtime().handle().clone();
-            drop(report.send(Ok((runtime, Arc::downgrade(&driver)))));
-            driver.run(serve(Jobs::new(receiver, counters)));
+            drop(report.send(Ok(())));
+            runtime.block_on(serve(Jobs::new(receiver, counters)));
         });
         let thread = thread.map_err(|error| Error::io("start the store's thread", error))?;
         // A client library that panics, as rustls does without a provider, has said why on the way.
         let reported = reported
             .recv()
             .map_err(|panicked| Error::unavailable("the store's thread panicked", panicked))?;
-        let (runtime, driver) = reported?;
+        reported?;
         let served = Served {
             queue,
-            runtime,
-            driver: Some(driver),
+            runtime: handle,
             thread: Mutex::new(Some(thread)),
         };
         Remote::new(self.options, self.limits, self.counters, served)
@@ -104,7 +97,6 @@ impl Service {
         let served = Served {
             queue,
             runtime,
-            driver: None,
             thread: Mutex::new(None),
         };
         Remote::new(self.options, self.limits, self.counters, served)

@@ -40,6 +40,8 @@ pub(crate) fn service(url: &str, options: &Options) -> Result<Service, Error> {
         .prefer_socket(false)
         .setup(vec![
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            // A server may have other defaults; what is one statement would wait for a COMMIT then.
+            "SET SESSION autocommit = 1, completion_type = 'NO_CHAIN'",
             // UNIX_TIMESTAMP reads SYSDATE in the session's time zone; another has hours twice.
             "SET SESSION time_zone = '+00:00'",
             &format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_s}"),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::SWEEP_ROWS;
 use super::url::Settings;
 use crate::error::Error;
-use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op, in_time, no_answer};
+use crate::remote::{Answer, Counters, Crew, Engine, Job, Jobs, Op, fitting, in_time, no_answer};
 
 /// The first pause before an operation is tried again; each one after it is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -213,6 +213,13 @@ struct Shared<D> {
     counters: Arc<Counters>,
 }
 
+impl<D> Shared<D> {
+    /// An attempt takes half the time, so that another one is left when a connection is silent.
+    fn attempt_time(&self) -> Duration {
+        self.settings.timeout / 2
+    }
+}
+
 /// One connection and the operations that go over it.
 struct Lane<D: Database> {
     shared: Arc<Shared<D>>,
@@ -236,28 +243,34 @@ impl<D: Database> Lane<D> {
     }
 
     async fn answer_all(&mut self, jobs: &mut Vec<Job>) {
-        // Those that waited too long.
         let why = no_answer();
-        jobs.retain(|job| !job.is_over(&why));
-        if jobs.len() > 1 {
-            self.answer_together(jobs).await;
-        }
-        // What is left: one alone, or each by itself after an error.
-        let mut left = &jobs[..];
-        while let Some((job, waiting)) = left.split_first() {
-            self.answer(job, waiting).await;
-            left = waiting;
+        let attempt = self.connection.as_ref();
+        let attempt = attempt.map(|_| self.shared.attempt_time());
+        jobs.retain(|job| job.is_to_be_sent(&why, attempt));
+        let mut left = &mut jobs[..];
+        while !left.is_empty() {
+            let (jobs, waiting) = left.split_at_mut(fitting(left));
+            if jobs.len() > 1 {
+                self.answer_together(jobs, waiting).await;
+            }
+            let count = jobs.len();
+            // What has no answer yet: one alone, or each by itself after an error.
+            for at in 0..count {
+                let (job, waiting) = left[at..].split_first().expect("one of them");
+                self.answer(job, waiting).await;
+            }
+            left = &mut left[count..];
         }
         jobs.clear();
     }
 
-    /// Answers as many as it can; the others stay.
-    async fn answer_together(&mut self, jobs: &mut Vec<Job>) {
+    /// Answers as many as it can.
+    async fn answer_together(&mut self, jobs: &mut [Job], waiting: &[Job]) {
         // In one order everywhere, so that transactions do not wait for each other in a circle. The
         // order of operations on one key stays.
         jobs.sort_by(|one, two| key_of(&one.op).cmp(&key_of(&two.op)));
         let ops: Vec<&Op> = jobs.iter().map(|job| &job.op).collect();
-        let answers = match in_time(jobs, &[], &no_answer(), self.attempt_all(&ops)).await {
+        let answers = match in_time(jobs, waiting, &no_answer(), self.attempt_all(&ops)).await {
             Some(Ok(answers)) => answers,
             Some(Err(Fault::Lost(_))) | None => {
                 self.connection = None;
@@ -265,14 +278,11 @@ impl<D: Database> Lane<D> {
             }
             Some(Err(Fault::Passing(_) | Fault::Final(_))) => return,
         };
-        let mut answers = answers.into_iter();
-        jobs.retain(|job| match answers.next() {
-            Some(Ok(answer)) => {
+        for (job, answer) in jobs.iter().zip(answers) {
+            if let Ok(answer) = answer {
                 job.answer(Ok(answer));
-                false
             }
-            Some(Err(Changed)) | None => true,
-        });
+        }
     }
 
     /// Tries until it is answered or its time is up. Every operation may be sent again. Others are
@@ -304,14 +314,20 @@ impl<D: Database> Lane<D> {
 
     async fn attempt(&mut self, op: &Op) -> Result<Answer, Fault> {
         let shared = Arc::clone(&self.shared);
-        let connection = self.connection(1).await?;
-        shared.database.serve(connection, op).await
+        let served = async {
+            let connection = self.connection(1).await?;
+            shared.database.serve(connection, op).await
+        };
+        within(shared.attempt_time(), served).await
     }
 
     async fn attempt_all(&mut self, ops: &[&Op]) -> Result<Vec<Result<Answer, Changed>>, Fault> {
         let shared = Arc::clone(&self.shared);
-        let connection = self.connection(ops.len() as u64).await?;
-        shared.database.serve_all(connection, ops).await
+        let served = async {
+            let connection = self.connection(ops.len() as u64).await?;
+            shared.database.serve_all(connection, ops).await
+        };
+        within(shared.attempt_time(), served).await
     }
 
     /// The connection, for so many operations.

@@ -1,9 +1,9 @@
 //! Stores on a server that are served by their callers' runtime.
 
-use idem_store::{Begun, Lookup, Options, Store, Waited};
+use idem_store::{Begun, Failure, Lookup, Options, Store, Waited};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contract::{DAY, LEASE, error, request};
+use crate::contract::{DAY, LEASE, error, pass_on_server, request};
 use crate::shared::Shared;
 
 /// Runs every function here as a test of its own, each on a new `$rig`.
@@ -13,6 +13,8 @@ macro_rules! suite {
             tasks_and_their_store_share_one_thread,
             a_store_ends_with_its_runtime,
             the_last_handle_ends_the_service,
+            an_outcome_is_sent_although_its_time_was_up_before,
+            long_outcomes_are_sent_in_parts,
         ]);
 
         /// Two handles, as of two processes: one with a thread, one on a runtime.
@@ -116,4 +118,78 @@ pub(crate) fn the_last_handle_ends_the_service(rig: &dyn Shared) {
         let store = connect(rig).await;
         assert_eq!(store.get(b"key", 0).await.unwrap(), Lookup::Absent);
     });
+}
+
+/// Nothing is sent while nobody polls: as when a server is slower than what is asked of it.
+pub(crate) fn an_outcome_is_sent_although_its_time_was_up_before(rig: &dyn Shared) {
+    const TIMEOUT_MS: u32 = 2_000;
+    let url = rig.url_through(rig.socket().parent().expect("in a directory"), TIMEOUT_MS);
+    let (runtime, direct) = (runtime(), rig.open());
+    let connected = runtime.block_on(Store::connect_async(&url, Options::new()));
+    let store = connected.unwrap();
+    let take = async |key: &[u8]| {
+        let begun = store.begin(&request(rig, key).declare(b"")).await;
+        begun.unwrap().into_fresh().expect("a new key")
+    };
+    let [done, together, failed] = runtime.block_on(async {
+        [
+            take(b"done").await,
+            take(b"together").await,
+            take(b"failed").await,
+        ]
+    });
+    // One alone, and several together.
+    for ends in [vec![(done, true)], vec![(together, true), (failed, false)]] {
+        let late = store.begin(&request(rig, b"late"));
+        let ended = ends.into_iter().map(|(permit, is_done)| match is_done {
+            true => store.complete(permit, b"x", DAY, 0),
+            false => store.fail(permit, Failure::NotHappened, 0),
+        });
+        let ended: Vec<_> = ended.collect();
+        pass_on_server(TIMEOUT_MS.into());
+        runtime.block_on(async {
+            assert!(error(late.await).is_unavailable());
+            for ended in ended {
+                assert!(error(ended.await).is_unavailable());
+            }
+            store.flush().await.unwrap();
+        });
+    }
+    for (key, is_stored) in [
+        (&b"done"[..], true),
+        (b"together", true),
+        (b"failed", false),
+    ] {
+        let found = direct.get(key, 0).wait().unwrap();
+        assert_eq!(matches!(found, Lookup::Stored(_)), is_stored, "{found:?}");
+        assert_eq!(found == Lookup::Absent, !is_stored, "{found:?}");
+    }
+    assert_eq!(direct.get(b"late", 0).wait().unwrap(), Lookup::Absent);
+}
+
+pub(crate) fn long_outcomes_are_sent_in_parts(rig: &dyn Shared) {
+    const OUTCOMES: u8 = 40;
+    let url = rig.url_through(rig.socket().parent().expect("in a directory"), 30_000);
+    let runtime = runtime();
+    let connected = runtime.block_on(Store::connect_async(&url, Options::new()));
+    let store = connected.unwrap();
+    let mut permits = Vec::new();
+    for key in 0..OUTCOMES {
+        let begun = runtime.block_on(store.begin(&request(rig, &[key])));
+        permits.push(begun.unwrap().into_fresh().expect("a new key"));
+    }
+    let before = store.stats().batches;
+    let outcome = vec![7; 1 << 20];
+    let complete = |permit| store.complete(permit, &outcome, DAY, 0);
+    let completed: Vec<_> = permits.into_iter().map(complete).collect();
+    runtime.block_on(async {
+        for completed in completed {
+            completed.await.unwrap();
+        }
+        let begun = store.begin(&request(rig, &[0])).await.unwrap();
+        assert!(matches!(begun, Begun::Replay(stored) if stored.outcome() == outcome));
+    });
+    // At most 8 MiB each.
+    let sent = store.stats().batches - before;
+    assert!(sent >= u64::from(OUTCOMES) / 8, "{sent}");
 }

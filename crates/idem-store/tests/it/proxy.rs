@@ -34,6 +34,7 @@ struct State {
     clients: Mutex<Vec<UnixStream>>,
     kept: Mutex<Option<Kept>>,
     lost: AtomicU32,
+    swallowed: AtomicU32,
 }
 
 /// A question that is still under way when its client has given it up.
@@ -55,6 +56,7 @@ impl Proxy {
             clients: Mutex::new(Vec::new()),
             kept: Mutex::new(None),
             lost: AtomicU32::new(0),
+            swallowed: AtomicU32::new(0),
         });
         let (for_thread, server): (_, PathBuf) = (Arc::clone(&state), server.into());
         // It ends with the process; nobody connects any more when the test is over.
@@ -100,6 +102,11 @@ impl Proxy {
         self.state.lost.load(Ordering::Relaxed)
     }
 
+    /// Questions that did not arrive, of which nobody was told.
+    pub(crate) fn swallowed(&self) -> u32 {
+        self.state.swallowed.load(Ordering::Relaxed)
+    }
+
     /// Lets the server have the question that was kept, if one was, and waits for its answer.
     pub(crate) fn release(&self) {
         if let Some(mut kept) = self.state.kept.lock().unwrap().take() {
@@ -135,7 +142,9 @@ impl State {
                 *self.kept.lock().unwrap() = Some(kept);
                 return;
             }
-            if mood != Mood::Cut && server.write_all(&bytes[..got]).is_err() {
+            if mood == Mood::Cut {
+                self.swallowed.fetch_add(1, Ordering::Relaxed);
+            } else if server.write_all(&bytes[..got]).is_err() {
                 break;
             }
         }

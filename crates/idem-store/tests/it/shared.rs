@@ -37,6 +37,9 @@ macro_rules! suite {
             a_forget_that_arrives_late_leaves_what_came_since,
             a_forget_whose_answer_was_lost_leaves_who_came_since,
             what_a_hung_server_leaves_waiting_is_answered_in_its_own_time,
+            a_connection_that_fell_silent_is_replaced_in_time,
+            who_waits_for_the_same_key_shares_its_questions,
+            a_wait_that_is_dropped_leaves_its_place,
             a_cut_network_is_told_in_time_and_heals,
             a_cut_network_is_told_in_time_and_heals_on_a_runtime,
             a_killed_client_keeps_its_outcomes_and_blocks_its_keys_for_one_lease,
@@ -192,9 +195,9 @@ pub(crate) fn a_forget_whose_answer_was_lost_leaves_who_came_since(rig: &dyn Sha
 
 /// However many wait before it. There are never more than a server could catch up with.
 pub(crate) fn what_a_hung_server_leaves_waiting_is_answered_in_its_own_time(rig: &dyn Shared) {
-    const SHORT_MS: u32 = 1_500;
+    const SHORT_MS: u32 = 4_000;
     // So long that the short ones are over even if each of them has to wait for another.
-    const LONG_MS: u32 = 15_000;
+    const LONG_MS: u32 = 25_000;
     let proxy = Proxy::start(&rig.socket());
     let [store, patient] = [SHORT_MS, LONG_MS].map(|timeout_ms| {
         let url = rig.url_through(proxy.dir(), timeout_ms);
@@ -229,6 +232,64 @@ pub(crate) fn what_a_hung_server_leaves_waiting_is_answered_in_its_own_time(rig:
     proxy.set(Mood::Honest);
     proxy.disconnect();
     assert_eq!(last_of_all.wait().unwrap(), Lookup::Absent);
+}
+
+/// As one that a firewall has forgotten: what is said there vanishes, and new ones work.
+pub(crate) fn a_connection_that_fell_silent_is_replaced_in_time(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 6_000);
+    let store = Store::connect(&url, Options::new()).unwrap();
+    for key in [&b"first"[..], b"second"] {
+        let before = proxy.swallowed();
+        proxy.set(Mood::Cut);
+        let begun = store.begin(&request(rig, key));
+        while proxy.swallowed() == before {
+            std::thread::yield_now();
+        }
+        proxy.set(Mood::Honest);
+        let permit = begun.wait().unwrap().into_fresh().expect("a new key");
+        store.complete(permit, b"x", DAY, 0).wait().unwrap();
+    }
+}
+
+pub(crate) fn who_waits_for_the_same_key_shares_its_questions(rig: &dyn Shared) {
+    const WAITERS: u64 = 10_000;
+    let store = rig.open();
+    let permit = fresh(&store, request(rig, b"k"));
+    let before = store.stats().records;
+    let waits: Vec<_> = (0..WAITERS).map(|_| store.wait(b"k", 6 * LEASE)).collect();
+    let late = store.wait(b"k", 0);
+    assert_eq!(late.wait().unwrap(), Waited::TimedOut);
+    assert_eq!(store.stats().waiters, WAITERS);
+    store.complete(permit, b"x", DAY, 0).wait().unwrap();
+    for wait in waits {
+        assert_eq!(wait.wait().unwrap(), Waited::Ended);
+    }
+    assert_eq!(store.stats().waiters, 0);
+    let asked = store.stats().records - before;
+    assert!(asked < WAITERS / 2, "{asked}");
+    // What was found out for others does not count for who comes later.
+    let _permit = fresh(&store, request(rig, b"other"));
+    let waited = store.wait(b"other", 0);
+    assert_eq!(waited.wait().unwrap(), Waited::TimedOut);
+}
+
+pub(crate) fn a_wait_that_is_dropped_leaves_its_place(rig: &dyn Shared) {
+    let store = rig.open_with(Options::new().waiters_max(2));
+    let permit = fresh(&store, Begin::new(b"k", Fingerprint([1; 32]), DAY, 0));
+    let waiting = store.wait(b"k", DAY);
+    drop(store.wait(b"k", DAY));
+    drop(store.wait(b"k", DAY));
+    let next = loop {
+        match store.wait(b"k", DAY).try_now() {
+            Err(pending) => break pending,
+            Ok(refused) => assert!(error(refused).is_busy()),
+        }
+    };
+    store.complete(permit, b"x", DAY, 0).wait().unwrap();
+    for wait in [waiting, next] {
+        assert_eq!(wait.wait().unwrap(), Waited::Ended);
+    }
 }
 
 pub(crate) fn a_cut_network_is_told_in_time_and_heals(rig: &dyn Shared) {

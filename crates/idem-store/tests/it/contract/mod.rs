@@ -81,6 +81,7 @@ macro_rules! suite {
             get_tells_every_state,
             a_doubt_is_handed_on_until_it_is_resolved,
             lengths_are_limited,
+            keys_memos_and_outcomes_are_bytes,
             what_was_called_is_done_when_flush_is_ready,
             a_closed_store_says_so,
         ]);

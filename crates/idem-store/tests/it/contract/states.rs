@@ -185,6 +185,51 @@ pub(crate) fn lengths_are_limited(rig: &dyn Rig) {
     );
 }
 
+/// No two keys are one, whatever a database thinks of letters, blanks and quotes.
+pub(crate) fn keys_memos_and_outcomes_are_bytes(rig: &dyn Rig) {
+    let store = rig.open_with(Options::new().memo_bytes_max(512));
+    let longest = [0xff; 512];
+    let keys: [&[u8]; 14] = [
+        b"a",
+        b"A",
+        b"a ",
+        b"a\0",
+        b"\0",
+        b"\xc3\xa4",
+        b"\xe4",
+        b"'; --",
+        b"\\",
+        b"{x}",
+        b"%_",
+        b"?",
+        b"$1\r\n",
+        &longest,
+    ];
+    let begin = |key| store.begin(&request(rig, key).declare(key)).wait().unwrap();
+    let begun = keys.map(|key| begin(key).into_fresh().expect("no other key is like it"));
+    let listed = store.unresolved(0, 99).wait().unwrap();
+    let mut listed: Vec<_> = listed.iter().map(|claim| &claim.key[..]).collect();
+    listed.sort_unstable();
+    let mut sorted = keys;
+    sorted.sort_unstable();
+    assert_eq!(listed, sorted);
+    // Together, and so perhaps in another way than one alone.
+    let complete = |(permit, key)| store.complete(permit, key, DAY, rig.now());
+    let completed: Vec<_> = begun.into_iter().zip(keys).map(complete).collect();
+    for completed in completed {
+        completed.wait().unwrap();
+    }
+    for key in keys {
+        assert_eq!(replayed(&store, request(rig, key)).outcome(), key);
+        assert!(store.forget(key).wait().unwrap());
+    }
+    let again = keys.map(|key| store.begin(&request(rig, key).declare(key)));
+    for (key, again) in keys.iter().zip(again) {
+        let permit = again.wait().unwrap().into_fresh().expect("forgotten");
+        assert_eq!(permit.memo(), *key);
+    }
+}
+
 pub(crate) fn what_was_called_is_done_when_flush_is_ready(rig: &dyn Rig) {
     let store = rig.open();
     let permit = fresh(&store, request(rig, b"k"));

@@ -64,6 +64,32 @@ fn a_server_that_may_lose_what_it_acknowledges_is_refused_unless_that_is_asked_f
     }
 }
 
+/// It takes no writes while it cannot save, as on a full disk: outcomes wait for that to pass.
+#[test]
+fn a_server_that_cannot_save_for_a_while_is_waited_for() {
+    let server = Server::start();
+    let store = connect(&server.url("?timeout_ms=30000"));
+    let permit = fresh(&store, begin(b"k", LEASE).declare(b""));
+    // A directory in the place of its snapshot.
+    let snapshot = server.socket().with_file_name("dump.rdb");
+    std::fs::create_dir(&snapshot).unwrap();
+    let rules = "CONFIG SET save \"3600 1000000\"";
+    assert!(server.ask(rules).starts_with("+OK"));
+    let save = |status: &str| {
+        while !server.ask("BGSAVE").starts_with("+") {}
+        let saved = |info: &str| info.contains(&format!("rdb_last_bgsave_status:{status}"));
+        while !saved(&server.ask("INFO persistence")) {}
+    };
+    save("err");
+    let completed = store.complete(permit, b"x", DAY, 0);
+    let refused = || server.ask("INFO errorstats").contains("errorstat_MISCONF");
+    while !refused() {}
+    std::fs::remove_dir(&snapshot).unwrap();
+    save("ok");
+    completed.wait().unwrap();
+    assert_eq!(replayed(&store, begin(b"k", LEASE)).outcome(), b"x");
+}
+
 #[test]
 fn a_server_that_is_not_there_is_unavailable() {
     let dir = tempfile::tempdir().unwrap();

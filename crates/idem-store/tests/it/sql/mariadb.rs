@@ -117,6 +117,24 @@ mod beyond {
         assert_eq!(replayed(&store, begin).outcome(), outcome);
     }
 
+    #[test]
+    fn a_server_that_commits_nothing_by_itself_keeps_what_is_acknowledged() {
+        for setting in ["--autocommit=0", "--completion-type=CHAIN"] {
+            let server = Server::start_with(&MARIADB, |_| vec![setting.to_owned()]);
+            let connect = || {
+                let url = server.url("connections=1");
+                idem_store::Store::connect(&url, idem_store::Options::new()).unwrap()
+            };
+            let (store, other) = (connect(), connect());
+            let begin = Begin::new(b"k", Fingerprint([1; 32]), DAY, 0).declare(b"");
+            let permit = fresh(&store, begin);
+            store.complete(permit, b"x", DAY, 0).wait().unwrap();
+            assert_eq!(replayed(&other, begin).outcome(), b"x", "{setting}");
+            assert!(store.forget(b"k").wait().unwrap());
+            fresh(&other, begin);
+        }
+    }
+
     /// What holds a statement up for longer than an operation may take ends it on the server too.
     #[test]
     fn a_statement_ends_with_its_time() {
