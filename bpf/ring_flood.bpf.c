@@ -45,6 +45,29 @@ int write_records(struct ring_flood_args *args)
 	return 0;
 }
 
+static long output_one(__u32 index, void *ctx)
+{
+	const struct ring_flood_args *args = ctx;
+	struct ring_flood_record record = {
+		.producer = args->producer,
+		.index = index,
+		.check = ((__u64)args->producer << 32 | index) * RING_FLOOD_CHECK,
+	};
+	__u64 flags = args->wake_bytes ? mr_wake_from(&flood, args->wake_bytes) : 0;
+
+	mr_output_flags(&flood, &flood_counts, 0, &record, sizeof(record), flags);
+	return 0;
+}
+
+SEC("syscall")
+int output_records(struct ring_flood_args *args)
+{
+	struct ring_flood_args copy = *args;
+
+	bpf_loop(copy.count, output_one, &copy, 0);
+	return 0;
+}
+
 /* Larger than the ring: never fits, whatever the reader does. */
 static char large[1 << 17];
 
@@ -52,6 +75,13 @@ SEC("syscall")
 int write_too_large(struct ring_flood_args *args)
 {
 	return mr_output(&flood, &flood_counts, 0, large, sizeof(large)) ? 1 : 0;
+}
+
+/* With its header exactly the ring, which is never filled to its last byte. */
+SEC("syscall")
+int write_as_large(struct ring_flood_args *args)
+{
+	return mr_output(&flood, &flood_counts, 0, large, 64 * 1024 - 8) ? 1 : 0;
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

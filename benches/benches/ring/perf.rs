@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use ebpf_ring::{PerfOptions, PerfReader, Wait, WakeUp};
 use libbpf_rs::{PerfBuffer, PerfBufferBuilder};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::load::Load;
-use crate::{cpu_time, first_word, median};
+use crate::{cpu_time, first_word, median, stay_on};
 
 /// 4 MiB for each CPU.
 const PAGES: u32 = 1024;
@@ -111,13 +110,6 @@ fn stream(load: &Load, reader: &mut dyn Reader, program: &str) -> Row {
             lost_percent: (1.0 - read as f64 / written) * 100.0,
         }
     })
-}
-
-/// Both on one CPU would take turns, and a wake-up be no interrupt of another.
-fn stay_on(cpu: usize) {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu);
-    sched_setaffinity(None, &cpus).expect("two CPUs");
 }
 
 pub(crate) fn table(rounds: usize) {

@@ -37,7 +37,7 @@ enum mr_drop {
 	MR_DROP_FULL = 0,
 	/* The ring's lock was taken on this CPU (NMI), though there was room. */
 	MR_DROP_BUSY = 1,
-	/* The record is larger than the whole ring: it never fits. */
+	/* The record is as large as the whole ring, or larger: it never fits. */
 	MR_DROP_TOO_LARGE = 2,
 	/* The program had no room for its own state, so it had no record; or no
 	 * reader has a buffer or ring for this CPU. */
@@ -92,9 +92,9 @@ static __always_inline enum mr_drop mr_reason(void *ring, __u64 size)
 	__u64 used = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
 	__u64 need = ((size + 7) & ~7ULL) + 8;
 
-	if (need > ring_size)
-		return MR_DROP_TOO_LARGE;
 	/* One byte always stays free: the kernel refuses to fill the ring. */
+	if (need > ring_size - 1)
+		return MR_DROP_TOO_LARGE;
 	return used + need > ring_size - 1 ? MR_DROP_FULL : MR_DROP_BUSY;
 }
 
@@ -121,10 +121,12 @@ static __always_inline void mr_submit(void *record)
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* Flags for mr_submit_flags: the reader is woken when `wake_bytes` or more lie
+/* Flags for mr_submit_flags and mr_output_flags: the reader is woken when `wake_bytes` or more lie
  * unread, records in their headers included, and left asleep before. A wake-up
  * costs more than a small record, so this is what raises the rate of a busy
- * ring; what lies below the threshold waits for the reader's own timeout. */
+ * ring; what lies below the threshold waits for the reader's own timeout. A
+ * record that is reserved counts, one that mr_output_flags is about to write does
+ * not yet. */
 static __always_inline __u64 mr_wake_from(void *ring, __u64 wake_bytes)
 {
 	__u64 unread = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
@@ -149,9 +151,10 @@ static __always_inline void mr_discard(void *counters, __u32 shard, void *record
 }
 
 /* Copies `size` bytes, which need not be a constant, into the ring, or counts
- * the loss. Returns 0 or the helper's negative errno. */
-static __always_inline long mr_output(void *ring, void *counters, __u32 shard, void *data,
-				      __u64 size)
+ * the loss. Returns 0 or the helper's negative errno. `flags` as those of
+ * mr_submit_flags. */
+static __always_inline long mr_output_flags(void *ring, void *counters, __u32 shard, void *data,
+					    __u64 size, __u64 flags)
 {
 	struct mr_counters *c = bpf_map_lookup_elem(counters, &shard);
 	long err;
@@ -159,10 +162,17 @@ static __always_inline long mr_output(void *ring, void *counters, __u32 shard, v
 	if (!c)
 		return -22; /* EINVAL: no such shard */
 	mr_add(&c->seen);
-	err = bpf_ringbuf_output(ring, data, size, 0);
+	err = bpf_ringbuf_output(ring, data, size, flags);
 	if (err)
 		mr_add(&c->dropped[mr_reason(ring, size)]);
 	return err;
+}
+
+/* As mr_output_flags, waking the reader as the kernel sees fit. */
+static __always_inline long mr_output(void *ring, void *counters, __u32 shard, void *data,
+				      __u64 size)
+{
+	return mr_output_flags(ring, counters, shard, data, size, 0);
 }
 
 /*

@@ -127,6 +127,14 @@ pub fn walk_hostile_memory(consumer_pos: u64, producer_pos: u64, headers: &[u32]
     heap::walk_hostile_memory(consumer_pos, producer_pos, headers);
 }
 
+/// For the fuzz target `overwrite_walk`: the walker of rings that overwrite, over memory that says
+/// anything.
+#[cfg(all(fuzzing, target_os = "linux", target_pointer_width = "64"))]
+#[doc(hidden)]
+pub fn walk_hostile_overwriting(positions: [u64; 3], words: &[u64]) {
+    walk::overwrite::heap::walk_hostile_overwriting(positions, words);
+}
+
 /// For the fuzz target `perf_walk`: the walker of perf buffers over memory that says anything.
 #[cfg(all(fuzzing, target_os = "linux", target_pointer_width = "64"))]
 #[doc(hidden)]

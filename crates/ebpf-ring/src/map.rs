@@ -105,6 +105,11 @@ impl BpfMap {
         let value = value.as_raw_fd().to_ne_bytes();
         self.map.update(&key.to_ne_bytes(), &value)
     }
+
+    /// Takes away what is at a key.
+    pub(crate) fn take_away(&self, key: u32) -> io::Result<()> {
+        self.map.delete(&key.to_ne_bytes())
+    }
 }
 
 impl AsFd for BpfMap {

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_GET: libc::c_int = 7;
 const MAP_GET_FD_BY_ID: libc::c_int = 14;
@@ -206,6 +207,17 @@ impl MapFd {
         let mut attr = self.element(key, value.as_ptr().expose_provenance() as u64);
         // SAFETY: key and value have the map's lengths, asserted here and by `element`.
         unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+    }
+
+    /// Takes away what is at `key`.
+    ///
+    /// # Panics
+    ///
+    /// When the key has not the map's length.
+    pub(crate) fn delete(&self, key: &[u8]) -> io::Result<()> {
+        let mut attr = self.element(key, 0);
+        // SAFETY: the key has the map's length, asserted by `element`; there is no value.
+        unsafe { bpf(MAP_DELETE_ELEM, &mut attr) }.map(drop)
     }
 
     /// `map_fd`, key, value, flags.

@@ -314,6 +314,14 @@ impl<'c, M: Memory> Walk<'c, M> {
         Ok(())
     }
 
+    /// Looks how far the producer is by now, and says whether that is further than before.
+    #[inline]
+    fn has_grown(&mut self) -> Result<bool, Corrupt> {
+        let before = self.end;
+        self.refresh()?;
+        Ok(self.end != before)
+    }
+
     /// Gives the space of all records taken so far back: their bytes may be overwritten.
     #[inline]
     fn commit(&mut self) {
@@ -363,6 +371,9 @@ pub(crate) fn drain<M: Memory>(
             Step::Record(bytes) => each(bytes),
             Step::Discarded => {}
             Step::Stop(stop) if is_last_look => return Ok(stop),
+            // While the producer runs along, this is not yet the end. Publishing at each of these
+            // moments would have it wake somebody who is awake.
+            Step::Stop(Stop::Empty) if walk.has_grown()? => continue,
             Step::Stop(_) => {
                 // A producer wakes a sleeping consumer only if it sees that consumer_pos has
                 // reached its record. So publish ours, and only then (StoreLoad: a full fence)

@@ -74,7 +74,8 @@ impl RingSet {
         })
     }
 
-    /// The rings, by number, to drain one by itself.
+    /// The rings, by number, to drain one by itself. A ring that takes the place of another here is
+    /// drained, but not waited for.
     pub fn rings_mut(&mut self) -> &mut [RingReader] {
         &mut self.rings
     }

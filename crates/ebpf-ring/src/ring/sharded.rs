@@ -49,6 +49,8 @@ impl ShardedRings {
     /// Makes a ring of `ring_bytes` for each group and puts it into `map` at each of the group's
     /// CPUs; what was there is replaced. The rings stay there when this is dropped.
     ///
+    /// When the map has no room for all of them, it stays as it was.
+    ///
     /// # Errors
     ///
     /// [`is_wrong_map`](RingError::is_wrong_map) when `map` is neither array nor hash of maps, or
@@ -75,13 +77,7 @@ impl ShardedRings {
         };
         // All of them, before the first takes the place of one that somebody may still read.
         let rings: Vec<_> = groups.iter().map(make).collect::<Result<_, _>>()?;
-        for (cpus, ring) in groups.iter().zip(&rings) {
-            for cpu in cpus {
-                map.put(*cpu, ring.as_fd()).map_err(|e| {
-                    RingError::io(format!("putting the ring of CPU {cpu} into the map"), e)
-                })?;
-            }
-        }
+        put(&map, &groups, &rings)?;
         Self::new(map, groups, rings)
     }
 
@@ -216,6 +212,30 @@ impl ShardedRings {
         let counters = counters.transpose();
         counters.map_err(|e| RingError::io("reading the counter map", e))
     }
+}
+
+/// Puts each ring at the CPUs of its group.
+fn put(map: &BpfMap, groups: &CpuGroups, rings: &[RingReader]) -> Result<(), RingError> {
+    let (mut added, mut replaced) = (Vec::new(), Vec::new());
+    for (cpus, ring) in groups.iter().zip(rings) {
+        for cpu in cpus {
+            let is_there = map.lookup(*cpu).is_ok_and(|id| id.is_some());
+            let of_its_kind = if is_there { &mut replaced } else { &mut added };
+            of_its_kind.push((*cpu, ring));
+        }
+    }
+    // Only what is added can want room. So nothing is replaced before all of that is in.
+    for (at, (cpu, ring)) in added.iter().chain(&replaced).enumerate() {
+        if let Err(error) = map.put(*cpu, ring.as_fd()) {
+            // A program would fill a ring that has no reader.
+            for (cpu, _) in &added[..at.min(added.len())] {
+                let _ = map.take_away(*cpu);
+            }
+            let doing = format!("putting the ring of CPU {cpu} into the map");
+            return Err(RingError::io(doing, error));
+        }
+    }
+    Ok(())
 }
 
 fn of_maps(map: impl Into<OwnedFd>) -> Result<BpfMap, RingError> {

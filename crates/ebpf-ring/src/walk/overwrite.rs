@@ -30,12 +30,23 @@ pub(crate) trait Memory: Copy {
     fn word(&self, position: u64) -> &AtomicU64;
 }
 
-/// The end of what is there, and the oldest position that is whole, not before `position`.
-fn bounds<M: Memory>(memory: M, position: u64) -> Result<(u64, u64), Corrupt> {
+/// What there is for a consumer.
+struct Bounds {
+    /// The end of it.
+    end: u64,
+    /// The oldest position that is whole, not before the consumer's.
+    start: u64,
+    /// Producers went around the ring since `end` was read: there are records behind it.
+    is_old: bool,
+}
+
+fn bounds<M: Memory>(memory: M, position: u64) -> Result<Bounds, Corrupt> {
     // Pairs with the store-release of producer_pos: a producer that overwrote has said so before.
     let end = memory.producer().load(Ordering::Relaxed);
     fence(Ordering::Acquire);
     let oldest = memory.overwrite().load(Ordering::Relaxed);
+    // Whoever asks again finds an end that is not before `oldest`.
+    fence(Ordering::Acquire);
     let damage = |kind| Err(Corrupt { position, kind });
     if !end.is_multiple_of(8) || !oldest.is_multiple_of(8) {
         return damage(CorruptKind::Producer(end));
@@ -43,10 +54,8 @@ fn bounds<M: Memory>(memory: M, position: u64) -> Result<(u64, u64), Corrupt> {
     if is_before(end, position) {
         return damage(CorruptKind::Producer(end));
     }
-    // A producer may have moved on since `end` was read; then `oldest` may even be beyond it.
-    if is_before(end, oldest) {
-        return Ok((oldest, oldest));
-    }
+    let is_old = is_before(end, oldest);
+    let end = if is_old { oldest } else { end };
     let start = if is_before(position, oldest) {
         oldest
     } else {
@@ -54,7 +63,7 @@ fn bounds<M: Memory>(memory: M, position: u64) -> Result<(u64, u64), Corrupt> {
     };
     match end.wrapping_sub(start) > memory.size() {
         true => damage(CorruptKind::Producer(end)),
-        false => Ok((end, start)),
+        false => Ok(Bounds { end, start, is_old }),
     }
 }
 
@@ -171,9 +180,15 @@ pub(crate) fn drain<M: Memory>(
     let mut left = records_max;
     let mut is_last_look = false;
     'look: while left > 0 {
-        let (end, start) = bounds(memory, consumer.position)?;
+        let Bounds { end, start, is_old } = bounds(memory, consumer.position)?;
         skipped.bytes += start.wrapping_sub(consumer.position);
         consumer.position = start;
+        if is_old {
+            publish(memory, *consumer);
+            left -= 1;
+            is_last_look = false;
+            continue 'look;
+        }
         while left > 0 {
             let step = step(memory, consumer, end, scratch)?;
             publish(memory, *consumer);
@@ -182,6 +197,7 @@ pub(crate) fn drain<M: Memory>(
                 Step::Discarded => {}
                 Step::Gone => {
                     left -= 1;
+                    is_last_look = false;
                     continue 'look;
                 }
                 Step::Stop(stop) if is_last_look => return Ok(stop),
@@ -202,7 +218,7 @@ pub(crate) fn drain<M: Memory>(
 /// Counts what is unread and whole without consuming it. O(unread records). Exact once no program
 /// writes; before, records that are overwritten meanwhile are left out.
 pub(crate) fn pending<M: Memory>(memory: M, position: u64) -> Result<Pending, Corrupt> {
-    let (end, start) = bounds(memory, position)?;
+    let Bounds { end, start, .. } = bounds(memory, position)?;
     let mut pending = Pending::default();
     let mut at = start;
     while at != end {
@@ -228,7 +244,10 @@ pub(crate) fn pending<M: Memory>(memory: M, position: u64) -> Result<Pending, Co
 
 /// What a consumer at `position` would meet.
 pub(crate) fn look<M: Memory>(memory: M, position: u64) -> Result<Look, Corrupt> {
-    let (end, start) = bounds(memory, position)?;
+    let Bounds { end, start, is_old } = bounds(memory, position)?;
+    if is_old {
+        return Ok(Look::Ready);
+    }
     if start == end {
         return Ok(Look::Empty);
     }
@@ -241,7 +260,7 @@ pub(crate) fn look<M: Memory>(memory: M, position: u64) -> Result<Look, Corrupt>
 
 /// Bytes that were overwritten ahead of a consumer at `position`, which has not skipped them yet.
 pub(crate) fn behind<M: Memory>(memory: M, position: u64) -> Result<u64, Corrupt> {
-    let (_, start) = bounds(memory, position)?;
+    let Bounds { start, .. } = bounds(memory, position)?;
     Ok(start.wrapping_sub(position))
 }
 
@@ -255,7 +274,7 @@ fn publish<M: Memory>(memory: M, consumer: Consumer) {
 /// Takes the ring over where its last consumer stopped.
 pub(crate) fn consumer<M: Memory>(memory: M) -> Result<Consumer, Corrupt> {
     let position = memory.consumer().load(Ordering::Acquire);
-    let (end, _) = bounds(memory, position)?;
+    let Bounds { end, .. } = bounds(memory, position)?;
     match position.is_multiple_of(8) {
         true => Ok(Consumer::at(position)),
         false => Err(Corrupt {
@@ -265,5 +284,7 @@ pub(crate) fn consumer<M: Memory>(memory: M) -> Result<Consumer, Corrupt> {
     }
 }
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) mod heap;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -800,5 +800,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 65624] = *include_bytes!("fds.bpf.o");
+    static DATA: [u8; 65784] = *include_bytes!("fds.bpf.o");
 }

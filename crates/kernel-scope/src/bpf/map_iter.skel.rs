@@ -808,5 +808,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 39096] = *include_bytes!("map_iter.bpf.o");
+    static DATA: [u8; 39112] = *include_bytes!("map_iter.bpf.o");
 }

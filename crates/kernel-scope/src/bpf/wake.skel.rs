@@ -811,5 +811,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 36312] = *include_bytes!("wake.bpf.o");
+    static DATA: [u8; 36336] = *include_bytes!("wake.bpf.o");
 }

@@ -1,102 +1,10 @@
-//! A ring that overwrites, on the heap, with the kernel's side of it.
+//! The walker of a ring that overwrites, against the kernel's side of it on the heap.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::{Memory, Skipped, behind, consumer, drain, look, pending};
+use super::heap::Fake;
+use super::{Skipped, behind, consumer, drain, look, pending};
 use crate::walk::{BUSY, Consumer, Corrupt, CorruptKind, DISCARD, Look, Stop};
-
-struct Fake {
-    consumer: AtomicU64,
-    producer: AtomicU64,
-    overwrite: AtomicU64,
-    words: Vec<AtomicU64>,
-    /// After so many words were asked for, a record is pushed from the side.
-    push_after: Cell<Option<u32>>,
-}
-
-impl Fake {
-    fn new(size: usize, position: u64) -> Self {
-        Self {
-            consumer: AtomicU64::new(position),
-            producer: AtomicU64::new(position),
-            overwrite: AtomicU64::new(position),
-            words: (0..size / 8).map(|_| AtomicU64::new(0)).collect(),
-            push_after: Cell::new(None),
-        }
-    }
-
-    fn at(&self, position: u64) -> &AtomicU64 {
-        assert!(position.is_multiple_of(8), "a word at {position}");
-        &self.words[(position / 8) as usize % self.words.len()]
-    }
-
-    fn header(&self, position: u64) -> u32 {
-        let [a, b, c, d, ..] = self.at(position).load(Ordering::Relaxed).to_ne_bytes();
-        u32::from_ne_bytes([a, b, c, d])
-    }
-
-    fn set_header(&self, position: u64, word: u32) {
-        let [a, b, c, d] = word.to_ne_bytes();
-        let header = u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
-        self.at(position).store(header, Ordering::Relaxed);
-    }
-
-    /// As __bpf_ringbuf_reserve(): room is made of whole records, the oldest first.
-    fn reserve(&self, words: &[u64], bits: u32) -> u64 {
-        let position = self.producer.load(Ordering::Relaxed);
-        let next = position.wrapping_add(8 + words.len() as u64 * 8);
-        let mut oldest = self.overwrite.load(Ordering::Relaxed);
-        while next.wrapping_sub(oldest) > self.size() - 1 {
-            let len = self.header(oldest) & !(BUSY | DISCARD);
-            oldest = oldest.wrapping_add((u64::from(len) + 8).next_multiple_of(8));
-        }
-        self.overwrite.store(oldest, Ordering::Relaxed);
-        self.set_header(position, (words.len() as u32 * 8) | bits);
-        for (index, word) in words.iter().enumerate() {
-            let at = position.wrapping_add(8 + index as u64 * 8);
-            self.at(at).store(*word, Ordering::Relaxed);
-        }
-        self.producer.store(next, Ordering::Release);
-        position
-    }
-
-    fn push(&self, words: &[u64]) {
-        self.reserve(words, 0);
-    }
-
-    fn size(&self) -> u64 {
-        self.words.len() as u64 * 8
-    }
-}
-
-impl Memory for &Fake {
-    fn size(&self) -> u64 {
-        Fake::size(self)
-    }
-
-    fn consumer(&self) -> &AtomicU64 {
-        &self.consumer
-    }
-
-    fn producer(&self) -> &AtomicU64 {
-        &self.producer
-    }
-
-    fn overwrite(&self) -> &AtomicU64 {
-        &self.overwrite
-    }
-
-    fn word(&self, position: u64) -> &AtomicU64 {
-        if let Some(left) = self.push_after.get() {
-            self.push_after.set(left.checked_sub(1));
-            if left == 0 {
-                self.push(&[77; 5]);
-            }
-        }
-        self.at(position)
-    }
-}
 
 /// A consumer with what it found.
 struct Reader {
@@ -277,12 +185,50 @@ fn an_end_that_is_old_already_is_no_damage() {
     let mut reader = Reader::new(&fake);
     fake.push(&[1]);
     fake.overwrite.store(32, Ordering::Relaxed);
-    assert_eq!(look(&fake, 0), Ok(Look::Empty));
+    assert_eq!(look(&fake, 0), Ok(Look::Ready), "something is behind it");
     assert_eq!(behind(&fake, 0), Ok(32));
     fake.push(&[2]);
     fake.push(&[3]);
     assert_eq!(reader.all(&fake), [vec![3]]);
     assert_eq!(reader.skipped.bytes, 32);
+}
+
+/// "Empty" is a promise that the next record wakes. A reader that is behind would not be woken.
+#[test]
+fn nobody_sleeps_while_the_ring_is_overrun() {
+    let fake = Fake::new(64, 0);
+    let mut reader = Reader::new(&fake);
+    fake.push(&[1]);
+    fake.overrun_next_look.set(true);
+    assert_eq!(look(&fake, reader.consumer.position), Ok(Look::Ready));
+    fake.overrun_next_look.set(true);
+    let (found, stop) = reader.drain(&fake, 9).expect("a sound ring");
+    assert_eq!(
+        (found, stop),
+        (vec![vec![7], vec![8], vec![9]], Stop::Empty)
+    );
+    fake.overrun_next_look.set(true);
+    let (found, stop) = reader.drain(&fake, 1).expect("a sound ring");
+    assert_eq!((found, stop), (vec![], Stop::Budget));
+}
+
+/// The kernel wakes for a record whose place is the consumer's position. Whenever a record comes: it
+/// wakes, or was found.
+#[test]
+fn no_record_comes_unnoticed() {
+    let mut unwoken = 0;
+    for after in 0..12 {
+        let fake = Fake::new(128, 0);
+        let mut reader = Reader::new(&fake);
+        (0..10).for_each(|index| fake.push(&[index]));
+        fake.push_before_publishing.set(Some(after));
+        let found = reader.all(&fake);
+        if fake.push_before_publishing.get().is_none() && !fake.woke.get() {
+            assert_eq!(found.last(), Some(&vec![88]), "after {after}");
+            unwoken += 1;
+        }
+    }
+    assert!(unwoken > 2, "the test tests nothing");
 }
 
 /// Every way over memory that says anything ends, within the ring.

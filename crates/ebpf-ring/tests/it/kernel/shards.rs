@@ -118,14 +118,13 @@ fn a_cpu_without_a_ring_is_counted() {
     assert!(error.to_string().contains("CPU 1024"), "{error}");
     let error = ShardedRings::create(flood.outer("flood_counts"), each_cpu(), RING_BYTES);
     assert!(error.expect_err("no map of maps").is_wrong_map());
-    let error = ShardedRings::create(keys_of_8_bytes(), each_cpu(), RING_BYTES);
+    let error = ShardedRings::create(owned(&hash_of_rings(8, 4)), each_cpu(), RING_BYTES);
     assert!(error.expect_err("no number of a CPU").is_wrong_map());
     let error = ShardedRings::create(flood.outer("in_array"), each_cpu(), 5000);
     assert!(error.expect_err("no size of a ring").is_wrong_map());
 }
 
-/// A hash of rings with other keys.
-fn keys_of_8_bytes() -> OwnedFd {
+fn hash_of_rings(key_bytes: u32, entries: u32) -> MapHandle {
     let mut options = libbpf_sys::bpf_map_create_opts {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
         ..Default::default()
@@ -134,9 +133,13 @@ fn keys_of_8_bytes() -> OwnedFd {
     let ring = MapHandle::create(MapType::RingBuf, none, 0, 0, RING_BYTES, &options);
     let ring = ring.expect("a ring");
     options.inner_map_fd = ring.as_fd().as_raw_fd().cast_unsigned();
-    let map = MapHandle::create(MapType::HashOfMaps, none, 8, 4, 4, &options);
-    let map = map.expect("a map of maps");
-    map.as_fd().try_clone_to_owned().expect("one is left")
+    let map = MapHandle::create(MapType::HashOfMaps, none, key_bytes, 4, entries, &options);
+    map.expect("a map of maps")
+}
+
+fn owned(map: &MapHandle) -> OwnedFd {
+    let fd = map.as_fd().try_clone_to_owned();
+    fd.expect("a descriptor is left")
 }
 
 /// Wherever the process runs out of descriptors: the rings that are there stay, all of them.
@@ -177,6 +180,27 @@ fn rings_that_cannot_all_be_made_replace_none() {
     }
     assert!(failed > 1, "the test tests nothing: {failed}");
     assert!(failed < 15, "it fails for another reason");
+}
+
+/// The rings that somebody reads stay, and none is left that nobody reads.
+#[test]
+fn a_map_without_room_stays_as_it_was() {
+    let _needs_root = flood_or_skip!();
+    let map = hash_of_rings(4, 2);
+    let only = CpuGroups::new(vec![vec![1]]).expect("a group");
+    let _first = ShardedRings::create(owned(&map), only, RING_BYTES).expect("there is room for it");
+    let rings = || {
+        [0u32, 1, 2].map(|cpu| {
+            let ring = map.lookup(&cpu.to_ne_bytes(), MapFlags::ANY);
+            ring.expect("it can be asked")
+        })
+    };
+    let before = rings();
+    assert!(before[0].is_none() && before[1].is_some());
+    let three = CpuGroups::new(vec![vec![0], vec![1], vec![2]]).expect("groups");
+    let error = ShardedRings::create(owned(&map), three, RING_BYTES).expect_err("two fit");
+    assert!(error.to_string().contains("CPU 2"), "{error}");
+    assert_eq!(rings(), before);
 }
 
 #[test]

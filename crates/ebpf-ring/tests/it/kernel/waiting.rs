@@ -106,8 +106,8 @@ fn a_closed_reader_keeps_what_it_has() {
     assert_eq!(drain_all(&mut ring), 3);
 }
 
-#[test]
-fn wake_ups_can_wait_for_a_number_of_bytes() {
+/// Whether the number of bytes that a record of `program`'s counts includes its own.
+fn wakes_from_ten_records(program: &str, counts_itself: bool) {
     let flood = flood_or_skip!();
     let mut ring = flood.reader();
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("a descriptor is left");
@@ -120,13 +120,24 @@ fn wake_ups_can_wait_for_a_number_of_bytes() {
     };
     let write = |count| {
         let wake_bytes = u32::try_from(10 * SLOT_BYTES).expect("small");
-        flood.run_with("write_records", [count, 1, 0, wake_bytes]);
+        flood.run_with(program, [count, 1, 0, wake_bytes]);
     };
     let _ = is_woken();
-    write(9);
-    assert!(!is_woken(), "nine records are below the threshold");
+    let asleep = if counts_itself { 9 } else { 10 };
+    write(asleep);
+    assert!(!is_woken(), "{asleep} records are below the threshold");
     write(1);
-    assert!(is_woken(), "ten are not");
+    assert!(is_woken(), "one more is not");
     assert!(ring.wait(Wait::Event).expect("a sound ring"));
-    assert_eq!(drain_all(&mut ring), 10);
+    assert_eq!(drain_all(&mut ring), u64::from(asleep) + 1);
+}
+
+#[test]
+fn wake_ups_can_wait_for_a_number_of_bytes() {
+    wakes_from_ten_records("write_records", true);
+}
+
+#[test]
+fn wake_ups_of_copied_records_can_wait_too() {
+    wakes_from_ten_records("output_records", false);
 }
