@@ -1,6 +1,7 @@
 //! Policies on a simulated clock.
 
 mod change;
+mod clock;
 mod elsewhere;
 mod missed;
 mod overlap;
