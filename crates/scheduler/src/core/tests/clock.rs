@@ -76,3 +76,21 @@ fn a_clock_that_was_far_ahead_silences_no_job() {
     sim.core.resume(job, at(11_000));
     assert_eq!(next(&mut sim, at(20_000)), Some(20_000));
 }
+
+#[test]
+fn a_firing_that_still_runs_when_its_time_comes_again_does_not_run_beside_itself() {
+    let mut sim = Sim::new();
+    sim.add(every(10_000).once().overlap(Overlap::Allow));
+    sim.core.advance(at(10_000), 100);
+    let running = sim.core.take(at(10_000)).unwrap();
+    let claim = Claim::new(());
+    sim.core.claimed(running.run, claim, at(10_000), at(10_000));
+    while sim.core.advance(at(4 * HOUR_MS), 100) {}
+    sim.core.ready.clear();
+    sim.core.advance(at(5_000), 100);
+    sim.core.advance(at(10_000), 100);
+    assert!(sim.core.take(at(10_000)).is_none());
+    sim.core.advance(at(20_000), 100);
+    let next = sim.core.take(at(20_000)).unwrap();
+    assert_eq!(next.firing.fire_ms, START_MS + 20_000);
+}

@@ -115,7 +115,8 @@ fn a_claim_is_believed_for_two_thirds_of_its_lease_after_it_was_kept() {
     let mut sim = Sim::new();
     sim.add(retried(9).once());
     // It waited for a worker: that is not the claim's age.
-    sim.jump(1_250);
+    sim.jump(1_000);
+    sim.pass(250);
     let run = claimed(&mut sim);
     let next = |sim: &mut Sim, run: Key, ms: u64| {
         sim.fail(run);
