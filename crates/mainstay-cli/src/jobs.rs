@@ -230,13 +230,32 @@ fn place(text: &str, at: usize) -> String {
                 .map_or(0, |other| other + 1);
             &before[from..]
         }
-        // It is about the key itself.
-        None => text[at..].split(|c| !is_bare(c)).next().unwrap_or_default(),
+        None => key_around(text, start, at),
     };
     match key {
         "" => format!("line {}", line(text, at)),
         key => format!("line {}, key `{key}`", line(text, at)),
     }
+}
+
+/// The key that begins here, or else, in an array, the one that the line begins with.
+fn key_around(text: &str, line_start: usize, at: usize) -> &str {
+    let line = text[line_start..].trim_start();
+    match is_key(&text[at..]) || line.starts_with('[') {
+        true => word(&text[at..]),
+        false if is_key(line) => word(line),
+        false => "",
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    text[word(text).len()..]
+        .trim_start()
+        .starts_with(['=', '.'])
+}
+
+fn word(text: &str) -> &str {
+    text.split(|c| !is_bare(c)).next().unwrap_or_default()
 }
 
 fn is_bare(c: char) -> bool {
@@ -334,7 +353,10 @@ pub(crate) struct At(pub(crate) u64);
 impl<'de> Deserialize<'de> for At {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(serde::Deserialize)]
-        #[serde(untagged)]
+        #[serde(
+            untagged,
+            expecting = "a time is RFC 3339: 2026-12-01T03:00:00Z, with or without quotes"
+        )]
         enum Written {
             Text(String),
             Toml(toml::value::Datetime),

@@ -78,8 +78,9 @@ impl fmt::Debug for Config {
 /// Runs jobs by the clock.
 ///
 /// Fire times are read on the wall clock and never fire early; when the wall clock is set forward, what it jumped over
-/// is late or missed; when it is set back, it is waited for. Durations (timeouts, retries, breakers) are read on the
-/// steady clock.
+/// is late or missed; when it is set back, times that have come do not come again, and a job waits for the ones after them.
+/// One that would have to wait more than three hours goes on from the new time instead, and may fire times again that it fired
+/// (never with [`once`](JobSpec::once)). Durations (timeouts, retries, breakers) are read on the steady clock.
 ///
 /// Dropping it stops it without waiting; see [`shutdown`](Self::shutdown).
 ///

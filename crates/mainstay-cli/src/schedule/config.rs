@@ -189,6 +189,9 @@ impl FromStr for Url {
             {
                 Err("a URL without a user and password: send an `Authorization` header")
             }
+            (Some("http"), Some(host)) if url.port_u16().is_none() && has_port(&url, host) => {
+                Err("a URL whose port is a number up to 65535")
+            }
             (Some("http"), Some(_)) => Ok(Self(url)),
             (Some("https"), _) => Err(
                 "this command speaks no TLS: call it with run = [\"curl\", ...], or through a \
@@ -197,6 +200,13 @@ impl FromStr for Url {
             _ => Err("a URL: \"http://host:port/path\""),
         }
     }
+}
+
+/// Whether anything stands where the port does. What is no port number is none to `Uri`, and then it would be 80.
+fn has_port(url: &hyper::Uri, host: &str) -> bool {
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let port = authority.strip_prefix(host);
+    port.is_some_and(|port| !matches!(port, "" | ":"))
 }
 
 #[cfg(test)]
@@ -328,6 +338,31 @@ http = { method = "PUT", url = "http://127.0.0.1:1/x", body = { a = [1, 2] } }
             "127.0.0.1",
             "user:sesame@127.0.0.1",
             "line 20, key `url`: a URL without a user",
+        ),
+        (
+            "127.0.0.1:1/",
+            "127.0.0.1:65536/",
+            "line 20, key `url`: a URL whose port",
+        ),
+        (
+            "[\"true\"]",
+            "[\"sesame\", 1]",
+            "line 8, key `run`: invalid type: integer, expected a string",
+        ),
+        (
+            "[\"true\"]",
+            "[\n\"sesame=x\", 1]",
+            "line 9: invalid type: integer, expected a string",
+        ),
+        (
+            "at = 2026-12-01T03:00:00Z",
+            "at = 5",
+            "line 19, key `at`: a time is RFC 3339",
+        ),
+        (
+            "*/5 * * * * *",
+            ", * * * *",
+            "line 7, key `cron`: not a cron expression",
         ),
         (
             "attempts = 5",

@@ -140,5 +140,17 @@ mod tests {
         let due = sort(&mut every.cursor(0), 0, 10_000, 10_000, Misfire::Skip);
         assert_eq!(due.missed_before + due.missed.len() as u64, 9_999);
         assert!(!due.is_more);
+        let due = sort(&mut every.cursor(0), 0, 10_001, 10_001, Misfire::Skip);
+        assert_eq!(due.missed_before + due.missed.len() as u64, 10_000);
+        assert!(!due.is_more && due.run == [10_001]);
+    }
+
+    #[test]
+    fn all_that_the_policy_keeps_are_kept() {
+        let every = Schedule::every(Duration::from_millis(1)).unwrap();
+        let misfire = Misfire::All(2_000);
+        let due = sort(&mut every.cursor(0), 0, 3_000, 3_000, misfire);
+        assert_eq!(due.kept, (1_000..3_000).collect::<Vec<_>>());
+        assert_eq!(due.missed_before + due.missed.len() as u64, 999);
     }
 }

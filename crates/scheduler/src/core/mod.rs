@@ -34,6 +34,10 @@ const LOOKS_A_TIMER: usize = 8;
 /// few.
 const JITTERING_MAX: usize = 100;
 
+/// Fire times that came while the wall clock was ahead do not come again when it is set back; but no job waits longer than this
+/// for the others. Vixie's cron draws the line there.
+const SET_BACK_MAX_MS: u64 = 3 * 3_600_000;
+
 /// Both clocks: fire times are read on the wall, durations on the one that never jumps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
@@ -377,6 +381,9 @@ impl Core {
 
     /// Fires what is due, at most about `budget` timers; whether there is more.
     pub(crate) fn advance(&mut self, now: Now, budget: usize) -> bool {
+        if now.wall_ms < self.wall.now() {
+            self.set_back(now);
+        }
         let mut work = 0;
         while work < budget {
             work += 1;
@@ -389,6 +396,27 @@ impl Core {
             }
         }
         true
+    }
+
+    /// The wall clock was set back. A wheel's time never goes back, so the timers move to a new one.
+    fn set_back(&mut self, now: Now) {
+        let timers = std::mem::replace(&mut self.wall, Wheel::new(now.wall_ms));
+        for (_, deadline_ms, key) in &timers {
+            let timer = self.wall.insert(deadline_ms, *key);
+            if let Some((_, old)) = self.jobs.get_mut(*key).and_then(|job| job.next.as_mut()) {
+                *old = timer;
+            }
+        }
+        let is_far = |job: &Job| job.last_ms.saturating_sub(now.wall_ms) > SET_BACK_MAX_MS;
+        let far = self.jobs.iter().filter(|(_, job)| is_far(job));
+        for key in far.map(|(key, _)| key).collect::<Vec<_>>() {
+            self.disarm(key);
+            if let Some(job) = self.jobs.get_mut(key) {
+                tracing::warn!(job = %job.spec.name, "the clock was set back: goes on from now");
+                job.last_ms = now.wall_ms;
+            }
+            self.arm(key);
+        }
     }
 
     /// How long nothing is due, in milliseconds; none when nothing is planned.

@@ -1,9 +1,12 @@
 //! Policies on a simulated clock.
 
+mod bounds;
 mod change;
+mod clock;
 mod elsewhere;
 mod missed;
 mod overlap;
+mod tries;
 
 use std::time::Duration;
 

@@ -44,3 +44,39 @@ impl Told {
             .retain(|id, (_, look)| *look >= looks || is_open(id));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(fire_ms: u64) -> FiringId {
+        FiringId {
+            job: "job".to_owned(),
+            fire_ms,
+            shard: 0,
+        }
+    }
+
+    #[test]
+    fn an_end_is_forgotten_when_a_look_after_it_does_not_find_it_open() {
+        let mut told = Told::default();
+        told.look();
+        // The answer to this look may be older than the end.
+        told.tell(id(1), Outcome::Succeeded);
+        told.seen(|_| false);
+        assert_eq!(told.outcome(&id(1)), Some(Outcome::Succeeded));
+        told.look();
+        told.seen(|open| *open == id(1));
+        assert_eq!(told.outcome(&id(1)), Some(Outcome::Succeeded));
+        told.look();
+        told.seen(|_| false);
+        assert!(told.is_empty());
+    }
+
+    #[test]
+    fn ends_are_bounded() {
+        let mut told = Told::default();
+        (0..=TOLD_MAX as u64).for_each(|ms| told.tell(id(ms), Outcome::Failed));
+        assert_eq!(told.outcomes.len(), TOLD_MAX);
+    }
+}

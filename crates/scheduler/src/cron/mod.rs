@@ -109,6 +109,11 @@ impl FromStr for Cron {
             "@midnight" => "@daily",
             _ => text,
         };
+        // croner takes it for nothing, and a field of nothing for one that matches nothing.
+        let has_gap = |field: &str| field.split(',').any(str::is_empty);
+        if spelled.split_whitespace().any(has_gap) {
+            return Err(InvalidCron("a list has an empty entry".to_owned()));
+        }
         let parser = CronParser::builder().year(Year::Disallowed).build();
         let parsed = parser
             .parse(spelled)

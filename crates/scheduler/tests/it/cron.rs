@@ -67,6 +67,13 @@ fn what_is_no_expression_or_never_fires_is_refused() {
         "*/0 * * * *",
         "0 0 * * MON#6",
         "0 0 0W * *",
+        ", * * * *",
+        "* , * * *",
+        ", * * * * *",
+        "0 0 , * *",
+        "0 0 * * ,",
+        "1,,2 * * * *",
+        "1, * * * *",
     ] {
         assert!(bad.parse::<Cron>().is_err(), "{bad}");
     }
