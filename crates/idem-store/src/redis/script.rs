@@ -15,8 +15,10 @@ const MARK: &str = "#!lua flags=allow-oom\nreturn redis.call('HSET', KEYS[1], 'w
 
 /// Bytes of a record before its claim or outcome.
 const HEADER: usize = 51;
-/// Bytes of a claim before its memo.
+/// Bytes of a claim of version 1 before its memo.
 const CLAIM: usize = 75;
+/// And of one of version 2, which has the number of its last declare there.
+const DECLARED_CLAIM: usize = CLAIM + 8;
 const KIND_CLAIM: u8 = 1;
 const KIND_OUTCOME: u8 = 2;
 const FLAG_FAILED: u8 = 1;
@@ -194,8 +196,15 @@ fn put(cmd: &mut Cmd, op: &Op, again_ms: u64) {
                     .arg(*lease_ms + LATE_MS);
             }
         }
-        Op::Declare { token, memo, .. } => {
-            cmd.arg(&token.to_be_bytes()[..]).arg(&memo[..]);
+        Op::Declare {
+            token,
+            number,
+            memo,
+            ..
+        } => {
+            cmd.arg(&token.to_be_bytes()[..])
+                .arg(&number.to_be_bytes()[..])
+                .arg(&memo[..]);
         }
         Op::Extend {
             token, lease_ms, ..
@@ -307,7 +316,11 @@ fn read_lookup(key: &[u8], bytes: &[u8]) -> Result<Lookup, Error> {
 /// A declared claim, as it stands in the hash of declared claims.
 pub(crate) fn read_unresolved(key: &[u8], record: &[u8], now_ms: u64) -> Result<Unresolved, Error> {
     let header = Header::read(record)?;
-    let memo = record.get(CLAIM..).ok_or_else(unreadable)?;
+    let memo_at = match record[0] {
+        1 => CLAIM,
+        _ => DECLARED_CLAIM,
+    };
+    let memo = record.get(memo_at..).ok_or_else(unreadable)?;
     Ok(Unresolved {
         key: key.to_vec(),
         fingerprint: Fingerprint(header.fingerprint),
@@ -346,7 +359,7 @@ impl Header {
         if record.len() < HEADER {
             return Err(unreadable());
         }
-        if record.first() != Some(&1) {
+        if !matches!(record[0], 1 | 2) {
             return Err(version(record.first().copied()));
         }
         let (kind, flags) = match record.get(1..3) {

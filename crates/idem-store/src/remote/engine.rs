@@ -29,6 +29,9 @@ pub(crate) enum Op {
     Declare {
         key: Arc<[u8]>,
         token: u64,
+        /// Grows with every declare of a holder, from 1: one that is not above the last that was done changes
+        /// nothing. Otherwise a copy that was given up, and arrives late, would put its memo back.
+        number: u64,
         memo: Box<[u8]>,
     },
     Extend {

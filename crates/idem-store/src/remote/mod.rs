@@ -50,6 +50,8 @@ pub(crate) struct Remote {
     /// Claim ids: random for each handle, then counted.
     claim_prefix: [u8; 8],
     claims: AtomicU64,
+    /// Declares so far.
+    declares: AtomicU64,
     closed: AtomicBool,
     waits: Arc<Waits>,
     served: Served,
@@ -88,6 +90,7 @@ impl Remote {
             limits,
             claim_prefix,
             claims: AtomicU64::new(0),
+            declares: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             waits: Arc::default(),
             served,
@@ -141,8 +144,13 @@ impl Remote {
     pub(crate) fn declare(&self, permit: &Permit, memo: &[u8]) -> Result<Completion<()>, Error> {
         self.check_memo(memo)?;
         let (key, token) = self.held(permit)?;
-        let memo = memo.into();
-        self.ask(Op::Declare { key, token, memo }, |()| (), Answer::done)
+        let op = Op::Declare {
+            key,
+            token,
+            number: self.declares.fetch_add(1, Ordering::Relaxed) + 1,
+            memo: memo.into(),
+        };
+        self.ask(op, |()| (), Answer::done)
     }
 
     pub(crate) fn extend(&self, permit: &Permit, lease_ms: u64) -> Result<Completion<()>, Error> {

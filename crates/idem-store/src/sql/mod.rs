@@ -18,8 +18,8 @@ use crate::options::Options;
 use crate::remote::Limits;
 
 /// The version of the tables that this program reads and writes. Version 1 lacks the index that
-/// lists claims in doubt; it is added.
-const SCHEMA_VERSION: u64 = 2;
+/// lists claims in doubt, versions 1 and 2 the number of a claim's last declare; they are added.
+const SCHEMA_VERSION: u64 = 3;
 
 /// A row is swept this long after it expired. Longer than any statement may run (`timeout_ms_max`).
 const SWEEP_GRACE_MS: u64 = 60_000;

@@ -82,7 +82,7 @@ struct Held<'a> {
 
 /// The statements; the client prepares each once for a connection.
 struct Sql {
-    schema: [String; 6],
+    schema: [String; 7],
     version: String,
     select: String,
     lock: String,
@@ -136,6 +136,8 @@ impl Sql {
                 ),
                 // Version 2. MySQL knows no IF NOT EXISTS here: see `migrate`.
                 format!("ALTER TABLE {keys} ADD KEY unresolved (state, token)"),
+                // Version 3, likewise.
+                format!("ALTER TABLE {keys} ADD COLUMN declares BIGINT UNSIGNED NOT NULL DEFAULT 0"),
                 format!("INSERT IGNORE INTO {name}_schema VALUES ({SCHEMA_VERSION})"),
                 format!("DELETE FROM {name}_schema WHERE version < {SCHEMA_VERSION}"),
             ],
@@ -149,14 +151,14 @@ impl Sql {
             ),
             take: format!(
                 "UPDATE {keys} SET state = ?, token = ?, claim = ?, fingerprint = ?, lease_until_ms = {NOW} + ?,
-                 since_ms = {NOW}, expires_ms = {NOW} + ?, memo = ?, outcome = NULL WHERE id = ?"
+                 since_ms = {NOW}, expires_ms = {NOW} + ?, memo = ?, declares = 0, outcome = NULL WHERE id = ?"
             ),
             take_doubt: format!(
-                "UPDATE {keys} SET state = {DOUBTED}, token = ?, claim = ?, lease_until_ms = {NOW} + ? WHERE id = ?"
+                "UPDATE {keys} SET state = {DOUBTED}, token = ?, claim = ?, lease_until_ms = {NOW} + ?, declares = 0 WHERE id = ?"
             ),
             declare: format!(
-                "UPDATE {keys} SET expires_ms = NULL, memo = ?,
-                 state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END WHERE {held}"
+                "UPDATE {keys} SET expires_ms = NULL, memo = ?, declares = ?,
+                 state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END WHERE {held} AND declares < ?"
             ),
             extend: update(&format!(
                 "lease_until_ms = {NOW} + ?, expires_ms = CASE WHEN state = {HELD} THEN lease_until_ms + {LATE_MS} END"
@@ -305,6 +307,7 @@ impl Mysql {
 
     async fn migrate(&self, conn: &mut Conn) -> Result<(), Fault> {
         const NO_SUCH_TABLE: u16 = 1146;
+        const SUCH_COLUMN_EXISTS: u16 = 1060;
         const SUCH_KEY_EXISTS: u16 = 1061;
         let found: Option<u64> = match conn.query_first(&self.sql.version).await {
             Ok(version) => version.flatten(),
@@ -320,8 +323,8 @@ impl Mysql {
                 // Each is safe to repeat and to do twice at once; the version comes last.
                 for statement in &self.sql.schema {
                     match conn.query_drop(statement).await {
-                        Err(mysql_async::Error::Server(error)) if error.code == SUCH_KEY_EXISTS => {
-                        }
+                        Err(mysql_async::Error::Server(error))
+                            if matches!(error.code, SUCH_COLUMN_EXISTS | SUCH_KEY_EXISTS) => {}
                         done => done.map_err(fault)?,
                     }
                 }
@@ -417,9 +420,15 @@ impl Mysql {
     fn held<'a>(&'a self, op: &'a Op) -> Option<Held<'a>> {
         let sql = &self.sql;
         let (statement, parameters, ended): (_, Vec<Value>, &[i16]) = match op {
-            Op::Declare { key, token, memo } => {
-                let parameters = vec![(&memo[..]).into(), (&key[..]).into(), token.into()];
-                (&sql.declare, parameters, &[])
+            Op::Declare {
+                key,
+                token,
+                number,
+                memo,
+            } => {
+                let (memo, key) = ((&memo[..]).into(), (&key[..]).into());
+                let parameters = vec![memo, number.into(), key, token.into(), number.into()];
+                (&sql.declare, parameters, &[DECLARED, DOUBTED])
             }
             Op::Extend {
                 key,

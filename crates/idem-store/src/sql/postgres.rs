@@ -143,7 +143,7 @@ async fn check_durable(client: &Client) -> Result<(), Fault> {
 const UNRESOLVED: &str = "state IN (1, 2)";
 const _: () = assert!(DECLARED == 1 && DOUBTED == 2);
 
-/// The statements that make version 2 of nothing or of version 1, each safe to repeat.
+/// The statements that make version 3 of nothing or of an older one, each safe to repeat.
 fn schema(name: &str) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {name}_schema (version bigint NOT NULL);
@@ -162,6 +162,7 @@ fn schema(name: &str) -> String {
          ) WITH (fillfactor = 80);
          CREATE INDEX IF NOT EXISTS {name}_keys_expires ON {name}_keys (expires_ms) WHERE expires_ms IS NOT NULL;
          CREATE INDEX IF NOT EXISTS {name}_keys_unresolved ON {name}_keys (token) WHERE {UNRESOLVED};
+         ALTER TABLE {name}_keys ADD COLUMN IF NOT EXISTS declares bigint NOT NULL DEFAULT 0;
          INSERT INTO {name}_schema SELECT {SCHEMA_VERSION} WHERE NOT EXISTS (SELECT FROM {name}_schema);
          UPDATE {name}_schema SET version = {SCHEMA_VERSION} WHERE version < {SCHEMA_VERSION}"
     )
@@ -228,6 +229,7 @@ fn begin_sql(name: &str) -> String {
                 expires_ms = CASE WHEN {doubt} OR $5::smallint <> {HELD} THEN NULL
                     ELSE {NOW} + $4::bigint + {LATE_MS} END,
                 memo = CASE WHEN {doubt} THEN k.memo ELSE EXCLUDED.memo END,
+                declares = 0,
                 outcome = NULL
             WHERE (k.state = {FREE} OR k.claim <> EXCLUDED.claim) AND CASE
                 WHEN {doubt} THEN k.lease_until_ms <= {NOW} AND k.fingerprint = EXCLUDED.fingerprint
@@ -249,8 +251,8 @@ async fn prepare(client: Client, name: &str) -> Result<Connection, tokio_postgre
     let update = |set: &str| format!("UPDATE {name}_keys SET {set} WHERE {held}");
     let freed = format!("expires_ms = {NOW}, memo = '', outcome = NULL");
     let declare = update(&format!(
-        "state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END, expires_ms = NULL, memo = $3"
-    ));
+        "state = CASE WHEN state = {HELD} THEN {DECLARED} ELSE state END, expires_ms = NULL, memo = $4, declares = $3"
+    )) + " AND declares < $3";
     let extend = update(&format!(
         "lease_until_ms = {NOW} + $3, expires_ms = CASE WHEN state = {HELD} THEN {NOW} + $3 + {LATE_MS} END"
     ));
@@ -299,8 +301,14 @@ impl Connection {
     async fn serve(&self, op: &Op, may_ask_twice: bool) -> Result<Answer, Fault> {
         match op {
             Op::Begin { .. } => self.begin(op, may_ask_twice).await,
-            Op::Declare { key, token, memo } => {
-                self.end(&self.declare, key, *token, &[&&memo[..]], &[])
+            Op::Declare {
+                key,
+                token,
+                number,
+                memo,
+            } => {
+                let more: [&(dyn ToSql + Sync); 2] = [&number.cast_signed(), &&memo[..]];
+                self.end(&self.declare, key, *token, &more, &[DECLARED, DOUBTED])
                     .await
             }
             Op::Extend {

@@ -35,6 +35,7 @@ macro_rules! suite {
             an_outcome_that_is_not_retained_is_acknowledged_although_its_answer_was_lost,
             a_begin_that_was_forgotten_while_its_answer_was_lost_begins_anew,
             a_forget_that_arrives_late_leaves_what_came_since,
+            a_declare_that_arrives_late_leaves_the_newer_memo,
             a_forget_whose_answer_was_lost_leaves_who_came_since,
             what_a_hung_server_leaves_waiting_is_answered_in_its_own_time,
             a_connection_that_fell_silent_is_replaced_in_time,
@@ -165,6 +166,38 @@ pub(crate) fn a_forget_that_arrives_late_leaves_what_came_since(rig: &dyn Shared
         assert_eq!(replayed(&direct, request(rig, &key)).outcome(), b"new");
     }
     assert!(store.stats().reconnects > 0);
+}
+
+/// Otherwise the floor under the clock of a leased worker id would be an older one again.
+pub(crate) fn a_declare_that_arrives_late_leaves_the_newer_memo(rig: &dyn Shared) {
+    let proxy = Proxy::start(&rig.socket());
+    let url = rig.url_through(proxy.dir(), 20_000);
+    let store = Store::connect(&url, Options::new()).unwrap();
+    let direct = rig.open();
+    let mut reconnects = 0;
+    for is_declared in [true, false] {
+        for question in 0..2 {
+            let key = [question, is_declared.into()];
+            let begin = request(rig, &key);
+            let begin = if is_declared {
+                begin.declare(b"m")
+            } else {
+                begin
+            };
+            let permit = fresh(&store, begin);
+            proxy.set(Mood::KeepQuestionAfter(question.into()));
+            store.declare(&permit, b"old").wait().unwrap();
+            // Whichever question was kept, the older declare was answered before it.
+            store.declare(&permit, b"new").wait().unwrap();
+            proxy.set(Mood::Honest);
+            proxy.release();
+            let claims = direct.unresolved(0, 9).wait().unwrap();
+            assert_eq!((claims.len(), &claims[0].memo[..]), (1, &b"new"[..]));
+            store.complete(permit, b"x", DAY, 0).wait().unwrap();
+            reconnects += 1;
+        }
+    }
+    assert!(store.stats().reconnects >= reconnects);
 }
 
 pub(crate) fn a_forget_whose_answer_was_lost_leaves_who_came_since(rig: &dyn Shared) {

@@ -28,17 +28,17 @@ end
 local function meet(old, was_declared, fingerprint, id)
   if #old < 51 then return 'X' end
   local version, kind, flags, old_fingerprint, token, ends = struct.unpack('>BBBc32I8I8', old)
-  if version ~= 1 then return 'V' .. string.char(version) end
+  if version ~= 1 and version ~= 2 then return 'V' .. string.char(version) end
   if kind == 2 then
     if ends <= now then return nil end
     if old_fingerprint ~= fingerprint then return 'C' end
     return 'R' .. old
   end
-  if #old < 75 then return 'X' end
+  if #old < memo_at(old) - 1 then return 'X' end
   local abandoned = flags % 4 >= 2
   if sub(old, 60, 75) == id and not abandoned then
     -- Sent again: this is the claim that it made the first time.
-    if flags >= 4 then return 'D' .. pack('>I8', token) .. sub(old, 76) end
+    if flags >= 4 then return 'D' .. pack('>I8', token) .. sub(old, memo_at(old)) end
     return 'F' .. pack('>I8', token)
   end
   local held = not abandoned and ends > now
@@ -71,7 +71,7 @@ local function one(value, key, at)
     if answer then return answer end
     if doubt then
       flags, since, declared = '\4', struct.unpack('>I8', old, 52), true
-      id_and_memo = sub(id_and_memo, 1, 16) .. sub(old, 76)
+      id_and_memo = sub(id_and_memo, 1, 16) .. sub(old, memo_at(old))
     end
   end
   local token = draw()

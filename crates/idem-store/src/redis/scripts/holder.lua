@@ -7,7 +7,8 @@ local function held(value, key, token)
   if not old then old = call('GET', value) end
   if not old then return 'N' end
   if #old < 51 then return 'X' end
-  if sub(old, 1, 1) ~= '\1' then return 'V' .. sub(old, 1, 1) end
+  local version = sub(old, 1, 1)
+  if version ~= '\1' and version ~= '\2' then return 'V' .. version end
   if sub(old, 36, 43) ~= token then return 'N' end
   return nil, old, declared, sub(old, 2, 2) == '\1', string.byte(old, 3)
 end

@@ -339,7 +339,7 @@ fn what_others_wrote_under_the_stores_keys_is_reported() {
         assert!(damaged.is_damaged(), "{damaged}");
         assert!(error(store.get(key, 0).wait()).is_damaged());
     }
-    let newer = format!("SET {{ms:default}}k:newer {}", "\u{2}".repeat(90));
+    let newer = format!("SET {{ms:default}}k:newer {}", "\u{3}".repeat(90));
     assert!(server.ask(&newer).starts_with("+OK"));
     assert!(error(store.begin(&begin(b"newer", LEASE)).wait()).is_version());
 }
@@ -385,6 +385,12 @@ fn records_are_those_of_the_format() {
     assert_eq!(&claim[75..], b"memo");
     let sequence = server.ask_bytes("GET {ms:default}s");
     assert_eq!(sequence, permit.token().to_string().as_bytes());
+    store.declare(&permit, b"newer").wait().unwrap();
+    let again = server.ask_bytes("HGET {ms:default}d k");
+    assert_eq!(again[0], 2);
+    assert_eq!(again[1..75], claim[1..75]);
+    assert_eq!(again[75..83], 1_u64.to_be_bytes());
+    assert_eq!(&again[83..], b"newer");
     store.complete(permit, b"out", DAY, 0).wait().unwrap();
     let outcome = server.ask_bytes("GET {ms:default}k:k");
     assert_eq!(&outcome[..3], [1, 2, 0]);

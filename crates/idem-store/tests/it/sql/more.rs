@@ -22,7 +22,7 @@ macro_rules! suite {
             a_sweep_goes_on_beyond_one_batch,
             a_sweep_reads_only_what_expired,
             tables_of_a_newer_program_are_left_alone,
-            tables_of_version_1_get_their_index,
+            tables_of_older_versions_get_what_they_lack,
             pages_of_the_unresolved_are_in_the_order_of_tokens,
             many_open_at_once_and_one_makes_the_tables,
         ]);
@@ -332,7 +332,7 @@ pub(crate) fn tables_of_a_newer_program_are_left_alone(kind: &'static Kind) {
     assert!(error.is_version(), "{error}");
 }
 
-pub(crate) fn tables_of_version_1_get_their_index(kind: &'static Kind) {
+pub(crate) fn tables_of_older_versions_get_what_they_lack(kind: &'static Kind) {
     let rig = Tables::on(kind);
     let store = rig.open();
     drop(fresh(&store, request(&rig, b"doubt").declare(b"m")));
@@ -344,15 +344,24 @@ pub(crate) fn tables_of_version_1_get_their_index(kind: &'static Kind) {
     } else {
         format!("DROP INDEX unresolved ON {name}_keys")
     };
+    let drop_column = format!("ALTER TABLE {name}_keys DROP COLUMN declares");
+    for (older, lacks) in [(1, &[&drop_index, &drop_column][..]), (2, &[&drop_column])] {
+        for what in lacks {
+            rig.server.sql(what);
+        }
+        rig.server
+            .sql(&format!("UPDATE {name}_schema SET version = {older}"));
+        let store = rig.open();
+        let version = format!("SELECT version FROM {name}_schema");
+        assert_eq!(rig.server.sql(&version).trim(), "3");
+        let doubt = in_doubt(&store, request(&rig, b"doubt").declare(b""));
+        store.declare(&doubt, b"m").wait().unwrap();
+        drop(doubt);
+        assert_eq!(store.unresolved(0, 10).wait().unwrap().len(), 1);
+    }
+    // They are there again, or these would fail.
     rig.server.sql(&drop_index);
-    rig.server
-        .sql(&format!("UPDATE {name}_schema SET version = 1"));
-    let store = rig.open();
-    let version = format!("SELECT version FROM {name}_schema");
-    assert_eq!(rig.server.sql(&version).trim(), "2");
-    assert_eq!(store.unresolved(0, 10).wait().unwrap().len(), 1);
-    // It is there again, or this would fail.
-    rig.server.sql(&drop_index);
+    rig.server.sql(&drop_column);
 }
 
 /// Claims in doubt for the first and for another time are two ranges of MariaDB's index.
