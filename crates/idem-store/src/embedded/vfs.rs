@@ -200,10 +200,12 @@ impl Vfs for OsVfs {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn VfsFile>> {
+        let path = self.dir.join(name);
+        check_regular(&path)?;
         let file = OpenOptions::new()
             .read(true)
             .write(self.writable)
-            .open(self.dir.join(name))?;
+            .open(path)?;
         Ok(Arc::new(self.file(file, name)))
     }
 
@@ -221,6 +223,19 @@ impl Vfs for OsVfs {
 
     fn random(&self) -> u64 {
         RandomState::new().build_hasher().finish()
+    }
+}
+
+/// Refuses what only looks like a file. A link to nothing is not a file that was dropped, which is what
+/// `NotFound` says; opening a pipe would wait for its other end.
+fn check_regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(io::Error::other("it is not a regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            Err(io::Error::other("it is a link to what is not there"))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -68,3 +68,35 @@ fn an_outcome_whose_file_was_used_again_is_never_absent() {
     }
     panic!("the file was never used again: {:?}", store.stats());
 }
+
+/// Otherwise a store whose files were moved to a disk that is not mounted would be opened as an empty one, and
+/// every effect would be new.
+#[test]
+fn a_segment_that_is_a_link_to_nothing_or_no_file_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let [store, elsewhere] = ["store", "elsewhere"].map(|name| dir.path().join(name));
+    let opened = Store::open(&store, Options::new()).unwrap();
+    opened.close().unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    for entry in std::fs::read_dir(&store).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            let moved = elsewhere.join(path.file_name().unwrap());
+            std::fs::rename(&path, &moved).unwrap();
+            std::os::unix::fs::symlink(&moved, &path).unwrap();
+        }
+    }
+    assert!(idem_store::verify(&store).unwrap().ok);
+    std::fs::remove_dir_all(&elsewhere).unwrap();
+    assert!(idem_store::verify(&store).is_err());
+    std::fs::create_dir(&elsewhere).unwrap();
+    assert!(Store::open(&store, Options::new()).is_err());
+    let made = std::fs::read_dir(&elsewhere).unwrap().count();
+    assert_eq!(made, 0, "nothing was made there");
+    // Opening a pipe would wait for its other end.
+    let segment = store.join("0000000001.seg");
+    std::fs::remove_file(&segment).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&segment).status();
+    assert!(made.unwrap().success());
+    assert!(idem_store::verify(&store).is_err());
+}

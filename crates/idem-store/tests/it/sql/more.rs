@@ -254,7 +254,7 @@ pub(crate) fn a_sweep_goes_on_beyond_one_batch(kind: &'static Kind) {
         "MD5(n)"
     };
     rig.server.sql(&format!(
-        "INSERT INTO {name}_keys SELECT {key}, 3, n, '', '', 0, 0, 1, '', '' FROM {numbers}; {tokens}"
+        "INSERT INTO {name}_keys SELECT {key}, 3, n, '', '', 0, 0, 1, '', '', 0 FROM {numbers}; {tokens}"
     ));
     let count = |table: &str| -> usize {
         let rows = rig
@@ -307,7 +307,7 @@ pub(crate) fn a_sweep_reads_only_what_expired(kind: &'static Kind) {
     };
     let insert = |digest: &str, expires_ms: u64, numbers: &str| {
         rig.server.sql(&format!(
-            "INSERT INTO {name}_keys SELECT {digest}, 3, 1, '', '', 0, 0, {expires_ms}, '', '' {numbers}"
+            "INSERT INTO {name}_keys SELECT {digest}, 3, 1, '', '', 0, 0, {expires_ms}, '', '', 0 {numbers}"
         ))
     };
     insert(digest, 9_999_999_999_999, &format!("FROM {numbers}"));
