@@ -85,6 +85,9 @@ impl FileWorkers {
         }
         let slots = [0, 1].map(|slot| read_slot(&file, slot, worker));
         let newest = slots.into_iter().flatten().max_by_key(|slot| slot.writes);
+        // The first write goes to the second slot: a shorter file was cut, perhaps with its newest floor.
+        let length = file.metadata().map_err(failed)?.len();
+        let newest = newest.filter(|_| length >= SLOT_STRIDE + SLOT_BYTES as u64);
         let Some(Slot { floor_ms, writes }) = newest else {
             let file = path.display().to_string();
             return Err(TokenError::new(Kind::Damaged(file)));

@@ -148,6 +148,30 @@ fn a_worker_whose_file_is_damaged_is_passed_over() {
     assert!(workers.lease(NOW).unwrap_err().is_damaged());
 }
 
+/// The older of the two floors may be all that is left of it: ids could be given again.
+#[test]
+fn a_worker_file_that_was_cut_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let workers = FileWorkers::new(dir.path()).range(4..=4);
+    let mut lease = workers.lease(NOW).unwrap();
+    for floor_ms in NOW..NOW + 3 {
+        lease.reserve(floor_ms).unwrap();
+    }
+    drop(lease);
+    let path = dir.path().join("worker-0004");
+    let whole = std::fs::read(&path).unwrap();
+    for length in (1..whole.len())
+        .step_by(7)
+        .chain([28, 512, whole.len() - 1])
+    {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let leased = workers.lease(NOW).map(|lease| lease.floor_ms());
+        assert!(leased.is_err_and(|error| error.is_damaged()), "{length}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(workers.lease(NOW).unwrap().floor_ms(), NOW + 2);
+}
+
 /// The bytes of docs/FORMAT.md; old files stay readable for ever.
 #[test]
 fn golden_worker_file() {
