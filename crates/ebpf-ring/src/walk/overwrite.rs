@@ -288,5 +288,7 @@ pub(crate) fn consumer<M: Memory>(memory: M) -> Result<Consumer, Corrupt> {
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) mod heap;
+#[cfg(all(test, loom))]
+mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;
