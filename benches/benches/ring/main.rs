@@ -1,9 +1,10 @@
 //! Readers of BPF ring buffers and perf buffers: ours beside libbpf-rs. Needs root.
 //!
-//! `cargo xtask bench ring [-- --quick] [drain|stream|latency|perf|hash...]` prints the tables of docs/BENCHMARKS.md. Each
+//! `cargo xtask bench ring [-- --quick] [drain|stream|latency|close|perf|hash...]` prints the tables of docs/BENCHMARKS.md. Each
 //! contender has a ring of its own, 16 MiB, written by `bpf/ring_load.bpf.c` inside the kernel.
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
+mod close;
 mod hash;
 mod latency;
 mod load;
@@ -40,6 +41,9 @@ fn main() {
     }
     if wanted("latency") {
         latency::table(if quick { 1 } else { 5 });
+    }
+    if wanted("close") {
+        close::table(if quick { 500 } else { 5_000 });
     }
     if wanted("perf") {
         perf::table(if quick { 1 } else { 5 });

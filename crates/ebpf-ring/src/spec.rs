@@ -221,9 +221,15 @@ impl std::error::Error for SpecError {}
 
 /// The largest value that memory of each CPU can hold: `PCPU_MIN_UNIT_SIZE`.
 const PERCPU_VALUE_MAX: u32 = 32 * 1024;
+/// `INT_MAX`.
+const ARRAY_VALUE_MAX: u32 = i32::MAX.unsigned_abs();
+/// A hash map has a bucket of 16 bytes or more for each, rounded up to a power of two: in all less
+/// than 4 GiB.
+const HASH_ENTRIES_MAX: u32 = 1 << 27;
 
 impl MapSpec {
-    /// Whether the kernel would make such a map, memory and permissions aside.
+    /// Whether the kernel would make such a map, memory and permissions aside. (What one element of a
+    /// hash map may take, some 4 MiB on x86-64, is a question of memory.)
     ///
     /// Source: `ringbuf_map_alloc`, `array_map_alloc_check`, `fd_array_map_alloc_check` and
     /// `htab_map_alloc_check` of `kernel/bpf`.
@@ -311,6 +317,11 @@ impl MapSpec {
             }
         } else if self.value_size == 0 {
             reasons.push("an array's values have at least a byte".into());
+        } else if self.value_size > ARRAY_VALUE_MAX {
+            reasons.push(format!(
+                "an array's values have at most {ARRAY_VALUE_MAX} bytes, not {}",
+                self.value_size
+            ));
         }
         self.check_entries(reasons);
     }
@@ -320,6 +331,12 @@ impl MapSpec {
             reasons.push(format!(
                 "{}'s keys and values have at least a byte each",
                 self.kind
+            ));
+        }
+        if self.max_entries > HASH_ENTRIES_MAX {
+            reasons.push(format!(
+                "{} has at most {HASH_ENTRIES_MAX} entries, not {}",
+                self.kind, self.max_entries
             ));
         }
         self.check_entries(reasons);

@@ -20,7 +20,6 @@
 //! are mapped read-only, and only relaxed loads are promised not to write
 //! (`std::sync::atomic`, "Atomic accesses to read-only memory").
 
-#[cfg(not(loom))]
 pub(crate) mod overwrite;
 #[cfg(test)]
 mod tests;

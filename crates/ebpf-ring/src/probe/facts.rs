@@ -40,10 +40,15 @@ pub struct Limits {
     pub hard: Option<u64>,
 }
 
-/// Numbers of include/uapi/linux/capability.h. CAP_SYS_ADMIN stands for the two newer ones.
+/// A number of include/uapi/linux/capability.h and its name.
+type Capability = (u32, &'static str);
+
+/// Stands for each of the others when programs are loaded.
 const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
+/// What tracing programs need.
+const FOR_TRACING: &[Capability] = &[(39, "CAP_BPF"), (38, "CAP_PERFMON")];
+/// What programs in the network's path need besides.
+const FOR_NETWORK: &[Capability] = &[FOR_TRACING[0], FOR_TRACING[1], (12, "CAP_NET_ADMIN")];
 
 impl KernelFacts {
     /// Reads them.
@@ -105,11 +110,14 @@ impl KernelFacts {
     /// loaded; empty when nothing is missing, or /proc does not tell.
     #[must_use]
     pub fn missing_capabilities(&self) -> Vec<&'static str> {
-        let needed = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")];
+        self.missing(FOR_TRACING)
+    }
+
+    fn missing(&self, needed: &[Capability]) -> Vec<&'static str> {
         let missing = needed
-            .into_iter()
+            .iter()
             .filter(|(capability, _)| !self.is_capable(*capability));
-        missing.map(|(_, name)| name).collect()
+        missing.map(|(_, name)| *name).collect()
     }
 
     fn is_capable(&self, wanted: u32) -> bool {
@@ -120,7 +128,16 @@ impl KernelFacts {
     /// What can be behind an EPERM of bpf(2) or perf_event_open(2), in words.
     #[must_use]
     pub fn explain_refusal(&self) -> String {
-        let missing = self.missing_capabilities();
+        self.explain(FOR_TRACING)
+    }
+
+    /// As [`explain_refusal`](Self::explain_refusal), of a program in the network's path.
+    pub(super) fn explain_refusal_in_network(&self) -> String {
+        self.explain(FOR_NETWORK)
+    }
+
+    fn explain(&self, needed: &[Capability]) -> String {
+        let missing = self.missing(needed);
         if !missing.is_empty() {
             return format!(
                 "it needs {}, which this process lacks; run it as root",
@@ -140,8 +157,10 @@ impl KernelFacts {
         if causes.is_empty() {
             causes.push("a security module may forbid it".into());
         }
+        let names: Vec<&str> = needed.iter().map(|(_, name)| *name).collect();
         format!(
-            "the kernel forbids it although the process has CAP_BPF and CAP_PERFMON: {}",
+            "the kernel forbids it although the process has {}: {}",
+            names.join(" and "),
             causes.join(", ")
         )
     }

@@ -121,6 +121,9 @@ fn judge(facts: &KernelFacts, feature: KernelFeature, tried: Result<String, Refu
     let (available, reason) = match tried {
         Ok(how) => (true, how),
         Err(Refusal::Missing(what)) => (false, what),
+        Err(_) if is_refused && feature.is_in_network() => {
+            (false, facts.explain_refusal_in_network())
+        }
         Err(_) if is_refused => (false, facts.explain_refusal()),
         Err(Refusal::Call { doing, error }) if facts.version < *since => {
             let ((major, minor), release) = (since, &facts.release);

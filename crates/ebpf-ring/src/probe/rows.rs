@@ -187,6 +187,12 @@ impl KernelFeature {
         &ROWS[self as usize]
     }
 
+    /// Its programs are loaded with CAP_NET_ADMIN only (`is_net_admin_prog_type` of
+    /// kernel/bpf/syscall.c).
+    pub(super) fn is_in_network(self) -> bool {
+        matches!(self, F::Xdp | F::SchedCls | F::SockOps)
+    }
+
     pub(super) fn attempt(self, lab: &mut Lab<'_>) -> Tried {
         (self.row().attempt)(lab)
     }

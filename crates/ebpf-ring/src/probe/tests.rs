@@ -47,6 +47,22 @@ fn a_missing_capability_is_named_and_the_verifiers_no_is_none() {
 }
 
 #[test]
+fn programs_in_the_networks_path_need_a_capability_more() {
+    let facts = facts_of(&[("proc/self/status", "CapEff:\t000000c000000000\n")]);
+    let needs = |feature| judge(&facts, feature, refused(1)).reason;
+    for feature in [
+        KernelFeature::Xdp,
+        KernelFeature::SchedCls,
+        KernelFeature::SockOps,
+    ] {
+        let reason = needs(feature);
+        assert!(reason.contains("needs CAP_NET_ADMIN,"), "{reason}");
+    }
+    let reason = needs(KernelFeature::CgroupSkb);
+    assert!(!reason.contains("CAP_NET_ADMIN"), "{reason}");
+}
+
+#[test]
 fn the_first_that_works_is_chosen_and_a_want_names_all() {
     let facts = facts_of(&[("sys/kernel/security/lockdown", "none [integrity] x\n")]);
     let mut tried = Vec::new();

@@ -93,6 +93,8 @@ impl OverwriteReader {
     /// As [`RingReader::wait`](crate::RingReader::wait). A recorder that is read only when something
     /// has happened need not wait at all: let its program submit with `BPF_RB_NO_WAKEUP`.
     ///
+    /// True also when [`drain`](Self::drain) has overwritten records to skip and nothing more.
+    ///
     /// # Errors
     ///
     /// As `RingReader::wait`.

@@ -49,7 +49,9 @@ impl ShardedRings {
     /// Makes a ring of `ring_bytes` for each group and puts it into `map` at each of the group's
     /// CPUs; what was there is replaced. The rings stay there when this is dropped.
     ///
-    /// When the map has no room for all of them, it stays as it was.
+    /// When the map has no room for all of them, it stays as it was. Only when the kernel itself has
+    /// no memory left to replace a ring (a hash made with `BPF_F_NO_PREALLOC`), those replaced just
+    /// before stay so, without a reader: create them again.
     ///
     /// # Errors
     ///

@@ -181,9 +181,11 @@ pub(crate) fn drain<M: Memory>(
     let mut is_last_look = false;
     'look: while left > 0 {
         let Bounds { end, start, is_old } = bounds(memory, consumer.position)?;
+        let is_behind = start != consumer.position;
         skipped.bytes += start.wrapping_sub(consumer.position);
         consumer.position = start;
-        if is_old {
+        // Behind, the record at hand wakes nobody before this position is published.
+        if is_old || is_behind && is_last_look {
             publish(memory, *consumer);
             left -= 1;
             is_last_look = false;
@@ -197,7 +199,6 @@ pub(crate) fn drain<M: Memory>(
                 Step::Discarded => {}
                 Step::Gone => {
                     left -= 1;
-                    is_last_look = false;
                     continue 'look;
                 }
                 Step::Stop(stop) if is_last_look => return Ok(stop),
@@ -244,8 +245,9 @@ pub(crate) fn pending<M: Memory>(memory: M, position: u64) -> Result<Pending, Co
 
 /// What a consumer at `position` would meet.
 pub(crate) fn look<M: Memory>(memory: M, position: u64) -> Result<Look, Corrupt> {
-    let Bounds { end, start, is_old } = bounds(memory, position)?;
-    if is_old {
+    let Bounds { end, start, .. } = bounds(memory, position)?;
+    // Behind, the consumer is woken by no record before it has published where it goes on.
+    if start != position {
         return Ok(Look::Ready);
     }
     if start == end {
@@ -286,5 +288,7 @@ pub(crate) fn consumer<M: Memory>(memory: M) -> Result<Consumer, Corrupt> {
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) mod heap;
+#[cfg(all(test, loom))]
+mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;

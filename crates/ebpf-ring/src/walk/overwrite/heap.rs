@@ -1,14 +1,18 @@
 //! A ring that overwrites, on the heap, for tests and the fuzz target.
 
-#[cfg(test)]
-use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 #[cfg(test)]
 use std::sync::atomic::Ordering;
+#[cfg(test)]
+use std::{cell::RefCell, collections::VecDeque};
 
 use super::Memory;
 #[cfg(test)]
 use crate::walk::{BUSY, DISCARD};
+
+/// After so many more accesses of the walker, this happens.
+#[cfg(test)]
+type Event = (u32, Box<dyn FnOnce(&Fake)>);
 
 /// A ring and, in tests, the kernel's side of it.
 pub(super) struct Fake {
@@ -16,18 +20,9 @@ pub(super) struct Fake {
     pub(super) producer: AtomicU64,
     pub(super) overwrite: AtomicU64,
     pub(super) words: Vec<AtomicU64>,
-    /// After so many words were asked for, a record is pushed from the side.
+    /// What producers do while the walker is at work.
     #[cfg(test)]
-    pub(super) push_after: Cell<Option<u32>>,
-    /// The next time that `overwrite` is asked for, ten records are pushed before.
-    #[cfg(test)]
-    pub(super) overrun_next_look: Cell<bool>,
-    /// After the consumer's position was asked for so often, a record is pushed from the side.
-    #[cfg(test)]
-    pub(super) push_before_publishing: Cell<Option<u32>>,
-    /// Whether the kernel would have woken somebody for that record.
-    #[cfg(test)]
-    pub(super) woke: Cell<bool>,
+    pending: RefCell<VecDeque<Event>>,
 }
 
 impl Fake {
@@ -38,13 +33,7 @@ impl Fake {
             overwrite: AtomicU64::new(position),
             words: (0..size / 8).map(|_| AtomicU64::new(0)).collect(),
             #[cfg(test)]
-            push_after: Cell::new(None),
-            #[cfg(test)]
-            overrun_next_look: Cell::new(false),
-            #[cfg(test)]
-            push_before_publishing: Cell::new(None),
-            #[cfg(test)]
-            woke: Cell::new(false),
+            pending: RefCell::default(),
         }
     }
 
@@ -93,6 +82,39 @@ impl Fake {
     pub(super) fn push(&self, words: &[u64]) {
         self.reserve(words, 0);
     }
+
+    /// Hands a record that is `BUSY` over: whether the kernel wakes the consumer for it.
+    pub(super) fn commit(&self, position: u64) -> bool {
+        self.set_header(position, self.header(position) & !BUSY);
+        self.consumer.load(Ordering::Relaxed) == position
+    }
+
+    /// After `accesses` more of the walker, counted from the event before, `event` happens.
+    pub(super) fn after(&self, accesses: u32, event: impl FnOnce(&Self) + 'static) {
+        let mut pending = self.pending.borrow_mut();
+        pending.push_back((accesses, Box::new(event)));
+    }
+
+    /// Whether all that was to happen has happened.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.pending.borrow().is_empty()
+    }
+
+    fn accessed(&self) {
+        loop {
+            let mut pending = self.pending.borrow_mut();
+            match pending.front_mut() {
+                Some((accesses @ 1.., _)) => return *accesses -= 1,
+                None => return,
+                Some(_) => {}
+            }
+            let event = pending.pop_front();
+            drop(pending);
+            if let Some((_, happen)) = event {
+                happen(self);
+            }
+        }
+    }
 }
 
 impl Memory for &Fake {
@@ -102,36 +124,25 @@ impl Memory for &Fake {
 
     fn consumer(&self) -> &AtomicU64 {
         #[cfg(test)]
-        if let Some(left) = self.push_before_publishing.get() {
-            self.push_before_publishing.set(left.checked_sub(1));
-            if left == 0 {
-                let at = self.reserve(&[88], 0);
-                self.woke.set(self.consumer.load(Ordering::Relaxed) == at);
-            }
-        }
+        self.accessed();
         &self.consumer
     }
 
     fn producer(&self) -> &AtomicU64 {
+        #[cfg(test)]
+        self.accessed();
         &self.producer
     }
 
     fn overwrite(&self) -> &AtomicU64 {
         #[cfg(test)]
-        if self.overrun_next_look.take() {
-            (0..10).for_each(|index| self.push(&[index]));
-        }
+        self.accessed();
         &self.overwrite
     }
 
     fn word(&self, position: u64) -> &AtomicU64 {
         #[cfg(test)]
-        if let Some(left) = self.push_after.get() {
-            self.push_after.set(left.checked_sub(1));
-            if left == 0 {
-                self.push(&[77; 5]);
-            }
-        }
+        self.accessed();
         self.at(position)
     }
 }

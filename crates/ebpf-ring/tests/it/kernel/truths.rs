@@ -151,6 +151,41 @@ fn a_spec_is_refused_if_and_only_if_the_kernel_refuses_it() {
     );
 }
 
+/// Sizes that no kernel takes, however much memory there is.
+#[test]
+fn a_spec_that_is_too_large_is_refused_as_by_the_kernel() {
+    let _needs_root = flood_or_skip!();
+    let hashes = [
+        MapKind::Hash,
+        MapKind::PercpuHash,
+        MapKind::LruHash,
+        MapKind::LruPercpuHash,
+    ];
+    let hashes = hashes.map(|kind| (kind, 8, (1 << 27) + 1));
+    let arrays = [
+        (MapKind::Array, 1 << 31, 1),
+        (MapKind::PercpuArray, 32 * 1024 + 1, 1),
+    ];
+    for (kind, value_size, max_entries) in hashes.into_iter().chain(arrays) {
+        let spec = MapSpec {
+            kind,
+            key_size: 4,
+            value_size,
+            max_entries,
+            flags: MapFlags::NONE,
+        };
+        let error = spec.check().expect_err("it is too large");
+        assert!(error.to_string().contains("at most"), "{error}");
+        assert!(create(&spec).is_err(), "{spec:?}");
+        let fits = MapSpec {
+            value_size: value_size.min(32 * 1024),
+            max_entries: max_entries.min(1 << 27),
+            ..spec
+        };
+        assert_eq!(fits.check(), Ok(()));
+    }
+}
+
 #[test]
 fn the_differences_of_a_map_are_told_one_by_one() {
     let flood = flood_or_skip!();
