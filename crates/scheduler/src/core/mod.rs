@@ -95,6 +95,7 @@ struct Estate {
     follows: Vec<Key>,
     verdicts: VecDeque<u64>,
     foreign: BTreeMap<u64, Foreign>,
+    given_up_to_ms: u64,
 }
 
 pub(crate) struct Core {
@@ -186,6 +187,7 @@ impl Core {
             waiting: VecDeque::new(),
             verdicts: VecDeque::new(),
             foreign: BTreeMap::new(),
+            given_up_to_ms: 0,
             manual_ms: 0,
             open_from_ms: None,
             breaker: None,
@@ -267,6 +269,7 @@ impl Core {
             follows: job.follows.iter().copied().chain([key]).collect(),
             verdicts: std::mem::take(&mut job.verdicts),
             foreign: std::mem::take(&mut job.foreign),
+            given_up_to_ms: job.given_up_to_ms,
         })
     }
 
@@ -282,6 +285,7 @@ impl Core {
         job.open_from_ms = estate.open_from_ms;
         job.verdicts = estate.verdicts;
         job.foreign = estate.foreign;
+        job.given_up_to_ms = estate.given_up_to_ms;
         // What this process dealt with has its outcome, however little of that the store remembers. A single time that is
         // another one now was not dealt with.
         let is_same = job.spec.schedule == estate.schedule;

@@ -68,15 +68,8 @@ impl Core {
     /// The next run for a worker. Those whose breaker is open end here.
     pub(crate) fn take(&mut self, now: Now) -> Option<Start> {
         loop {
-            let at = match self.claiming < self.limits.claims_max {
-                true => 0,
-                false => self.ready.iter().position(|key| !self.needs_store(*key))?,
-            };
-            let key = *self.ready.get(at)?;
-            if self.is_future(key) && self.futures_running >= self.limits.futures_max {
-                return None;
-            }
-            self.ready.remove(at);
+            let at = self.ready.iter().position(|key| self.may_start(*key))?;
+            let key = self.ready.remove(at)?;
             match self.ask_breaker(key, now) {
                 Ok(permit) => return self.start(key, permit, now),
                 Err(why) => {
@@ -88,6 +81,13 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// One that may not yet is in nobody's way.
+    fn may_start(&self, key: Key) -> bool {
+        let has_store = self.claiming < self.limits.claims_max || !self.needs_store(key);
+        let has_place = self.futures_running < self.limits.futures_max || !self.is_future(key);
+        has_store && has_place
     }
 
     fn is_future(&self, key: Key) -> bool {
