@@ -193,8 +193,7 @@ impl Core {
         if let Some(job) = self.jobs.get_mut(key) {
             job.runs.push(run);
         }
-        let place = place.unwrap_or(self.ready.len());
-        self.ready.insert(place.min(self.ready.len()), run);
+        self.make_ready(run, place);
     }
 
     fn unclaimed_ready(&self) -> Option<Key> {

@@ -107,6 +107,8 @@ pub(crate) struct Core {
     /// Timeouts and retries, on the steady clock.
     mono: Wheel<Alarm>,
     pub(crate) ready: VecDeque<Key>,
+    /// Of those, the ones that are no futures.
+    ready_plain: usize,
     pub(crate) futures_running: usize,
     /// Runs whose claim a worker waits for.
     pub(crate) claiming: usize,
@@ -131,6 +133,7 @@ impl Core {
             wall: Wheel::new(now.wall_ms),
             mono: Wheel::new(now.mono_ms),
             ready: VecDeque::new(),
+            ready_plain: 0,
             futures_running: 0,
             claiming: 0,
             verdicts: VecDeque::new(),

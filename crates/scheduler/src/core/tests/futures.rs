@@ -49,3 +49,19 @@ fn a_future_that_does_not_run_here_leaves_its_place() {
     sim.core.not_claimed(start.run, held, now(sim.ms));
     assert_eq!(sim.core.futures_running, 0);
 }
+
+#[test]
+fn what_leaves_the_queue_without_a_worker_is_looked_for_no_more() {
+    let mut sim = Sim::new();
+    let plain = sim.add(every(10).shard(1));
+    sim.add(future(0));
+    sim.jump(10);
+    assert_eq!(sim.core.ready_plain, 1);
+    sim.core
+        .cancel_runs(plain, CancelCause::Requested, now(sim.ms));
+    assert_eq!((sim.core.ready_plain, sim.core.ready.len()), (0, 1));
+    sim.jump(10);
+    assert_eq!(sim.core.ready_plain, 1);
+    while sim.take().is_some() {}
+    assert_eq!((sim.core.ready_plain, sim.core.ready.len()), (0, 0));
+}
