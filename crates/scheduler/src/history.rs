@@ -29,7 +29,8 @@ pub enum Outcome {
     QueueFull,
     /// Another process settled it, or somebody by hand. As long as another only has it in hand, it has no outcome here.
     Elsewhere,
-    /// A process died while it ran it, nobody knows how far it came, and it does not run again.
+    /// A process died while it ran it, nobody knows how far it came, and it does not run again. Or a claim's answer was lost, which
+    /// looks the same (see [`InDoubt`](crate::InDoubt)); or it waits for an answer, and too many younger ones do.
     InDoubt,
     /// The store did not answer: whether another process runs it is not known, so it did not run here.
     Unclaimed,

@@ -138,9 +138,8 @@ impl Keeper<'_> {
             let key = state.core.find(&id.job, id.shard);
             let job = key.and_then(|key| state.core.jobs.get(key));
             match job.filter(|job| job.spec.once) {
-                Some(job) if job.foreign.get(&id.fire_ms) == Some(&Foreign::GivenUp) => {
-                    return Ok(());
-                }
+                // Unless somebody says that it is to run.
+                Some(job) if !rerun && job.is_given_up(id.fire_ms) => return Ok(()),
                 Some(job) if !state.core.has(&id) => job.spec.in_doubt,
                 _ => return Ok(()),
             }

@@ -120,6 +120,9 @@ impl BreakerRules {
 }
 
 /// What happens to a firing whose declared run was cut off: its runner died, and nobody knows how far it came.
+///
+/// A claim that the store took, and whose answer was lost for longer than the store's timeout, looks the same although nothing ran:
+/// with [`Skip`](Self::Skip) such a firing never runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InDoubt {
     /// It does not run again; it is reported.

@@ -39,7 +39,7 @@ pub struct Config {
     pub queue_max: usize,
     /// What happens to a firing when as many wait.
     pub on_full: OnFull,
-    /// Futures that may run at a time; more wait in the queue. Default: 65,536.
+    /// Futures that may run at a time; more wait in the queue, and other jobs pass them. Default: 65,536.
     pub futures_max: usize,
     /// Decides which replica runs a firing of a job that is to run once.
     pub once: Option<Arc<dyn Once>>,

@@ -237,6 +237,11 @@ fn a_killed_gateway_continues_its_firing_and_repeats_it_to_nobody() {
     let (here, absent) = (connect("d-0"), connect("d-1"));
     until("both are known", || here.is_online() && absent.is_online());
     absent.stop().unwrap();
+    // A device is told that it is online before the list has it, and the firing is for those on the list.
+    until("both are on the list", || {
+        let list = std::fs::read_to_string(dir.path().join("data/devices.jsonl")).unwrap();
+        ["d-0", "d-1"].iter().all(|id| list.contains(id))
+    });
     gateway.kill();
 
     let at = FireTime(now_ms());

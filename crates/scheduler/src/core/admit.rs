@@ -193,8 +193,7 @@ impl Core {
         if let Some(job) = self.jobs.get_mut(key) {
             job.runs.push(run);
         }
-        let place = place.unwrap_or(self.ready.len());
-        self.ready.insert(place.min(self.ready.len()), run);
+        self.make_ready(run, place);
     }
 
     fn unclaimed_ready(&self) -> Option<Key> {
@@ -332,10 +331,27 @@ impl Core {
         job.foreign.insert(fire_ms, how);
         if self.is_stopped {
             self.leave_all(key, now);
-        } else if job.foreign.len() > ELSEWHERE_MAX
-            && let Some((oldest_ms, Foreign::Held)) = job.foreign.pop_first()
-        {
-            self.record_unrun(key, oldest_ms, Outcome::Elsewhere, now);
+        } else if job.foreign.len() > ELSEWHERE_MAX {
+            self.follow_oldest_no_more(key, now);
+        }
+    }
+
+    /// The oldest of too many gets its outcome, where it has none.
+    fn follow_oldest_no_more(&mut self, key: Key, now: Now) {
+        let job = self.jobs.get_mut(key);
+        let Some((job, (oldest_ms, how))) = job.and_then(|job| {
+            let oldest = job.foreign.pop_first()?;
+            Some((job, oldest))
+        }) else {
+            return;
+        };
+        match how {
+            Foreign::Held => self.record_unrun(key, oldest_ms, Outcome::Elsewhere, now),
+            Foreign::Asked => {
+                job.give_up_to(oldest_ms);
+                self.record_unrun(key, oldest_ms, Outcome::InDoubt, now);
+            }
+            Foreign::GivenUp => job.give_up_to(oldest_ms),
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Job {
     pub(crate) verdicts: VecDeque<u64>,
     /// Claimed firings whose outcome is not this process's to find.
     pub(crate) foreign: BTreeMap<u64, Foreign>,
+    /// Of those, firings up to here were too many to be followed on; they have their outcome.
+    pub(crate) given_up_to_ms: u64,
     /// The last one that [`run_now`](super::Core::run_now) made.
     pub(crate) manual_ms: u64,
     /// Firings from here on may be found again after a restart: they were given up without a verdict.
@@ -82,6 +84,19 @@ impl Job {
     pub(crate) fn leave_open(&mut self, fire_ms: u64) {
         let open = self.open_from_ms.map_or(fire_ms, |ms| ms.min(fire_ms));
         self.open_from_ms = Some(open);
+    }
+
+    /// Firings up to there that are not followed have their outcome.
+    pub(crate) fn give_up_to(&mut self, fire_ms: u64) {
+        self.given_up_to_ms = self.given_up_to_ms.max(fire_ms);
+    }
+
+    /// Whether a firing has its outcome in this life whatever the store says of it.
+    pub(crate) fn is_given_up(&self, fire_ms: u64) -> bool {
+        match self.foreign.get(&fire_ms) {
+            Some(how) => *how == Foreign::GivenUp,
+            None => fire_ms <= self.given_up_to_ms,
+        }
     }
 
     pub(crate) fn record(&mut self, record: Record) {

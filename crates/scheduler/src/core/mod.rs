@@ -95,6 +95,7 @@ struct Estate {
     follows: Vec<Key>,
     verdicts: VecDeque<u64>,
     foreign: BTreeMap<u64, Foreign>,
+    given_up_to_ms: u64,
 }
 
 pub(crate) struct Core {
@@ -106,6 +107,8 @@ pub(crate) struct Core {
     /// Timeouts and retries, on the steady clock.
     mono: Wheel<Alarm>,
     pub(crate) ready: VecDeque<Key>,
+    /// Of those, the ones that are no futures.
+    ready_plain: usize,
     pub(crate) futures_running: usize,
     /// Runs whose claim a worker waits for.
     pub(crate) claiming: usize,
@@ -130,6 +133,7 @@ impl Core {
             wall: Wheel::new(now.wall_ms),
             mono: Wheel::new(now.mono_ms),
             ready: VecDeque::new(),
+            ready_plain: 0,
             futures_running: 0,
             claiming: 0,
             verdicts: VecDeque::new(),
@@ -186,6 +190,7 @@ impl Core {
             waiting: VecDeque::new(),
             verdicts: VecDeque::new(),
             foreign: BTreeMap::new(),
+            given_up_to_ms: 0,
             manual_ms: 0,
             open_from_ms: None,
             breaker: None,
@@ -267,6 +272,7 @@ impl Core {
             follows: job.follows.iter().copied().chain([key]).collect(),
             verdicts: std::mem::take(&mut job.verdicts),
             foreign: std::mem::take(&mut job.foreign),
+            given_up_to_ms: job.given_up_to_ms,
         })
     }
 
@@ -282,6 +288,7 @@ impl Core {
         job.open_from_ms = estate.open_from_ms;
         job.verdicts = estate.verdicts;
         job.foreign = estate.foreign;
+        job.given_up_to_ms = estate.given_up_to_ms;
         // What this process dealt with has its outcome, however little of that the store remembers. A single time that is
         // another one now was not dealt with.
         let is_same = job.spec.schedule == estate.schedule;

@@ -68,15 +68,8 @@ impl Core {
     /// The next run for a worker. Those whose breaker is open end here.
     pub(crate) fn take(&mut self, now: Now) -> Option<Start> {
         loop {
-            let at = match self.claiming < self.limits.claims_max {
-                true => 0,
-                false => self.ready.iter().position(|key| !self.needs_store(*key))?,
-            };
-            let key = *self.ready.get(at)?;
-            if self.is_future(key) && self.futures_running >= self.limits.futures_max {
-                return None;
-            }
-            self.ready.remove(at);
+            let at = self.startable()?;
+            let key = self.unready(at)?;
             match self.ask_breaker(key, now) {
                 Ok(permit) => return self.start(key, permit, now),
                 Err(why) => {
@@ -88,6 +81,33 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// The first that may start. Those that may not yet are in nobody's way.
+    fn startable(&self) -> Option<usize> {
+        let has_store = self.claiming < self.limits.claims_max;
+        let has_place = self.futures_running < self.limits.futures_max;
+        if !has_place && self.ready_plain == 0 {
+            // Else each look would go through all of a long queue.
+            return None;
+        }
+        let may_start = |key: &Key| {
+            (has_store || !self.needs_store(*key)) && (has_place || !self.is_future(*key))
+        };
+        self.ready.iter().position(may_start)
+    }
+
+    /// Has a run wait for a worker, at a place in the queue or at its end.
+    pub(super) fn make_ready(&mut self, key: Key, place: Option<usize>) {
+        self.ready_plain += usize::from(!self.is_future(key));
+        let end = self.ready.len();
+        self.ready.insert(place.map_or(end, |at| at.min(end)), key);
+    }
+
+    fn unready(&mut self, at: usize) -> Option<Key> {
+        let key = self.ready.remove(at)?;
+        self.ready_plain -= usize::from(!self.is_future(key));
+        Some(key)
     }
 
     fn is_future(&self, key: Key) -> bool {
@@ -415,7 +435,7 @@ impl Core {
             Alarm::Retry(key) => {
                 if let Some(run) = self.runs.get_mut(key) {
                     run.phase = RunPhase::Ready;
-                    self.ready.push_back(key);
+                    self.make_ready(key, None);
                 }
             }
         }
@@ -470,7 +490,10 @@ impl Core {
                     job.waiting.retain(|waiting| *waiting != key);
                 }
             }
-            RunPhase::Ready => self.ready.retain(|ready| *ready != key),
+            RunPhase::Ready => {
+                let at = self.ready.iter().position(|ready| *ready == key);
+                at.and_then(|at| self.unready(at));
+            }
             RunPhase::Resting(alarm) => drop(self.mono.cancel(alarm)),
             RunPhase::Running => return,
         }
@@ -546,7 +569,7 @@ impl Core {
             run.phase = RunPhase::Ready;
             job.runs.push(next);
             // It was let in when it came: one a job, so the queue stays bounded.
-            self.ready.push_back(next);
+            self.make_ready(next, None);
         }
     }
 }

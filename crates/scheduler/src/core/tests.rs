@@ -4,6 +4,8 @@ mod bounds;
 mod change;
 mod clock;
 mod elsewhere;
+#[cfg(feature = "tokio")]
+mod futures;
 mod missed;
 mod overlap;
 mod tries;

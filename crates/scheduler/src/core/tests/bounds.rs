@@ -170,6 +170,41 @@ fn of_too_many_that_others_hold_the_oldest_are_theirs() {
 }
 
 #[test]
+fn of_too_many_that_wait_for_an_answer_the_oldest_end_in_doubt_and_are_not_asked_about_again() {
+    let mut sim = Sim::new();
+    let key = sim.add(every(1_000).once().in_doubt(crate::InDoubt::Ask));
+    for ms in 0..=10_000 {
+        sim.core
+            .follow(key, id(ms).fire_ms, Foreign::Asked, now(sim.ms));
+    }
+    assert_eq!(sim.ended(), [(0, InDoubt)]);
+    let job = sim.core.jobs.get(key).unwrap();
+    assert_eq!(job.in_doubt(), 10_000);
+    assert!(job.is_given_up(id(0).fire_ms));
+    assert!(!job.is_given_up(id(1).fire_ms), "it is followed");
+    assert!(!job.is_given_up(id(10_001).fire_ms), "nobody knows of it");
+    // Nor by the job that comes in its place.
+    let new = vec![(every(1_000).once().history_max(9), None)];
+    let key = sim.core.change(&[key], new, now(sim.ms)).unwrap()[0];
+    assert!(sim.core.jobs.get(key).unwrap().is_given_up(id(0).fire_ms));
+}
+
+#[test]
+fn of_too_many_that_were_given_up_each_keeps_its_one_outcome() {
+    let mut sim = Sim::new();
+    let key = sim.add(every(1_000).once());
+    for ms in 0..=10_000 {
+        sim.core
+            .follow(key, id(ms).fire_ms, Foreign::GivenUp, now(sim.ms));
+    }
+    // They had it when they were given up.
+    assert_eq!(sim.ended(), []);
+    let job = sim.core.jobs.get(key).unwrap();
+    assert_eq!(job.foreign.len(), 10_000);
+    assert!((0..=10_000).all(|ms| job.is_given_up(id(ms).fire_ms)));
+}
+
+#[test]
 fn a_firing_that_ends_in_doubt_is_followed_no_more_and_told_as_that() {
     let mut sim = Sim::new();
     let key = sim.add(every(1_000).once());
