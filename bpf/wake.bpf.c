@@ -2,7 +2,8 @@
 /*
  * wake: which system calls sleep, how long, and who wakes them.
  *
- * A row per thread follows the call that it is in:
+ * A row per task follows the call that it is in. Its number would not do: an exec
+ * gives a thread that of its leader, which may still stand in the call that ended it.
  *
  *	sys_enter	the call begins
  *	sched_switch	out and not runnable: it sleeps
@@ -47,7 +48,7 @@ struct call {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__type(key, __u32);
+	__type(key, __u64); /* struct task_struct: its address */
 	__type(value, struct call);
 } calls SEC(".maps");
 
@@ -62,17 +63,17 @@ static __always_inline bool is_watched(const struct who *who)
 static __always_inline int on_enter(__u64 regs, __u64 number)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 tid = pid_tgid;
+	__u64 task = bpf_get_current_task();
 	struct call *call;
 
 	if (target_pid && target_pid != pid_tgid >> 32)
 		return 0;
 	if (is_compat())
 		return 0;
-	call = bpf_map_lookup_elem(&calls, &tid);
+	call = bpf_map_lookup_elem(&calls, &task);
 	if (!call) {
-		bpf_map_update_elem(&calls, &tid, &no_call, BPF_NOEXIST);
-		call = bpf_map_lookup_elem(&calls, &tid);
+		bpf_map_update_elem(&calls, &task, &no_call, BPF_NOEXIST);
+		call = bpf_map_lookup_elem(&calls, &task);
 		if (!call) {
 			/* Nobody knows whether it will sleep. */
 			mr_drop(&event_counts, 1, MR_DROP_NO_STATE);
@@ -83,7 +84,6 @@ static __always_inline int on_enter(__u64 regs, __u64 number)
 	call->event.call = number;
 	call->event.arg0 = syscall_arg0(regs);
 	call->event.pid = pid_tgid >> 32;
-	call->event.tid = tid;
 	call->event.asleep_ns = 0;
 	call->event.queued_ns = 0;
 	call->event.blocked_ns = 0;
@@ -98,9 +98,8 @@ static __always_inline int on_enter(__u64 regs, __u64 number)
 
 static __always_inline int on_exit(__s64 ret)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	__u32 tid = bpf_get_current_pid_tgid();
-	struct call *call = bpf_map_lookup_elem(&calls, &tid);
+	__u64 task = bpf_get_current_task();
+	struct call *call = bpf_map_lookup_elem(&calls, &task);
 	struct wake_event *event;
 
 	if (!call || !call->inside)
@@ -114,7 +113,9 @@ static __always_inline int on_exit(__s64 ret)
 	__builtin_memcpy(event, &call->event, sizeof(*event));
 	event->left_ns = bpf_ktime_get_ns();
 	event->ret = ret;
-	event->start_ns = BPF_CORE_READ(task, start_time);
+	/* Not of its beginning: see above. */
+	event->tid = bpf_get_current_pid_tgid();
+	event->start_ns = BPF_CORE_READ((struct task_struct *)task, start_time);
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	mr_submit(event);
 	return 0;
@@ -123,12 +124,12 @@ static __always_inline int on_exit(__s64 ret)
 static __always_inline int on_waking(const struct who *who)
 {
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 tid = who->tid;
+	__u64 task = who->task;
 	struct call *call;
 
 	if (!is_watched(who))
 		return 0;
-	call = bpf_map_lookup_elem(&calls, &tid);
+	call = bpf_map_lookup_elem(&calls, &task);
 	if (!call || !call->inside)
 		return 0;
 	call->waking_ns = bpf_ktime_get_ns();
@@ -147,12 +148,12 @@ static __always_inline int on_waking(const struct who *who)
 
 static __always_inline int on_wakeup(const struct who *who)
 {
-	__u32 tid = who->tid;
+	__u64 task = who->task;
 	struct call *call;
 
 	if (!is_watched(who) || who->on_cpu)
 		return 0;
-	call = bpf_map_lookup_elem(&calls, &tid);
+	call = bpf_map_lookup_elem(&calls, &task);
 	/* The waker may have looked before the sleeper was gone. */
 	if (call && call->blocked_ns)
 		call->woken_ns = call->waking_ns > call->blocked_ns ? call->waking_ns :
@@ -163,21 +164,21 @@ static __always_inline int on_wakeup(const struct who *who)
 /* Its last call never returned. */
 static __always_inline int on_process_free(const struct who *who)
 {
-	__u32 tid = who->tid;
+	__u64 task = who->task;
 
 	if (is_watched(who))
-		bpf_map_delete_elem(&calls, &tid);
+		bpf_map_delete_elem(&calls, &task);
 	return 0;
 }
 
 static __always_inline void switched_out(const struct who *prev)
 {
-	__u32 tid = prev->tid;
+	__u64 task = prev->task;
 	struct call *call;
 
 	if (!is_watched(prev))
 		return;
-	call = bpf_map_lookup_elem(&calls, &tid);
+	call = bpf_map_lookup_elem(&calls, &task);
 	if (!call || !call->inside)
 		return;
 	call->woken_ns = 0;
@@ -187,13 +188,13 @@ static __always_inline void switched_out(const struct who *prev)
 static __always_inline void switched_in(const struct who *next)
 {
 	__u64 now, longest;
-	__u32 tid = next->tid;
+	__u64 task = next->task;
 	struct wake_event *event;
 	struct call *call;
 
 	if (!is_watched(next))
 		return;
-	call = bpf_map_lookup_elem(&calls, &tid);
+	call = bpf_map_lookup_elem(&calls, &task);
 	if (!call || !call->blocked_ns)
 		return;
 	now = bpf_ktime_get_ns();

@@ -32,6 +32,7 @@ const volatile __s64 preempt_count_offset = 0;
 __u64 rq_of_cpu[RQ_CPUS];
 
 struct who {
+	__u64 task;	/* its address: while it lives, nobody else's */
 	__u64 start_ns; /* with the tid it is never given twice */
 	__u32 tid;
 	__u32 tgid;
@@ -43,6 +44,7 @@ struct who {
 static __always_inline struct who who_btf(struct task_struct *p)
 {
 	struct who who = {
+		.task = (__u64)p,
 		.start_ns = p->start_time,
 		.tid = p->pid,
 		.tgid = p->tgid,
@@ -57,6 +59,7 @@ static __always_inline struct who who_raw(__u64 address)
 {
 	struct task_struct *p = (void *)address;
 	struct who who = {
+		.task = address,
 		.start_ns = BPF_CORE_READ(p, start_time),
 		.tid = BPF_CORE_READ(p, pid),
 		.tgid = BPF_CORE_READ(p, tgid),

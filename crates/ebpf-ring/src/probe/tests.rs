@@ -2,7 +2,7 @@ use std::io;
 use std::path::Path;
 
 use super::choice::choose;
-use super::tries::Refusal;
+use super::tries::{Depth, Lab, Refusal};
 use super::{KernelFacts, KernelFeature, KernelFeatures, judge};
 
 /// Of a machine that has only these files.
@@ -148,4 +148,18 @@ fn a_choice_finds_what_the_whole_probe_finds_and_neither_leaves_anything_open() 
         assert_eq!(all.is_ok(), support.available, "{all:?}");
     }
     assert_eq!(open(), 0);
+}
+
+/// Who has the capabilities but is not root may not read tracefs: that is not a file without a number.
+#[test]
+fn a_tracepoint_whose_number_cannot_be_read_says_why() {
+    let facts = facts_of(&[("proc/self/mounts", "x /nowhere tracefs rw 0 0\n")]);
+    let tried = Lab::new(&facts, Depth::Load).attach_tracepoint("a/b");
+    let Err(Refusal::Missing(reason)) = tried else {
+        panic!("{tried:?}");
+    };
+    assert!(
+        reason.starts_with("/nowhere/events/a/b/id cannot be read: "),
+        "{reason}"
+    );
 }

@@ -139,10 +139,11 @@ impl<'f> Lab<'f> {
         })
     }
 
-    fn attach_tracepoint(&self, event: &str) -> Tried {
+    pub(super) fn attach_tracepoint(&self, event: &str) -> Tried {
         let file = format!("{}/{event}/id", self.events()?);
-        let text = std::fs::read_to_string(&file);
-        let id = text.ok().and_then(|text| text.trim().parse().ok());
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| Refusal::Missing(format!("{file} cannot be read: {error}")))?;
+        let id = text.trim().parse().ok();
         let id = id.ok_or_else(|| Refusal::Missing(format!("{file} holds no number")))?;
         self.attach_perf(TRACEPOINT, &PerfAttr::tracepoint(id), Follow::Cpu(0))
     }

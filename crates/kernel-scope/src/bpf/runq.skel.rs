@@ -999,5 +999,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 65792] = *include_bytes!("runq.bpf.o");
+    static DATA: [u8; 65784] = *include_bytes!("runq.bpf.o");
 }

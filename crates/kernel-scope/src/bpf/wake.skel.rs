@@ -552,7 +552,7 @@ mod imp {
         pub struct __anon_3 {
             pub r#type: *mut [i32; 1],
             pub max_entries: *mut [i32; 16384],
-            pub key: *mut u32,
+            pub key: *mut u64,
             pub value: *mut call,
         }
         impl Default for __anon_3 {
@@ -811,5 +811,5 @@ mod imp {
         }
     }
     #[unsafe(link_section = ".bpf.objs")]
-    static DATA: [u8; 36336] = *include_bytes!("wake.bpf.o");
+    static DATA: [u8; 36456] = *include_bytes!("wake.bpf.o");
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -225,4 +226,50 @@ fn the_summary_adds_the_calls_of_a_thread_up() {
         (WakerClass::HardIrq, row.calls)
     );
     assert!(row.slowest.left_ns - row.slowest.entered_ns >= A_WHILE.as_nanos() as u64);
+}
+
+/// Rust cannot end a thread that is `main`'s. What the exec throws away takes the kernel so long that
+/// another process takes the CPU from it.
+const LEADER_ENDS: &str = "
+import ctypes, os, threading, time
+parent = os.getpid()
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+if os.fork() == 0:
+    while os.getppid() == parent: pass
+    os._exit(0)
+memory = bytearray(b'x') * (200 << 20)
+libc = ctypes.CDLL(None)
+def replace():
+    while open('/proc/self/stat').read().split()[2] != 'Z':
+        time.sleep(0.001)
+    os.execv('/bin/true', ['true'])
+threading.Thread(target=replace).start()
+libc.pthread_exit(None)
+";
+
+/// Exec gives the thread the number of its leader, which has never left the call that ended it.
+#[test]
+fn a_thread_that_takes_its_leaders_place_is_not_in_its_call() {
+    for attach in ATTACHMENTS {
+        let options = Options::default().attach(attach).ring_bytes(16 << 20);
+        let Some(mut tool) = open(&options) else {
+            continue;
+        };
+        let mut child = match Command::new("python3").args(["-c", LEADER_ENDS]).spawn() {
+            Ok(child) => child,
+            Err(error) => return crate::skip::skip(format_args!("no python3: {error}")),
+        };
+        assert!(child.wait().expect("it is ours").success());
+        let mut events = Vec::new();
+        let account = tool.finish_each(|event| events.push(*event));
+        assert!(account.expect("a sound ring").is_balanced());
+        events.retain(|event| event.pid == child.id());
+        assert!(!events.is_empty(), "it waited for its leader");
+        let ended = events.iter().find(|event| event.call_name() == "exit");
+        assert_eq!(ended, None, "it returned");
+        let exec = events.iter().find(|event| event.call_name() == "execve");
+        if let Some(exec) = exec {
+            assert_eq!((exec.tid, exec.ret), (child.id(), 0), "{exec:?}");
+        }
+    }
 }
