@@ -57,21 +57,8 @@ struct Storm {
 }
 
 fn storm(way: Way) -> Storm {
-    let ticks = GIVE_UP.as_millis() as usize / TICK_MS as usize;
-    let (mut random, mut luck) = (SplitMix64(1), SplitMix64(2));
-    let mut calendar: Vec<Vec<u32>> = vec![Vec::new(); ticks];
-    let mut clients: Vec<Backoff> = (0..CLIENTS).map(|client| way.start(client)).collect();
-    let mut plan =
-        |calendar: &mut [Vec<u32>], clients: &mut [Backoff], client: u32, tick: usize| {
-            let delay_ms = way.delay_ms(&mut clients[client as usize], random.next());
-            let at = tick + (delay_ms / TICK_MS).max(1) as usize;
-            if let Some(tries) = calendar.get_mut(at) {
-                tries.push(client);
-            }
-        };
-    for client in 0..CLIENTS {
-        plan(&mut calendar, &mut clients, client, 0);
-    }
+    let mut crowd = Crowd::all_lost_at_once(way);
+    let mut luck = SplitMix64(2);
     let room = (u64::from(ADMITTED_A_SECOND) * TICK_MS / 1_000) as usize;
     let mut result = Storm {
         over: None,
@@ -79,19 +66,14 @@ fn storm(way: Way) -> Storm {
         tries: 0,
         load: vec![0; GIVE_UP.as_secs() as usize],
     };
-    for tick in 0..ticks {
-        let mut tries = std::mem::take(&mut calendar[tick]);
+    for tick in 0..crowd.calendar.len() {
+        let mut tries = std::mem::take(&mut crowd.calendar[tick]);
         result.tries += tries.len() as u64;
         result.load[tick * TICK_MS as usize / 1_000] += tries.len() as u32;
-        // Who gets in is a matter of luck, not of the client's number.
-        for place in 0..tries.len().min(room) {
-            let other = place + luck.below(tries.len() - place);
-            tries.swap(place, other);
-        }
-        let refused = tries.split_off(tries.len().min(room));
+        let refused = refuse_all_but(room, &mut tries, &mut luck);
         result.back += tries.len() as u32;
         for client in refused {
-            plan(&mut calendar, &mut clients, client, tick);
+            crowd.plan(client, tick);
         }
         if result.back == CLIENTS {
             result.over = Some(Duration::from_millis(tick as u64 * TICK_MS));
@@ -99,6 +81,50 @@ fn storm(way: Way) -> Storm {
         }
     }
     result
+}
+
+/// The clients that are not back, and when each tries next.
+struct Crowd {
+    way: Way,
+    clients: Vec<Backoff>,
+    /// Who tries in which tick.
+    calendar: Vec<Vec<u32>>,
+    random: SplitMix64,
+}
+
+impl Crowd {
+    fn all_lost_at_once(way: Way) -> Self {
+        let mut crowd = Self {
+            way,
+            clients: (0..CLIENTS).map(|client| way.start(client)).collect(),
+            calendar: vec![Vec::new(); GIVE_UP.as_millis() as usize / TICK_MS as usize],
+            random: SplitMix64(1),
+        };
+        for client in 0..CLIENTS {
+            crowd.plan(client, 0);
+        }
+        crowd
+    }
+
+    /// Plans the next try of a client that failed in this tick; none after the end of the simulation.
+    fn plan(&mut self, client: u32, tick: usize) {
+        let backoff = &mut self.clients[client as usize];
+        let delay_ms = self.way.delay_ms(backoff, self.random.next());
+        let at = tick + (delay_ms / TICK_MS).max(1) as usize;
+        if let Some(tries) = self.calendar.get_mut(at) {
+            tries.push(client);
+        }
+    }
+}
+
+/// Leaves `room` of those who try and returns the others. Who gets in is a matter of luck, not of the client's number.
+fn refuse_all_but(room: usize, tries: &mut Vec<u32>, luck: &mut SplitMix64) -> Vec<u32> {
+    let admitted = tries.len().min(room);
+    for place in 0..admitted {
+        let other = place + luck.below(tries.len() - place);
+        tries.swap(place, other);
+    }
+    tries.split_off(admitted)
 }
 
 /// Steele et al., "Fast splittable pseudorandom number generators", 2014.

@@ -8,7 +8,7 @@ const SHORT_BYTES: usize = 15;
 
 /// An id of at most 15 bytes (a serial number, a MAC address without colons) lies here; a longer one lies elsewhere, and
 /// costs two more allocations.
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq, Eq, Hash)]
 #[serde(from = "Box<str>")]
 pub(crate) enum Id {
     Short {

@@ -29,7 +29,7 @@ const LAST_WORDS_MS: u64 = 1_000;
 /// A deadline that is noticed so late says that the process was stopped or starved for a while.
 const STALL_US: u64 = 100_000;
 
-/// How long a shard that is behind hears what waits in its sockets before it calls a device gone.
+/// How long a shard that is behind hears what waits in its sockets before it calls a device gone, or a holder dead.
 const CATCH_UP_MS: u64 = 1_000;
 
 /// What the rest of the gateway says to a shard.
@@ -511,7 +511,7 @@ impl<P: FrontDoor> Handler for ShardHandler<P> {
         debug_assert!(self.out.is_empty(), "words for another connection");
         match timer {
             Timer::Of(token) => match self.probes.get(&token) {
-                Some(probe) if probe.timer == key => self.replaced(io, token),
+                Some(probe) if probe.timer == key => self.on_probe_deadline(io, token),
                 _ => self.on_deadline(io, token),
             },
             Timer::Stop => io.stop(),

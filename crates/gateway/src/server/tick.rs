@@ -1,6 +1,5 @@
 //! What the dashboard is told once a second: numbers now, and rates and quantiles since the last tick.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -119,7 +118,7 @@ impl Tick {
             devices: Devices {
                 known,
                 online,
-                suspect: shared.counters.devices_suspect.load(Relaxed),
+                suspect: shared.counters.devices_suspect(),
                 offline: known.saturating_sub(online + gone),
                 gone,
             },

@@ -96,6 +96,14 @@ fn a_deadline_is_a_number_within_its_limits() {
             .header("Mainstay-Timeout-Ms", bad);
         request.send(rig.http_addr).problem(400, "timeout-invalid");
     }
+    // Of two nobody can tell which one is meant, even when both say the same.
+    for second in ["1000", "2000"] {
+        let request = rig
+            .command("a", "k", "{}")
+            .header("Mainstay-Timeout-Ms", "1000")
+            .header("Mainstay-Timeout-Ms", second);
+        request.send(rig.http_addr).problem(400, "timeout-invalid");
+    }
     claimed_nothing(&rig);
 }
 

@@ -43,6 +43,8 @@ fn the_metrics_page_is_open_metrics_and_names_what_was_promised() {
         "mainstay_beats counter",
         "mainstay_beat_bytes counter",
         "mainstay_devices_suspect gauge",
+        "mainstay_device_list_unsaved gauge",
+        "mainstay_device_list_failures counter",
         "mainstay_beat_round_trip_seconds histogram",
         "mainstay_timer_lateness_seconds histogram",
         "mainstay_commands counter",

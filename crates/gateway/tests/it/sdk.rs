@@ -102,11 +102,13 @@ fn an_adaptive_interval_grows_while_beats_are_answered_and_shrinks_after_a_loss(
     until("it has grown as far as it may", || {
         answer_beats(&mut gate, 1) == Some(32)
     });
-    // A beat that is not answered before the connection ends was lost.
+    // A beat that is not answered before the connection ends was lost. A slow machine lets more than one be sent by then,
+    // and each halves the interval.
     assert!(matches!(gate.hear(), Some(Said::Beat(_))));
     gate.accept();
     gate.welcome_with(Forms::DELTA, TOKEN, 32);
-    assert_eq!(answer_beats(&mut gate, 1), Some(16));
+    let shrunk = answer_beats(&mut gate, 1);
+    assert!(matches!(shrunk, Some(4 | 8 | 16)), "{shrunk:?}");
     // Nothing was lost on the way to a gateway that says goodbye.
     assert!(matches!(gate.hear(), Some(Said::Beat(_))));
     gate.say(&ToDevice::GoAway(GoAway {
@@ -115,7 +117,7 @@ fn an_adaptive_interval_grows_while_beats_are_answered_and_shrinks_after_a_loss(
     }));
     gate.accept();
     gate.welcome_with(Forms::DELTA, TOKEN, 32);
-    assert_eq!(answer_beats(&mut gate, 1), Some(16));
+    assert_eq!(answer_beats(&mut gate, 1), shrunk);
     // One that wants more beats than that gets them.
     gate.accept();
     gate.welcome_with(Forms::DELTA, TOKEN, 8);

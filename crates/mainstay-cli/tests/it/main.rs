@@ -13,6 +13,7 @@ mod schedule;
 mod secrets;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "redis"))]
 mod shared;
+mod stalled;
 mod store;
 mod support;
 mod swarm;

@@ -125,10 +125,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
 
 fn timeout_ms(headers: &HeaderMap, shared: &Shared) -> Result<u64, Problem> {
     let limits = &shared.config.commands;
-    let Some(value) = headers.get(TIMEOUT_MS) else {
+    let mut values = headers.get_all(TIMEOUT_MS).iter();
+    let Some(value) = values.next() else {
         return Ok(limits.timeout_ms);
     };
-    let parsed = value.to_str().ok().and_then(|text| text.parse().ok());
+    // Of two nobody can tell which one is meant.
+    let only = values.next().is_none().then_some(value);
+    let parsed = only.and_then(|value| value.to_str().ok()?.parse().ok());
     parsed
         .filter(|ms| (1..=limits.timeout_ms_max).contains(ms))
         .ok_or_else(|| {
@@ -136,7 +139,7 @@ fn timeout_ms(headers: &HeaderMap, shared: &Shared) -> Result<u64, Problem> {
                 "timeout-invalid",
                 "The Mainstay-Timeout-Ms cannot be used",
                 format!(
-                    "it is a whole number of milliseconds from 1 to {}",
+                    "there is one, a whole number of milliseconds from 1 to {}",
                     limits.timeout_ms_max
                 ),
             )

@@ -74,7 +74,18 @@ impl Page {
         page.gauge(
             "devices_suspect",
             "Devices among those online whose beats are later than their rhythm explains",
-            counters.devices_suspect.load(Relaxed),
+            counters.devices_suspect(),
+        )?;
+        let registry = &self.shared.registry;
+        page.gauge(
+            "device_list_unsaved",
+            "Devices of which the list on disk does not say yet that they are known or forgotten",
+            registry.unsaved() as u64,
+        )?;
+        page.counter(
+            "device_list_failures",
+            "Writes of the device list that the disk refused",
+            registry.failures(),
         )?;
         page.counter("beats", "Beats heard", self.snapshot.beats)?;
         page.counter(

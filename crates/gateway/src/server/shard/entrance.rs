@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use conn_reactor::Token;
 
-use super::{Asker, Knocking, Phase, Probe, ShardHandler, ShardIo, ShardMessage, Timer};
+use super::{
+    Asker, CATCH_UP_MS, Knocking, Phase, Probe, ShardHandler, ShardIo, ShardMessage, Timer,
+};
 use crate::proto::{
     ErrorCode, Forms, FrontDoor, Hello, SessionToken, ToDevice, Violation, Welcome,
 };
@@ -146,6 +148,17 @@ impl<P: FrontDoor> ShardHandler<P> {
         self.probes.insert(token, probe);
         self.say(io, token, &ToDevice::Probe);
         self.flush(io, token);
+    }
+
+    /// The holder was asked and has not answered. While this shard `is_behind` its answer may be among what waits.
+    pub(super) fn on_probe_deadline(&mut self, io: &mut ShardIo<P>, token: Token) {
+        if !self.is_behind(io) {
+            return self.replaced(io, token);
+        }
+        let timer = io.set_timer(io.now_ms() + CATCH_UP_MS, Timer::Of(token));
+        if let Some(probe) = self.probes.get_mut(&token) {
+            probe.timer = timer;
+        }
     }
 
     pub(super) fn on_probed(

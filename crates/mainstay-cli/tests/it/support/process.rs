@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// How to start a gateway. Addresses have port 0 until it was started once, so that the next start
 /// of the same value takes the same ports.
@@ -120,14 +120,24 @@ impl GatewayProcess {
 
     /// Stops it for a time, as a machine that is paused does.
     pub(crate) fn freeze(&self, time: Duration) {
+        self.freeze_while(|| thread::sleep(time));
+    }
+
+    /// Stops it until `other` has happened.
+    pub(crate) fn freeze_while(&self, other: impl FnOnce()) {
         self.signal(Signal::STOP);
-        thread::sleep(time);
+        // Some of its threads may run on for a moment.
+        waitpid(Some(self.pid()), WaitOptions::UNTRACED).unwrap();
+        other();
         self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process has a pid");
-        kill_process(pid, signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed()).expect("a process has a pid")
     }
 
     /// Waits until it has ended by itself. Panics after `patience`, which is no measure of how long
