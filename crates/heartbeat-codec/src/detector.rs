@@ -45,7 +45,8 @@ pub struct PhiConfig {
     pub interval_first_ms: u32,
     /// How many intervals back the estimates reach: the weight of a new one is `2 / (window + 1)`.
     pub window: u16,
-    /// Suspicion at which the peer counts as gone. At 8 a regular peer is wronged once in 10^8 beats.
+    /// Suspicion at which the peer counts as gone. At 8 a peer whose intervals were normally
+    /// distributed would be wronged once in 10^7 beats; real lines have longer tails: docs/DETECTORS.md.
     pub threshold: f32,
     /// A floor for the standard deviation, so that a very regular peer is not suspected for a small delay.
     pub std_min_ms: f32,
@@ -69,10 +70,11 @@ impl PhiConfig {
 /// Suspicion that grows with silence, on a scale that each peer's own rhythm sets. 16 bytes a peer.
 ///
 /// Suspicion is `phi = -log10(P(a beat comes this late or later))`: at phi 1 one in ten such suspicions is
-/// wrong, at phi 8 one in 10^8 (Hayashibara, Defago, Yared, Katayama, "The phi accrual failure detector", SRDS
+/// wrong, at phi 2 one in a hundred (Hayashibara, Defago, Yared, Katayama, "The phi accrual failure detector", SRDS
 /// 2004). Intervals are taken as normally distributed; with `y = (silence - mean - pause) / std` and
 /// `x = y * (1.5976 + 0.070566 * y^2)`, the tail is `1 / (1 + e^x)` within 0.00014 (the logistic approximation
-/// that Akka's `PhiAccrualFailureDetector` uses), so `phi = log10(1 + e^x)`.
+/// that Akka's `PhiAccrualFailureDetector` uses), so `phi = log10(1 + e^x)`. Far out it falls a little faster than the normal
+/// tail: phi 8 stands where that is 8.7e-8, and lines with retransmissions and losses are far above both.
 ///
 /// Mean and variance are exponentially weighted: `d = interval - mean; mean += a * d;
 /// variance = (1 - a) * (variance + a * d^2)` (Finch, "Incremental calculation of weighted mean and variance",
