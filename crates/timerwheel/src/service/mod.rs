@@ -134,8 +134,9 @@ fn histogram() -> Histogram<u64> {
 
 impl<T: Send + 'static> TimerService<T> {
     /// Starts the threads. `make` is called once per shard and makes the function that gets the shard's values; a
-    /// slow one delays the timers behind it. What the configuration asks for and the system refuses (pinning,
-    /// SCHED_FIFO, mlockall) becomes a [warning](Self::warnings).
+    /// slow one delays the timers behind it, and one that panics (the panic hook says so) is called for the next value all the
+    /// same. What the configuration asks for and the system refuses (pinning, SCHED_FIFO, mlockall) becomes a
+    /// [warning](Self::warnings).
     ///
     /// # Errors
     ///
@@ -271,7 +272,7 @@ impl<T> Drop for TimerService<T> {
             shard.stop();
         }
         for thread in self.threads.drain(..) {
-            // A handler that panicked has said so already.
+            // It panics only if a value's drop does, and that has been said.
             let _ = thread.join();
         }
         // Handles keep the queues alive, not the values in them.

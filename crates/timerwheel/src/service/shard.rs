@@ -2,6 +2,7 @@
 
 use std::io;
 use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::vec::Vec;
 
@@ -204,7 +205,8 @@ impl<'a, T, F: FnMut(T)> Shard<'a, T, F> {
             }
             self.shared.slots.release(timer.ticket);
             self.record(now_ns.saturating_sub(timer.deadline_ns));
-            (self.fire)(timer.value);
+            // Whatever it left behind is its own; the timers behind it are others'.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.fire)(timer.value)));
         }
         TURN
     }

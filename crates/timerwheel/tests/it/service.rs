@@ -57,6 +57,25 @@ fn never_early_in_any_mode() {
 }
 
 #[test]
+fn a_panic_costs_no_other_timer() {
+    let (sender, fired) = mpsc::channel();
+    let service = TimerService::start(config(|_| ()), |_| {
+        let sender = sender.clone();
+        move |n: u32| {
+            sender.send(n).expect("waits");
+            assert_ne!(n, 1, "on purpose");
+        }
+    })
+    .expect("threads");
+    drop(sender);
+    let now = service.now_ns();
+    for n in 1..=3 {
+        service.at_ns(now + u64::from(n), n).expect("room");
+    }
+    assert!(fired.iter().take(3).eq(1..=3));
+}
+
+#[test]
 fn one_batch_fires_in_order() {
     let (sender, fired) = mpsc::channel();
     let service = TimerService::start(config(|_| ()), |_| {
