@@ -116,7 +116,8 @@ impl Closer {
         Ok(Self { signal })
     }
 
-    /// Ends the wait that runs, within a millisecond, and every later one: they return false.
+    /// Ends the wait that runs, as soon as the system gives its thread a CPU (within a millisecond, mostly), and every later one: they
+    /// return false.
     /// Records that lie in the ring can still be drained.
     pub fn close(&self) {
         self.signal.closed.store(true, Ordering::Release);
